@@ -191,9 +191,27 @@ int32_t r2p2_mem_switch_faults(r2p2_mem_switch *mem, uint32_t loss_ppm, uint32_t
                                uint64_t delay_min_ns, uint64_t delay_max_ns);
 /* One-way cut between two addresses: blocked != 0 drops, 0 heals. ip 0 is any address. */
 int32_t r2p2_mem_switch_block(r2p2_mem_switch *mem, uint32_t source_ip, uint32_t target_ip, int32_t blocked);
+/* Buffers that are not free: travelling, arrived and unread, or with an engine. 0 when all are back. */
 uint64_t r2p2_mem_switch_in_flight(r2p2_mem_switch *mem);
-/* A new endpoint at ip:port; returns the address of its struct r2p2_port, or 0. */
+/* Since the start, of the whole switch. sent + duplicated == delivered + lost + blocked + refused + gone + travelling + queued.
+ * All fields 64 bits wide: read as one array. */
+typedef struct r2p2_mem_counts {
+    uint64_t sent;       /* datagrams put on the switch, injected ones too */
+    uint64_t duplicated; /* copies made (none is while no buffer is free) */
+    uint64_t reordered;  /* given the extra delay */
+    uint64_t lost;       /* by chance */
+    uint64_t blocked;    /* by a cut */
+    uint64_t delivered;  /* handed to an engine */
+    uint64_t refused;    /* too long, or the receiver's queue full: in its rx_drop_* counters */
+    uint64_t gone;       /* the receiver closed before it read them */
+    uint64_t travelling; /* now */
+    uint64_t queued;     /* now: arrived and unread */
+} r2p2_mem_counts;
+void r2p2_mem_switch_counts(r2p2_mem_switch *mem, r2p2_mem_counts *counts);
+/* A new endpoint at ip:port; returns the address of its struct r2p2_port, or 0. It owns the whole ip: datagrams to any UDP port
+ * of it arrive, with that port as local_port. */
 uintptr_t r2p2_mem_port_open(r2p2_mem_switch *mem, uint32_t ip, uint16_t port);
+/* Returns the number of buffers the engine had not given back (0 is right); they are taken back. */
 int32_t r2p2_mem_port_close(r2p2_mem_switch *mem, uintptr_t port);
 /* Puts a datagram on the switch as if source had sent it: for hostile tests. */
 int32_t r2p2_mem_switch_inject(r2p2_mem_switch *mem, uint32_t source_ip, uint16_t source_port, uint32_t target_ip,
