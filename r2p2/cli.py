@@ -4,8 +4,9 @@ This file only finds the subcommand and turns its end into an exit code; what a 
 imported when it is asked for (scapy and matplotlib are slow to import, DPDK may be missing). A subcommand's module has
 ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``.
 
-Exit codes: 0 it worked, 1 it failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM. A :class:`~r2p2.errors.UserError`
-is printed as ``r2p2: error: ...`` with its remedy below it. Anything else is a bug of ours and keeps its traceback.
+Exit codes: 0 it worked, 1 it failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM. A
+:class:`~r2p2.errors.UserError` is printed as ``r2p2: error: ...`` with its remedy below it. Anything else is a bug of
+ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("r2p2.serve", "run one node: an application behind a backend"),
     "call": ("r2p2.call", "send one request and print the reply"),
     "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
-    "demo": ("r2p2.demo.command", "a replicated service under load, its leader killed, and the proof that nothing was lost"),
+    "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),
     "dissect": ("r2p2.dissect", "print the messages of a capture line by line"),
     "replay": ("r2p2.replay", "run a server over a capture and write its answers as another"),
 }
@@ -127,7 +128,10 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand of `argv` (default: the process's arguments); returns the exit code, never raises for a user's error."""
+    """Run the subcommand of `argv` (default: the process's arguments).
+
+    Returns the exit code; a user's error is printed, not raised.
+    """
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         code = _run(sys.argv[1:] if argv is None else argv)

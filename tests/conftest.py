@@ -23,7 +23,7 @@ REQUIRE_ALL = os.environ.get("R2P2_REQUIRE") == "all"
 
 def _have_dpdk() -> str:
     folder = Path(__file__).resolve().parent.parent / "dpdk_backend"
-    return "" if any(folder.glob("_dpdk.*so")) else "the DPDK module is not built (apt-get install dpdk libdpdk-dev; make)"
+    return "" if any(folder.glob("_dpdk.*so")) else "the DPDK module is not built (apt-get install libdpdk-dev; make)"
 
 
 def _have_root() -> str:
@@ -88,7 +88,9 @@ def pytest_runtest_makereport(
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """So does a module that skips itself whole."""
     report = yield
     _refuse_skip(report)
