@@ -86,7 +86,9 @@ def main() -> int:
         else:
             failed += 1
             compiler = sysconfig.get_config_var("CC")
-            print(f"{output}\nset-up: {MODULES[name]} did not compile ({compiler}); see above.", file=sys.stderr)
+            # The compiler's own words; the traceback of the build tools below them says nothing more.
+            said = output.partition("Traceback (most recent call last)")[0].strip() or output
+            print(f"{said}\nset-up: {MODULES[name]} did not compile ({compiler}); see above.", file=sys.stderr)
     return 1 if failed else 0
 
 
