@@ -62,6 +62,7 @@ def engine() -> FFI:
         '#include "r2p2_module.h"\n',
         sources=c_sources("r2p2"),
         include_dirs=["r2p2/csrc"],
+        libraries=["m"],
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )
