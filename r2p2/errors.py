@@ -20,7 +20,7 @@ class UserError(R2P2Error):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
 
 
 class CallError(R2P2Error):
