@@ -1,7 +1,8 @@
 """What a driver needs of the thing it drives.
 
 What: one protocol, :class:`Pollable`, that a node, a client and a router fulfil.
-Why: the busy loop over DPDK and the asyncio loop over kernel UDP call the same three methods, so a node does not know its driver.
+Why: the busy loop over DPDK and the asyncio loop over kernel UDP call the same three methods, so a node does not know
+its driver.
 Leaves to others: how to wait (``dpdk_backend``, ``uv_backend.driver``).
 """
 
@@ -16,8 +17,8 @@ __all__ = ["Pollable"]
 class Pollable(Protocol):
     """One step at a time, and the time of the next one.
 
-    A driver calls from one thread, never re-entrantly, and calls :meth:`poll_once` when datagrams wait or the deadline has
-    come; a call too many is harmless.
+    A driver calls from one thread, never re-entrantly, and calls :meth:`poll_once` when datagrams wait or the deadline
+    has come; a call too many is harmless.
     """
 
     def poll_once(self) -> int:
@@ -32,7 +33,7 @@ class Pollable(Protocol):
         ...
 
     def next_deadline_ns(self) -> int | None:
-        """When :meth:`poll_once` must run even if nothing arrives, on the clock of :meth:`now_ns`; None: only on arrival."""
+        """When :meth:`poll_once` must run even if nothing arrives; None: only on arrival. On the clock of :meth:`now_ns`."""
         ...
 
     def now_ns(self) -> int:

@@ -1,20 +1,47 @@
-"""The errors a user meets: what is wrong, and what to do about it.
+"""Errors that users of the package see.
 
-Library code raises these where the cause lies with the caller's input or machine; the command line prints them as one
-line without a traceback. A peer's bad bytes never raise: they are counted (see docs/wire.md). Programming errors stay
-what Python makes of them.
+Two kinds: :class:`UserError` is the caller's or the operator's to mend and says how; :class:`CallError` is what became of one
+call. Bytes from the network never raise: they are counted and dropped (:mod:`r2p2.engine`, ``counters``).
 """
 
 from __future__ import annotations
 
-__all__ = ["UserError"]
+
+class R2P2Error(Exception):
+    """Base of every error of this package."""
 
 
-class UserError(Exception):
-    """Something the user can mend. `message` names what is wrong with every number; `remedy`, if known, what to do."""
+class UserError(R2P2Error):
+    """A mistake in configuration, arguments or environment. ``remedy`` says what to do about it."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        """Keep both parts apart: the command line prints them on two lines."""
-        super().__init__(message if not remedy else f"{message} ({remedy})")
+        super().__init__(message)
         self.message = message
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class CallError(R2P2Error):
+    """A call did not get an answer."""
+
+
+class CallTimeout(CallError):
+    """No answer came before the deadline: the request may or may not have been executed."""
+
+
+class CallDropped(CallError):
+    """The server refused the request (DROP): it was not executed."""
+
+
+class CallCancelled(CallError):
+    """The caller gave the call up: the request may or may not have been executed."""
+
+
+class RequestTooLarge(CallError, ValueError):
+    """The request does not fit in 254 packets. Nothing was sent."""
+
+
+class EngineError(R2P2Error):
+    """The engine refused a call of ours: a mistake inside this package, with the name of the call and the status."""

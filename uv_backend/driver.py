@@ -4,9 +4,9 @@ What: :class:`AsyncDriver` ties one :class:`r2p2.driver.Pollable` and one file d
 several of them share a loop. :func:`run` starts a loop, uvloop's where it is installed.
 Leaves to others: everything a poll does.
 
-One timer handle a driver. Deadlines are absolute, so lateness of one does not move the next. A deadline that moves later
-leaves the timer as it is: it fires early once, sees that nothing is due, and is armed anew. That spares a cancellation for
-every packet that pushes an election timeout further away.
+One timer handle a driver. Deadlines are absolute, so lateness of one does not move the next. A deadline that moves
+later leaves the timer as it is: it fires early once, sees that nothing is due, and is armed anew. That spares a
+cancellation for every packet that pushes an election timeout further away.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class AsyncDriver:
         fd: readable when datagrams wait (``UdpPort.fileno()``); it stays open until the driver has stopped.
         polls_max: polls in a row before the loop gets its turn, at least 1.
 
-    ``async with AsyncDriver(node, port.fileno()) as driver:`` starts and stops it, and raises what :meth:`wait_closed` raises.
+    ``async with AsyncDriver(node, port.fileno()) as driver:`` starts and stops it, and raises what :meth:`wait_closed`
+    raises.
     """
 
     def __init__(self, pollable: Pollable, fd: int, *, polls_max: int = POLLS_MAX) -> None:

@@ -49,7 +49,7 @@ class UdpPort:
         port: UDP port, 0..65535; 0 lets the kernel choose, see :attr:`local_address`.
         extra_ports: further UDP ports of the same address, as a client with many calls needs. Each is 0 or a number.
         buffers_count: datagrams the engine may hold, and may have reserved, at once; 64..1048576.
-        rcvbuf_bytes: receive buffer of each socket; beyond ``net.core.rmem_max`` only with CAP_NET_ADMIN, else cut there.
+        rcvbuf_bytes: receive buffer of each socket; more than ``net.core.rmem_max`` needs CAP_NET_ADMIN, else cut.
         sndbuf_bytes: send buffer of each socket, likewise.
 
     Raises:
