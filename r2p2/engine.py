@@ -33,6 +33,8 @@ _STATUS_TEXT: Final = {
     lib.R2P2_ERROR_MALFORMED: "malformed entries",
     lib.R2P2_ERROR_STATE: "not legal now",
 }
+_RAFT_MESSAGE_BYTES: Final[int] = ffi.sizeof("r2p2_raft_message")
+_RAFT_PREFIX_OFFSET: Final[int] = ffi.offsetof("r2p2_raft_message", "prefix")
 FULL: Final[int] = lib.R2P2_ERROR_FULL
 _COUNTER_NAMES: Final = [ffi.string(lib.r2p2_counter_name(i)).decode() for i in range(lib.r2p2_counters_count())]
 _COUNTER_HELPS: Final = [ffi.string(lib.r2p2_counter_help(i)).decode() for i in range(lib.r2p2_counters_count())]
@@ -193,7 +195,7 @@ class Engine:
         messages = []
         for i in range(count):
             m = raft[i]
-            start = i * 128 + 24
+            start = i * _RAFT_MESSAGE_BYTES + _RAFT_PREFIX_OFFSET
             prefix = self._raft_bytes[start : start + m.prefix_bytes]
             messages.append(RaftMessage(m.handle, m.length, m.source_ip, m.source_port, m.rid, m.type, prefix))
         return messages

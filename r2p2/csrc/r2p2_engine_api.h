@@ -69,7 +69,7 @@ typedef struct r2p2_raft_message {
     uint8_t reserved;
     uint16_t prefix_bytes; /* min(length, sizeof prefix) */
     uint32_t reserved2;
-    uint8_t prefix[104];   /* the first bytes: headers without entries */
+    uint8_t prefix[296];   /* the first bytes: headers without entries */
 } r2p2_raft_message;
 
 /* Requests laid end to end. request i is slab[sum(lengths[:i])..][:lengths[i]]. Valid until the next call that refills it. */
