@@ -111,10 +111,9 @@ class LoadGenerator:
     """A generator on `engine`, calling `targets` ((ip, port) each); the engine's port has `config.local_port` open."""
 
     def __init__(self, engine: Engine, config: LoadConfig, targets: Sequence[tuple[int, int]]) -> None:
-        """Opens the engine's client. UserError for a configuration out of its bounds."""
+        """`config.local_port` is open for calls (`Engine.client_open`). UserError for a configuration out of bounds."""
         config.check()
         self.config = config
-        engine.client_open(config.local_port, min(limits.CALLS_MAX, config.outstanding))
         c_config = ffi.new(
             "r2p2_loadgen_config *",
             {
