@@ -130,9 +130,8 @@ class AsyncDriver:
             if self._timer_ns <= deadline_ns:
                 return
             self._disarm()
-        wait_ms = max(
-            0, -((self._pollable.now_ns() - deadline_ns) // NS_PER_MS)
-        )  # rounded up: late, not early and again
+        # Rounded up: late once, not early and then again.
+        wait_ms = max(0, -((self._pollable.now_ns() - deadline_ns) // NS_PER_MS))
         self._timer_ns = deadline_ns
         self._timer = self._loop.call_later(wait_ms / 1e3, self._timed_out)
 
