@@ -29,8 +29,6 @@ void r2p2_counters_read(r2p2_engine *engine, uint64_t *values) {
 
 /* ---- life ---- */
 
-static void completion_store(void *context, const r2p2_completion *completion, const uint8_t *payload);
-
 r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *config, int32_t *error) {
     r2p2_port *port = (r2p2_port *)port_address;
     *error = R2P2_ERROR_ARGUMENT;
@@ -43,8 +41,7 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     engine->config = *config;
     engine->tx.port = port;
     engine->tx.counters = &engine->counters;
-    engine->sink = completion_store;
-    engine->sink_context = engine;
+    r2p2_engine_default_sink(engine);
     engine->now_ns = port->now_ns(port->self);
     engine->raft_arena = malloc(R2P2_RAFT_ARENA_BYTES);
     int status = engine->raft_arena ? 0 : R2P2_ERROR_NO_MEMORY;
@@ -54,7 +51,10 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     if (!status)
         status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
                                       config->reassembly_timeout_ns);
-    if (!status) status = r2p2_log_init(&engine->log, config->log_bytes_max, config->log_entries_max);
+    /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. */
+    if (!status)
+        status = r2p2_log_init(&engine->log, config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX,
+                               config->log_entries_max + config->log_entries_max / 4 + R2P2_LOG_PAGE_BYTES / 8);
     if (status) {
         *error = status;
         r2p2_engine_free(engine);
@@ -369,6 +369,11 @@ static void completion_store(void *context, const r2p2_completion *completion, c
     kept->offset = engine->completion_slab.length;
     if (completion->length) memcpy(engine->completion_slab.data + kept->offset, payload, completion->length);
     engine->completion_slab.length += completion->length;
+}
+
+void r2p2_engine_default_sink(r2p2_engine *engine) {
+    engine->sink = completion_store;
+    engine->sink_context = engine;
 }
 
 uint64_t r2p2_client_completions(r2p2_engine *engine, const r2p2_completion **completions, const uint8_t **slab,

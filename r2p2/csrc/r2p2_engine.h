@@ -48,6 +48,7 @@ typedef struct r2p2_raft_slot {
     uint16_t source_port;
     uint16_t rid;
     uint8_t type;
+    uint32_t checked_bytes; /* header_bytes for which r2p2_raft_check found the entries whole; 0: not checked */
     r2p2_detached detached; /* base NULL: the bytes lie in the arena */
 } r2p2_raft_slot;
 
@@ -88,6 +89,8 @@ struct r2p2_engine {
     r2p2_buffer completion_slab;
 };
 
+/* Completions go to Python again. */
+void r2p2_engine_default_sink(r2p2_engine *engine);
 int r2p2_buffer_reserve(r2p2_buffer *buffer, uint64_t more);
 r2p2_client *r2p2_engine_client(r2p2_engine *engine, uint16_t local_port);
 

@@ -69,7 +69,7 @@ typedef struct r2p2_raft_message {
     uint8_t reserved;
     uint16_t prefix_bytes; /* min(length, sizeof prefix) */
     uint32_t reserved2;
-    uint8_t prefix[104];   /* the first bytes: headers without entries */
+    uint8_t prefix[296];   /* the first bytes: headers without entries */
 } r2p2_raft_message;
 
 /* Requests laid end to end. request i is slab[sum(lengths[:i])..][:lengths[i]]. Valid until the next call that refills it. */
@@ -128,7 +128,7 @@ void r2p2_set_role(r2p2_engine *engine, int32_t role);
 /* Sends what is held to the leader: header (a Raft FORWARD header without counts, completed by the engine with
  * u32 entries count and u32 entries bytes) and the entries. At most one message a call; call until held_count is 0. */
 int64_t r2p2_forward_held(r2p2_engine *engine, const uint8_t *header, uint32_t header_bytes, uint32_t ip, uint16_t port);
-/* Answers DROP to every client whose request the message forwards. */
+/* Answers DROP to every client whose request the message forwards (r2p2_raft_check first). */
 int64_t r2p2_drop_forwarded(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes);
 
 /* The log: entries of contiguous indices; bytes live in pages owned by the engine. */
@@ -136,7 +136,7 @@ uint64_t r2p2_log_first_index(r2p2_engine *engine); /* of the oldest entry kept;
 uint64_t r2p2_log_last_index(r2p2_engine *engine);
 uint64_t r2p2_log_bytes(r2p2_engine *engine);
 int32_t r2p2_log_append_noop(r2p2_engine *engine);
-/* Appends entries skip..skip+count-1 that follow header_bytes in the message. Returns the entries appended. */
+/* Appends entries skip..skip+count-1 (r2p2_raft_check first) that follow header_bytes in the message. Returns the entries appended. */
 int64_t r2p2_log_append_message(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes, uint32_t skip,
                                 uint32_t count);
 int32_t r2p2_log_truncate_suffix(r2p2_engine *engine, uint64_t from_index);
@@ -157,6 +157,8 @@ uint64_t r2p2_applied_digest(r2p2_engine *engine);
 
 /* Raft messages. `next` copies up to max descriptors out; returns their number. */
 uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32_t max);
+/* The gateway for entries: do those that follow header_bytes (its last 8 bytes: count, bytes) fill the message exactly? */
+int32_t r2p2_raft_check(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes);
 /* One message of header bytes and entries first..last (none when last < first) to each target, same rid. */
 int32_t r2p2_raft_send(r2p2_engine *engine, uint8_t type, uint16_t rid, const uint8_t *header, uint32_t header_bytes,
                        uint64_t first_index, uint64_t last_index, const r2p2_target *targets, uint32_t targets_count);

@@ -3,5 +3,6 @@
 #define R2P2_MODULE_H
 
 #include "r2p2_engine_status.h"
+#include "r2p2_loadgen.h"
 
 #endif

@@ -14,6 +14,13 @@ static void refuse(r2p2_engine *engine, const r2p2_asker *asker, uint64_t *count
     r2p2_drop_send(engine, to, asker->rid);
 }
 
+/* Admission of new requests; a follower's appends may go a little beyond (r2p2_engine_new). */
+static int log_is_full(const r2p2_engine *engine) {
+    const r2p2_log *log = &engine->log;
+    return log->tail - log->head >= engine->config.log_bytes_max ||
+           log->last_index + 1 - log->first_index >= engine->config.log_entries_max;
+}
+
 static void hold(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_entry *entry, const uint8_t *payload) {
     uint64_t bytes = r2p2_entry_bytes(entry->body_length);
     if (engine->held.length - engine->held_offset + bytes > engine->config.hold_bytes_max ||
@@ -43,7 +50,7 @@ void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const
     case R2P2_ROLE_LEADER:
         if (engine->log.last_index - engine->applied_index >= engine->config.backlog_entries_max)
             refuse(engine, asker, &engine->counters.drops_backlog);
-        else if (r2p2_log_append(&engine->log, &entry, payload))
+        else if (log_is_full(engine) || r2p2_log_append(&engine->log, &entry, payload))
             refuse(engine, asker, &engine->counters.drops_log_full);
         else
             engine->appended_count++;
@@ -141,7 +148,7 @@ static const r2p2_raft_slot *raft_slot(const r2p2_engine *engine, uint32_t handl
     return handle < engine->raft_count ? &engine->raft[handle] : NULL;
 }
 
-/* The entries of a message: they follow header_bytes, whose last 8 bytes are count and bytes. Checked to the last byte. */
+/* The entries of a message: they follow header_bytes, whose last 8 bytes are count and bytes. */
 static int entries_of(const r2p2_raft_slot *slot, uint32_t header_bytes, const uint8_t **entries, uint64_t *length,
                       uint64_t *count) {
     if (!slot || header_bytes < 8 || slot->length < header_bytes) return R2P2_ERROR_ARGUMENT;
@@ -149,14 +156,30 @@ static int entries_of(const r2p2_raft_slot *slot, uint32_t header_bytes, const u
     *count = (uint64_t)r2p2_load_u16(p) << 16 | r2p2_load_u16(p + 2);
     *length = (uint64_t)r2p2_load_u16(p + 4) << 16 | r2p2_load_u16(p + 6);
     *entries = slot->data + header_bytes;
-    if (*length != slot->length - header_bytes) return R2P2_ERROR_MALFORMED;
-    return r2p2_entries_check(*entries, *length, *count) ? R2P2_OK : R2P2_ERROR_MALFORMED;
+    return *length == slot->length - header_bytes ? R2P2_OK : R2P2_ERROR_MALFORMED;
+}
+
+int32_t r2p2_raft_check(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes) {
+    const uint8_t *entries;
+    uint64_t length, count;
+    int status = entries_of(raft_slot(engine, handle), header_bytes, &entries, &length, &count);
+    if (status) return status;
+    if (!r2p2_entries_check(entries, length, count)) return R2P2_ERROR_MALFORMED;
+    engine->raft[handle].checked_bytes = header_bytes;
+    return R2P2_OK;
+}
+
+/* entries_of a message that has passed r2p2_raft_check. */
+static int checked_entries_of(const r2p2_raft_slot *slot, uint32_t header_bytes, const uint8_t **entries,
+                              uint64_t *length, uint64_t *count) {
+    if (!slot || slot->checked_bytes != header_bytes) return R2P2_ERROR_STATE;
+    return entries_of(slot, header_bytes, entries, length, count);
 }
 
 int64_t r2p2_drop_forwarded(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes) {
     const uint8_t *entries;
     uint64_t length, count;
-    int status = entries_of(raft_slot(engine, handle), header_bytes, &entries, &length, &count);
+    int status = checked_entries_of(raft_slot(engine, handle), header_bytes, &entries, &length, &count);
     if (status) return status;
     drop_entries(engine, entries, count, &engine->counters.drops_forwarded);
     return (int64_t)count;
@@ -179,7 +202,7 @@ int64_t r2p2_log_append_message(r2p2_engine *engine, uint32_t handle, uint32_t h
                                 uint32_t count) {
     const uint8_t *entries;
     uint64_t length, all;
-    int status = entries_of(raft_slot(engine, handle), header_bytes, &entries, &length, &all);
+    int status = checked_entries_of(raft_slot(engine, handle), header_bytes, &entries, &length, &all);
     if (status) return status;
     if (skip > all || count > all - skip) return R2P2_ERROR_RANGE;
     uint64_t from = skip ? r2p2_entries_skip(entries, skip) : 0;
@@ -296,7 +319,7 @@ uint64_t r2p2_applied_digest(r2p2_engine *engine) { return engine->applied_diges
 
 /* ---- Raft messages ---- */
 
-_Static_assert(sizeof(r2p2_raft_message) == 128, "two cache lines a descriptor");
+_Static_assert(sizeof(r2p2_raft_message) == 320, "five cache lines a descriptor");
 _Static_assert(sizeof(((r2p2_raft_message *)0)->prefix) == R2P2_RAFT_PREFIX_BYTES, "the prefix is what limits say");
 
 uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32_t max) {
@@ -304,7 +327,7 @@ uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32
     while (n < max && engine->raft_taken < engine->raft_count) {
         const r2p2_raft_slot *slot = &engine->raft[engine->raft_taken];
         r2p2_raft_message *message = &messages[n++];
-        memset(message, 0, sizeof *message);
+        memset(message, 0, offsetof(r2p2_raft_message, prefix));
         message->handle = engine->raft_taken++;
         message->length = slot->length;
         message->source_ip = slot->source_ip;
