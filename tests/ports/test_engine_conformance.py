@@ -1,6 +1,7 @@
 """Whole request-response pairs over each port: the same engine, the same answers (docs/wire.md is the contract).
 
-`outsider` is a bare port in the hands of the test: it sees and sends datagrams byte by byte, as a foreign implementation would.
+`outsider` is a bare port in the hands of the test: it sees and sends datagrams byte by byte, as a foreign
+implementation would.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def test_what_a_client_sends_is_the_golden_request(net: Net) -> None:
 
 def test_a_request_too_large_is_refused_before_anything_is_sent(net: Net) -> None:
     before = net.client.counters()
-    with pytest.raises(RequestTooLarge, match="370407.*370406"):
+    with pytest.raises(RequestTooLarge, match=r"370407.*370406"):
         net.call(bytes(370_407))
     assert net.client.counters() == before
 
@@ -395,7 +396,7 @@ def test_bad_datagrams_are_dropped_under_their_reason(net: Net, name: str) -> No
     data, counter = BAD[name]
     for end, engine in ((net.server_end, net.server), (net.client_end, net.client)):
         before = engine.counters()
-        assert net.world.outsider_sends(end.address, data)
+        net.world.outsider_sends(end.address, data)
         net.until(lambda e=engine, b=before: e.counters()[counter] == b[counter] + 1)  # type: ignore[misc]
         changed = {n for n, v in engine.counters().items() if v != before[n]}
         assert changed == {counter, "rx_packets", *(["rx_bytes"] if data else [])}
