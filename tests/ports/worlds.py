@@ -77,12 +77,13 @@ class Endpoint:
         """The counters that count something."""
         return {name: value for name, value in self.counters().items() if value}
 
-    def send(self, *datagrams: tuple[Address, bytes], local_port: int = 0) -> int:
-        """One burst, at most 64; returns how many buffers were reserved."""
+    def send(self, *datagrams: tuple[Address, bytes], local_port: int | Sequence[int] = 0) -> int:
+        """One burst, at most 64, from one local port or one for each; returns how many buffers were reserved."""
         offset = 0
+        from_ports = [local_port] * len(datagrams) if isinstance(local_port, int) else local_port
         for i, (target, data) in enumerate(datagrams):
             one = self._datagrams[i]
-            one.ip, one.port, one.local_port = target.ip, target.port, local_port
+            one.ip, one.port, one.local_port = target.ip, target.port, from_ports[i]
             one.length, one.offset = len(data), offset
             offset += len(data)
         slab = b"".join(data for _, data in datagrams)
