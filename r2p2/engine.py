@@ -7,6 +7,7 @@ Wraps ``r2p2._engine`` (see ``r2p2/csrc/r2p2_engine_api.h``). CData stays in thi
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from r2p2 import limits
@@ -33,6 +34,8 @@ _STATUS_TEXT: Final = {
     lib.R2P2_ERROR_MALFORMED: "malformed entries",
     lib.R2P2_ERROR_STATE: "not legal now",
 }
+_CAPTURE_RECORD: Final = Struct("=QIIHHIII")
+assert _CAPTURE_RECORD.size == ffi.sizeof("r2p2_capture_record")
 _RAFT_MESSAGE_BYTES: Final[int] = ffi.sizeof("r2p2_raft_message")
 _RAFT_PREFIX_OFFSET: Final[int] = ffi.offsetof("r2p2_raft_message", "prefix")
 FULL: Final[int] = lib.R2P2_ERROR_FULL
@@ -81,6 +84,18 @@ class Completion(NamedTuple):
     latency_ns: int
     source_ip: int
     source_port: int
+
+
+class CapturedDatagram(NamedTuple):
+    """A copy of a datagram that was received or sent; ``payload`` holds the first bytes of ``length``."""
+
+    time_ns: int
+    source_ip: int
+    source_port: int
+    target_ip: int
+    target_port: int
+    payload: bytes
+    length: int
 
 
 def _check(call: str, status: int) -> int:
@@ -146,6 +161,29 @@ class Engine:
         """Every counter of the engine and its port by name."""
         lib.r2p2_counters_read(self._engine, self._counters)
         return dict(zip(_COUNTER_NAMES, list(self._counters), strict=True))
+
+    # ---- capture ----
+
+    def capture_start(self, rate: int, snap_bytes: int) -> None:
+        """Copies datagrams from now on: at most ``rate`` a second under load, elections always, ``snap_bytes`` of each."""
+        _check("r2p2_capture_set", lib.r2p2_capture_set(self._engine, rate, snap_bytes))
+
+    def capture_take(self) -> tuple[list[CapturedDatagram], int]:
+        """The datagrams captured since the last call, and how many were left out since the start."""
+        records, missed = ffi.new("uint8_t **"), ffi.new("uint64_t *")
+        used = lib.r2p2_capture_take(self._engine, records, missed)
+        if not used:
+            return [], missed[0]
+        data = ffi.buffer(records[0], used)[:]
+        taken, at = [], 0
+        while at < used:
+            fields = _CAPTURE_RECORD.unpack_from(data, at)
+            time_ns, source_ip, target_ip, source_port, target_port, length, captured, record_bytes = fields
+            start = at + _CAPTURE_RECORD.size
+            payload = data[start : start + captured]
+            taken.append(CapturedDatagram(time_ns, source_ip, source_port, target_ip, target_port, payload, length))
+            at += record_bytes
+        return taken, missed[0]
 
     # ---- server ----
 

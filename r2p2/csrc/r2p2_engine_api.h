@@ -173,6 +173,21 @@ int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t ri
 uint64_t r2p2_client_completions(r2p2_engine *engine, const r2p2_completion **completions, const uint8_t **slab,
                                  uint64_t *slab_bytes);
 
+/* A copy of a received or sent datagram: this header, then `captured` bytes, then zeros up to record_bytes. */
+typedef struct r2p2_capture_record {
+    uint64_t time_ns;
+    uint32_t source_ip, target_ip;
+    uint16_t source_port, target_port;
+    uint32_t length;   /* of the datagram */
+    uint32_t captured; /* min(length, snap_bytes) */
+    uint32_t record_bytes;
+} r2p2_capture_record;
+
+/* Copies datagrams from now on: at most `rate` a second under load (elections always), snap_bytes of each. rate 0 stops. */
+int32_t r2p2_capture_set(r2p2_engine *engine, uint64_t rate, uint32_t snap_bytes);
+/* The records since the last call, valid until the next poll; their bytes. missed: datagrams left out since the start. */
+uint64_t r2p2_capture_take(r2p2_engine *engine, const uint8_t **records, uint64_t *missed);
+
 /* Pure functions, for tests and oracles. */
 int32_t r2p2_header_check(const uint8_t *data, uint64_t length, uint16_t fields[8]);
 /* 1 when `length` bytes are exactly one RESP array of bulk strings, framed to the last byte. */

@@ -361,8 +361,12 @@ int32_t r2p2_raft_send(r2p2_engine *engine, uint8_t type, uint16_t rid, const ui
         memcpy(packet + R2P2_HEADER_BYTES, header, header_bytes);
         if (source.log_bytes)
             r2p2_log_read(&engine->log, source.log_position, packet + R2P2_HEADER_BYTES + header_bytes, source.log_bytes);
-        for (uint32_t i = 0; i < targets_count; i++)
+        for (uint32_t i = 0; i < targets_count; i++) {
             ports[i] = (r2p2_port_target){targets[i].ip, targets[i].port, 0};
+            if (engine->capture.records)
+                r2p2_capture_add(&engine->capture, engine->now_ns, engine->port->local_ip, engine->port->local_port,
+                                 targets[i].ip, targets[i].port, packet, (uint32_t)(R2P2_HEADER_BYTES + bytes));
+        }
         engine->port->tx_broadcast(engine->port->self, packet, (uint32_t)(R2P2_HEADER_BYTES + bytes), 0, ports,
                                    targets_count);
         engine->counters.tx_messages += targets_count;
