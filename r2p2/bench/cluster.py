@@ -33,7 +33,7 @@ STATUS_PAUSE_SECONDS = 0.02  # between rounds of asking nodes that are not ready
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Addresses and links of a cluster: replica i has slot i + 1."""
+    """Addresses and links of a cluster: replica i has slot i of the Raft group."""
 
     backend: str
     replicas: tuple[PortSpec, ...]
@@ -46,7 +46,12 @@ class Plan:
 
     def name_of(self, ip: str) -> str:
         """The replica's process name; the ip itself for a stranger."""
-        return next((f"replica{i + 1}" for i, spec in enumerate(self.replicas) if spec.ip == ip), ip)
+        return next((replica_name(i) for i, spec in enumerate(self.replicas) if spec.ip == ip), ip)
+
+
+def replica_name(slot: int) -> str:
+    """The name of a replica's process in reports."""
+    return f"replica{slot}"
 
 
 def plan(backend: str, replicas_count: int, folder: Path) -> Plan:
@@ -108,13 +113,17 @@ class GeneratorProcess:
 class Cluster:
     """Replicas and a load generator, from start to end; a context manager. Everything ends with its block."""
 
-    def __init__(self, layout: Plan, folder: Path, *, app: str, replicated: bool, load: Spec) -> None:
-        """`load`'s port and targets are filled in from `layout`; logs and sockets go to `folder`."""
+    def __init__(
+        self, layout: Plan, folder: Path, *, app: str, replicated: bool, load: Spec, pcap: bool = False
+    ) -> None:
+        """`load`'s port and targets are filled in from `layout`; logs, and with `pcap` captures, go to `folder`."""
         self.plan = layout
         self.replicas: dict[str, ManagedProcess] = {}
         self._supervisor = Supervisor(folder)
         self._app = app
         self._replicated = replicated
+        self._pcap = pcap
+        self._folder = folder
         self._load = replace(load, port=layout.client, targets=layout.addresses)
 
     def __enter__(self) -> Cluster:
@@ -122,7 +131,7 @@ class Cluster:
         self._supervisor.__enter__()
         try:
             for index in range(len(self.plan.replicas)):
-                name = f"replica{index + 1}"
+                name = replica_name(index)
                 self.replicas[name] = self._supervisor.start(name, self.serve_command(index))
             spec = self._load.to_json()
             process = self._supervisor.start("generator", [sys.executable, "-m", "r2p2.bench.generator", spec])
@@ -143,11 +152,16 @@ class Cluster:
         bind = f"{spec.ip}:{spec.port}"
         command = [sys.executable, "-m", "r2p2", "serve", "--app", self._app, "--backend", spec.backend, "--bind", bind]
         if self._replicated:
-            members = ",".join(f"{i + 1}={address}" for i, address in enumerate(self.plan.addresses))
-            command += ["--id", str(index + 1), "--members", members]
+            command += ["--members", ",".join(self.plan.addresses)]
+        if self._pcap:
+            command += ["--pcap", str(self.pcap_path(replica_name(index)))]
         for link in spec.links:
-            command += ["--link", f"{link.peer_ip}={link.socket_path},{link.role}"]
+            command += ["--link", f"{link.role}:{link.peer_ip}:{link.socket_path}"]
         return command
+
+    def pcap_path(self, name: str) -> Path:
+        """Where the capture of a replica goes."""
+        return self._folder / f"{name}.pcap"
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What each node that answers says of itself, by process name. Not while there is load."""

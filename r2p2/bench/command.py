@@ -1,7 +1,7 @@
 """``r2p2 bench``: measure throughput, latency and processor time.
 
-``bench echo``: one server that sends back what it gets. ``bench replicated``: RESP SETs to a key-value store on a Raft group.
-All processes run on this machine. The measuring is :mod:`r2p2.bench.measure`.
+``bench echo``: one server that sends back what it gets. ``bench replicated``: RESP SETs to a key-value store on a Raft
+group. All processes run on this machine. The measuring is :mod:`r2p2.bench.measure`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("echo", "replicated"), help="one echo server, or SETs to a replicated store")
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="kernel UDP, or DPDK over shared memory")
     loop = parser.add_mutually_exclusive_group()
-    loop.add_argument("--outstanding", type=int, metavar="N", help="closed loop: calls that wait at any time (64)")
-    loop.add_argument("--rate", type=float, metavar="R", help="open loop: calls a second, at exponential gaps")
+    loop.add_argument(
+        "--outstanding",
+        type=int,
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="closed loop: calls that wait at any time (default: 64)",
+    )
+    loop.add_argument(
+        "--rate", type=float, default=0.0, metavar="R", help="open loop: calls a second, at exponential gaps; 0: closed"
+    )
     parser.add_argument("--size", type=int, default=64, metavar="B", help="bytes of a request")
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds measured")
     parser.add_argument("--warmup", type=float, default=1.0, metavar="S", help="seconds before them")
@@ -45,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"a duration of {args.duration:g} s after a warm-up of {args.warmup:g} s")
     if not 1 <= args.replicas <= 7:
         raise UserError(f"{args.replicas} replicas: between 1 and 7 are possible")
-    if args.rate is not None and args.rate <= 0:
+    if args.rate < 0:
         raise UserError(f"a rate of {args.rate:g} calls a second")
     config = BenchConfig(
         what=args.what,
         backend=args.backend,
-        outstanding=OPEN_LOOP_WAITING_MAX if args.rate else 64 if args.outstanding is None else args.outstanding,
-        rate=args.rate or 0.0,
+        outstanding=OPEN_LOOP_WAITING_MAX if args.rate else getattr(args, "outstanding", 64),
+        rate=args.rate,
         size=args.size,
         duration_s=args.duration,
         warmup_s=args.warmup,

@@ -178,25 +178,35 @@ class _Generator:
         replies = caller.call_each(self._targets, STATUS_REQUEST, FIXED_ROUTE, STATUS_SECONDS)
         say("status", nodes={format_address(target): json.loads(reply) for target, reply in replies.items()})
 
+    def percentiles(self) -> dict[str, float]:
+        """Latency since the last reset, by the report's names."""
+        return dict(zip(PERCENTILES, self.load.percentiles_us(list(PERCENTILES.values())), strict=True))
+
     def progress(self) -> None:
         stats = self.load.stats()
-        p50_us, p99_us = self.load.percentiles_us((0.5, 0.99))
         leader = format_ip(stats.leader_ip) if stats.leader_ip else ""
         now_ns = self._engine.now_ns()
-        say("progress", now_ns=now_ns, p50_us=p50_us, p99_us=p99_us, leader=leader, **_counts(stats))
+        say(
+            "progress",
+            now_ns=now_ns,
+            offset_ns=self.offset_ns(),
+            cpu_s=self.cpu_s(),
+            percentiles=self.percentiles(),
+            leader=leader,
+            **_counts(stats),
+        )
 
     def stop(self) -> None:
         ended_ns, cpu_s = self._engine.now_ns(), self.cpu_s()
         load = self.load
         load.run(DRAIN_SECONDS, issue=False)
-        percentiles = load.percentiles_us(list(PERCENTILES.values()))
         say(
             "stopped",
             ended_ns=ended_ns,
             cpu_s=cpu_s,
             offset_ns=self.offset_ns(),
             stats=load.stats()._asdict(),
-            percentiles=dict(zip(PERCENTILES, percentiles, strict=True)),
+            percentiles=self.percentiles(),
             timeline=load.timeline()._asdict(),
             counters={name: value for name, value in self._engine.counters().items() if value},
         )

@@ -1,6 +1,7 @@
 """One measurement: starts the processes, warms up, measures, and says what came of it as a :class:`BenchResult`.
 
-Closed loop: so many calls wait at any time. Open loop: calls begin at a rate, and latency counts from when a call was due.
+Closed loop: so many calls wait at any time. Open loop: calls begin at a rate, and latency counts from when a call was
+due.
 The generator itself reads the processor times at the two ends of the measured time, so that both are of the same time.
 """
 
@@ -95,7 +96,9 @@ def load_result(config: BenchConfig, reset: dict[str, Any], stopped: dict[str, A
     )
 
 
-def measure(config: BenchConfig, log_folder: Path | None = None, say: Callable[[str], None] = lambda line: None) -> BenchResult:
+def measure(
+    config: BenchConfig, log_folder: Path | None = None, say: Callable[[str], None] = lambda line: None
+) -> BenchResult:
     """Run it. Logs go to `log_folder`, which is kept; without one they are gone at the end.
 
     UserError for a configuration out of bounds, ProcessFailed when a process fails.
@@ -135,7 +138,9 @@ def run_for(cluster: Cluster, seconds: float, on_progress: Callable[[dict[str, A
 def progress_line(name_of: Callable[[str], str], progress: dict[str, Any]) -> str:
     """One line of what a progress event says."""
     bad = progress["timeouts"] + progress["dropped"] + progress["wrong"]
+    percentiles = progress["percentiles"]
     return (
-        f"{progress['answered']:>12,} answered   p50 {progress['p50_us']:>8,.0f} us   p99 {progress['p99_us']:>8,.0f} us   "
+        f"{progress['answered']:>12,} answered   p50 {percentiles['p50_us']:>7,.0f} us   "
+        f"p99 {percentiles['p99_us']:>7,.0f} us   "
         f"{name_of(progress['leader'])} answers{f'   {bad:,} not answered' if bad else ''}"
     )
