@@ -88,7 +88,9 @@ def load_application(name: str) -> StateMachine:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
-        raise UserError(f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH.") from error
+        raise UserError(
+            f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH."
+        ) from error
     except AttributeError:
         raise UserError(f"--app {name!r}: module {module_name} has no {attribute}") from None
     if isinstance(found, type) and issubclass(found, StateMachine):

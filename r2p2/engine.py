@@ -396,5 +396,3 @@ def resp_first_broken(requests: Requests) -> int:
         return 0
     lengths = ffi.from_buffer("uint32_t[]", requests.lengths)
     return lib.r2p2_resp_first_broken(requests.slab, lengths, len(requests))
-
-

@@ -77,7 +77,9 @@ def verify(versions: KeyVersions, replies: Mapping[int, bytes], width: int) -> V
             uncertain += 1
             continue
         if len(examples) < EXAMPLES_MAX:
-            examples.append(f"key {key}: acknowledged {acked}, issued {issued}, stored {replies.get(key, b'nothing')!r}")
+            examples.append(
+                f"key {key}: acknowledged {acked}, issued {issued}, stored {replies.get(key, b'nothing')!r}"
+            )
     return Verdict(written, exact, uncertain, lost, invented, unread, sum(versions.acked), examples)
 
 
