@@ -4,7 +4,8 @@ Idle policies, by name:
 
 * ``spin``: polls on. One core a process, the lowest latency.
 * ``yield`` (default): offers the core to others between idle polls. Processes may outnumber cores.
-* ``sleep``: yields for a while, then sleeps, longer and longer up to 1 ms, never past the next deadline. For nodes at rest.
+* ``sleep``: yields for a while, then sleeps, longer and longer up to 1 ms, never past the next deadline. For nodes at
+  rest.
 
 Leaves to others: what a poll does (the node), ports with a descriptor (the asyncio driver).
 """
@@ -23,7 +24,8 @@ from r2p2.errors import UserError
 __all__ = ["IDLE_POLICIES", "run_busy"]
 
 IDLE_POLICIES: Final = ("spin", "yield", "sleep")
-# sleep: idle polls before the first sleep, the first sleep, and the longest, in ns. A sleep costs the latency of whatever comes.
+# sleep: idle polls before the first sleep, the first sleep, and the longest, in ns. A sleep costs the latency of
+# whatever comes.
 YIELDS_BEFORE_SLEEP: Final = 1_000
 SLEEP_MIN_NS: Final = 20_000
 SLEEP_MAX_NS: Final = 1_000_000

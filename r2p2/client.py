@@ -1,7 +1,7 @@
 """Clients: calls over kernel UDP, from asyncio and from plain scripts.
 
-:class:`Client` is for asyncio; :class:`BlockingClient` for scripts and tools. Both run the same engine over one UDP socket. A call ends
-with the reply's bytes or one of :class:`~r2p2.errors.CallError`.
+:class:`Client` is for asyncio; :class:`BlockingClient` for scripts and tools. Both run the same engine over one UDP
+socket. A call ends with the reply's bytes or one of :class:`~r2p2.errors.CallError`.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Client(_Calls):
     """A client for asyncio. ``async with Client("127.0.0.1:8000") as client: await client.call(b"...")``.
 
     Args:
-        targets: servers, ``IP:PORT`` each. A call goes to the one that answered the last replicated call, and after a failure to the next.
+        targets: servers, ``IP:PORT`` each. A call goes to the one that answered the last replicated call, and after a
+            failure to the next.
         bind: local address; by default any.
         timeout_s: of a call that names none, seconds.
     """

@@ -1,4 +1,5 @@
-"""Opens a port by the name of its backend, and drives a node over it, so that a program can take the backend as an argument.
+"""Opens a port by the name of its backend, and drives a node over it, so that a program can take the backend as an
+argument.
 
 The one place of r2p2 that names the backends, and only when one is asked for: importing this imports neither. What a
 backend cannot do here it says as a :class:`~r2p2.errors.UserError` with the remedy.
