@@ -1,7 +1,7 @@
 """Writes the type stub of a cffi module from its C declarations: ``python tools/make_pyi.py [--check]``.
 
-Pointers are ``Any`` (cffi's CData is untyped), numbers ``int`` or ``float``, functions keep their parameter names. ``--check``
-exits 1 when a stub differs from what the headers say, so that the two cannot drift.
+Pointers are ``Any`` (cffi's CData is untyped), numbers ``int`` or ``float``, functions keep their parameter names.
+``--check`` exits 1 when a stub differs from what the headers say, so that the two cannot drift.
 """
 
 from __future__ import annotations
