@@ -302,7 +302,7 @@ class DpdkPort:
     # ---- by hand: tests, tools ----
 
     def control(self) -> None:
-        """One control round: links may change, memif clients call their servers. Receiving does this every 10 ms by itself."""
+        """One control round: links may change, memif clients call their servers. Receiving does this every few ms by itself."""
         self._native.lib.dpdk_stack_control(self._live())
 
     def receive(self, count_max: int = BURST_MAX) -> list[Datagram]:

@@ -18,7 +18,7 @@
 #include "stack.h"
 
 #define POOL_CACHE_COUNT 256u
-#define CONTROL_PERIODS_PER_SECOND 100u
+#define CONTROL_PERIODS_PER_SECOND 250u
 
 static const neighbour NOBODY = {.ip = 0};
 
@@ -119,6 +119,8 @@ int32_t dpdk_stack_add_device(dpdk_stack *stack, uint16_t port_id, const dpdk_st
         if (rte_eth_dev_default_mac_addr_set(port_id, &mac) != 0)
             (void)rte_eth_promiscuous_enable(port_id);
     }
+    if (stack->is_gated)
+        gate_watch();
     return (int32_t)stack->devices_count++;
 failed:
     (void)rte_eth_dev_close(port_id); /* its queues point into the pool */
