@@ -1,0 +1,1 @@
+"""R2P2: request-response pairs over UDP, with Raft inside the transport."""

@@ -1,0 +1,147 @@
+"""``--pairs``: each request with its answer and how long that took.
+
+A REQUEST is paired with the RESPONSE or DROP that goes to its sender with its rid, whoever sends it; a RAFT_REQ with
+the RAFT_REP that comes back from its target. Latency runs from the first packet of the request seen to the last of the
+answer seen, where the capture was taken. A request repeated while it waits is one pair with a retry. Bounded: of the
+waiting requests the oldest is given up first.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from r2p2.dissect.datagrams import Other
+from r2p2.dissect.filters import Filter
+from r2p2.dissect.messages import Message
+from r2p2.dissect.text import Json, as_json, duration, endpoint, seconds, type_name, what
+from r2p2.dissect.wire import DROP, RAFT_REP, RAFT_REQ, REQUEST, RESPONSE
+
+WAITING_MAX: Final = 1 << 17
+# Latencies kept for the percentiles at the end; beyond it they describe the first part of the capture.
+LATENCIES_MAX: Final = 1 << 24
+
+Key = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    request: Message
+    retries_count: int = 0
+
+
+class PairsView:
+    """A line a pair, in the order of the answers, then the requests without one and a summary."""
+
+    def __init__(self, start_ns: int, passes: Filter) -> None:
+        """``passes`` is asked about requests, not about answers."""
+        self._start_ns = start_ns
+        self._passes = passes
+        self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
+        self._latencies = array("Q")
+        self._counts = {"answered": 0, "dropped": 0, "unanswered": 0, "without request": 0, "retries": 0}
+
+    def message(self, message: Message) -> Iterator[tuple[str, Json]]:
+        """The pair it completes, and what has waited too long."""
+        if message.problem:
+            return
+        if message.type in (REQUEST, RAFT_REQ):
+            yield from self._request(message)
+        elif message.type in (RESPONSE, DROP, RAFT_REP):
+            yield from self._answer(message)
+
+    def other(self, other: Other) -> Iterator[tuple[str, Json]]:
+        """Nothing."""
+        return iter(())
+
+    def close(self) -> Iterator[tuple[str, Json]]:
+        """The requests that have no answer, and the summary."""
+        while self._waiting:
+            yield self._unanswered(self._waiting.popitem(last=False)[1])
+        yield self._summary()
+
+    def _request(self, message: Message) -> Iterator[tuple[str, Json]]:
+        if not self._passes(message):
+            return
+        key = _request_key(message)
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.request.body == message.body:
+            waiting.retries_count += 1
+            self._counts["retries"] += 1
+            return
+        if waiting is not None:
+            del self._waiting[key]
+            yield self._unanswered(waiting)
+        self._waiting[key] = _Waiting(message)
+        if len(self._waiting) > WAITING_MAX:
+            yield self._unanswered(self._waiting.popitem(last=False)[1])
+
+    def _answer(self, answer: Message) -> Iterator[tuple[str, Json]]:
+        waiting = self._waiting.pop(_answer_key(answer), None)
+        if waiting is None:
+            # Seen only in part, or the answer came twice.
+            self._counts["without request"] += 1
+            return
+        request = waiting.request
+        latency_ns = answer.time_ns - request.first_time_ns
+        self._counts["dropped" if answer.type == DROP else "answered"] += 1
+        if answer.type != DROP and len(self._latencies) < LATENCIES_MAX:
+            self._latencies.append(max(0, latency_ns))
+        text = f"{_request_text(request, self._start_ns)} => {type_name(answer.type)}"
+        if (answer.source_ip, answer.source_port) != (request.target_ip, request.target_port):
+            text += f" from {endpoint(answer.source_ip, answer.source_port)}"
+        text += f" after {duration(latency_ns)}"
+        if answer.type != DROP:
+            text += f": {what(answer)}"
+        if waiting.retries_count:
+            text += f" [sent {waiting.retries_count + 1} times]"
+        yield (
+            text,
+            {
+                "request": as_json(request, self._start_ns),
+                "answer": as_json(answer, self._start_ns),
+                "latency_ns": latency_ns,
+                "retries": waiting.retries_count,
+            },
+        )
+
+    def _unanswered(self, waiting: _Waiting) -> tuple[str, Json]:
+        self._counts["unanswered"] += 1
+        text = f"{_request_text(waiting.request, self._start_ns)} => no answer"
+        if waiting.retries_count:
+            text += f" [sent {waiting.retries_count + 1} times]"
+        request = as_json(waiting.request, self._start_ns)
+        return text, {"request": request, "answer": None, "retries": waiting.retries_count}
+
+    def _summary(self) -> tuple[str, Json]:
+        value: Json = {name.replace(" ", "_"): count for name, count in self._counts.items()}
+        text = ", ".join(f"{count} {name}" for name, count in self._counts.items())
+        ordered = sorted(self._latencies)
+        if ordered:
+            shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+            found = {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in shares.items()}
+            value["latency_ns"] = found
+            text += "; latency " + ", ".join(f"{name} {duration(latency)}" for name, latency in found.items())
+        return text, {"summary": value}
+
+
+def _request_key(message: Message) -> Key:
+    own = (message.type, message.rid, message.source_ip, message.source_port)
+    return (*own, message.target_ip, message.target_port) if message.type == RAFT_REQ else own
+
+
+def _answer_key(message: Message) -> Key:
+    if message.type == RAFT_REP:
+        asked = (RAFT_REQ, message.rid, message.target_ip, message.target_port)
+        return (*asked, message.source_ip, message.source_port)
+    return (REQUEST, message.rid, message.target_ip, message.target_port)
+
+
+def _request_text(request: Message, start_ns: int) -> str:
+    return (
+        f"{seconds(request.first_time_ns - start_ns):>11} {endpoint(request.source_ip, request.source_port)} > "
+        f"{endpoint(request.target_ip, request.target_port)} rid {request.rid} {what(request)}"
+    )

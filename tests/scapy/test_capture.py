@@ -1,0 +1,106 @@
+"""The capture writer's files, read back by Scapy, which checks headers and checksums on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, UDP
+from scapy.utils import RawPcapReader, rdpcap
+
+from r2p2.capture import (
+    FILE_HEADER_BYTES,
+    HEADERS_BYTES,
+    PAYLOAD_BYTES_MAX,
+    RECORD_HEADER_BYTES,
+    PcapWriter,
+    udp_packet,
+)
+
+CLIENT, SERVER = 0x0A000002, 0x0A000001
+TIME_NS = 1_700_000_000_123_456_789
+
+addresses = st.integers(0, 2**32 - 1)
+ports = st.integers(0, 65535)
+
+
+def dotted(address: int) -> str:
+    """10.0.0.1 for 0x0A000001."""
+    return ".".join(str(byte) for byte in address.to_bytes(4, "big"))
+
+
+@given(addresses, ports, addresses, ports, st.binary(max_size=1500))
+def test_packet_is_what_scapy_builds(
+    source_ip: int, source_port: int, target_ip: int, target_port: int, payload: bytes
+) -> None:
+    expected = (
+        IP(src=dotted(source_ip), dst=dotted(target_ip), id=0, flags="DF", ttl=64)
+        / UDP(sport=source_port, dport=target_port)
+        / payload
+    )
+    assert udp_packet(source_ip, source_port, target_ip, target_port, payload) == bytes(expected)
+
+
+def test_udp_checksum_zero_is_sent_as_ffff() -> None:
+    # The payload is chosen so that the sum folds to 0xFFFF, whose complement would mean "no checksum".
+    zero = udp_packet(CLIENT, 8000, SERVER, 8000, bytes(2))
+    payload = zero[26:28]
+    packet = udp_packet(CLIENT, 8000, SERVER, 8000, payload)
+    assert packet[26:28] == b"\xff\xff"
+    assert packet == bytes(
+        IP(src=dotted(CLIENT), dst=dotted(SERVER), id=0, flags="DF") / UDP(sport=8000, dport=8000) / payload
+    )
+
+
+def test_times_ports_and_payloads_survive(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    with PcapWriter(path) as writer:
+        assert writer.write(TIME_NS, CLIENT, 30000, SERVER, 8000, b"hello")
+        assert writer.write(TIME_NS + 1, SERVER, 8000, CLIENT, 30000, b"")
+    assert path.stat().st_size == writer.file_bytes
+    assert writer.packets_count == 2
+    first, second = rdpcap(str(path))
+    assert (first[IP].src, first[UDP].sport, first[IP].dst, first[UDP].dport) == ("10.0.0.2", 30000, "10.0.0.1", 8000)
+    assert bytes(first[UDP].payload) == b"hello"
+    assert bytes(second[UDP].payload) == b""
+    assert int(first.time * 10**9) == TIME_NS
+    assert int(second.time * 10**9) == TIME_NS + 1
+
+
+def test_snaplen_cuts_the_packet_and_keeps_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    with PcapWriter(path, snaplen=40) as writer:
+        writer.write(TIME_NS, CLIENT, 30000, SERVER, 8000, bytes(100))
+    with RawPcapReader(str(path)) as reader:
+        [(data, metadata)] = list(reader)
+    assert len(data) == 40
+    assert metadata.wirelen == 100 + HEADERS_BYTES
+
+
+def test_a_full_file_stops_and_counts_what_it_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    record = RECORD_HEADER_BYTES + HEADERS_BYTES + 10
+    with PcapWriter(path, max_bytes=FILE_HEADER_BYTES + 2 * record) as writer:
+        for _ in range(2):
+            assert writer.write(TIME_NS, CLIENT, 1, SERVER, 2, bytes(10))
+        assert writer.left_out_count == 0
+        assert not writer.write(TIME_NS, CLIENT, 1, SERVER, 2, bytes(10))
+        assert writer.is_full
+        # Even what would fit stays out: a capture ends, it has no holes.
+        assert not writer.write(TIME_NS, CLIENT, 1, SERVER, 2, b"")
+        assert (writer.left_out_count, writer.left_out_bytes) == (2, 10)
+    assert path.stat().st_size == writer.file_bytes == writer.max_bytes
+    assert len(rdpcap(str(path))) == 2
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="snaplen 27"):
+        PcapWriter(tmp_path / "a.pcap", snaplen=27)
+    with pytest.raises(ValueError, match="max_bytes 23"):
+        PcapWriter(tmp_path / "a.pcap", max_bytes=23)
+    with PcapWriter(tmp_path / "a.pcap") as writer:
+        with pytest.raises(ValueError, match="65508 bytes"):
+            writer.write(TIME_NS, CLIENT, 1, SERVER, 2, bytes(PAYLOAD_BYTES_MAX + 1))
+        assert writer.write(TIME_NS, CLIENT, 1, SERVER, 2, bytes(PAYLOAD_BYTES_MAX))
