@@ -59,6 +59,8 @@ dpdk_stack *dpdk_stack_new(const char *name, const dpdk_stack_config *config) {
     stack->config = *config;
     stack->tx_retry_max = config->tx_retry_max;
     stack->last = &NOBODY;
+    stack->tx_ready_max = RTE_MIN(STACK_TX_READY, RTE_MAX(config->mbufs_count / 16, 4u));
+    stack->tx_ready_fill = RTE_MIN(STACK_BURST, stack->tx_ready_max / 2);
     stack->control_period_tsc = rte_get_tsc_hz() / CONTROL_PERIODS_PER_SECOND;
     stack->now_ns = stack_clock_ns();
     uint32_t cache = POOL_CACHE_COUNT;
