@@ -1,8 +1,8 @@
 """A key-value store that speaks RESP, the protocol of Redis, one command a request: GET, SET, DEL, PING.
 
-hiredis parses: a whole batch is fed to it as one stream, which is what makes a request cost about 0.2 us. That is sound only when
-every request is exactly one command, so C checks the framing of each first (docs/adr/0004); a batch with a request that is not goes
-request by request, and that request alone gets an error.
+hiredis parses: a whole batch is fed to it as one stream, which is what makes a request cost about 0.2 us. That is
+sound only when every request is exactly one command, so C checks the framing of each first (docs/adr/0004); a batch
+with a request that is not goes request by request, and that request alone gets an error.
 Leaves to others: Redis's other commands; expiry; TCP clients.
 """
 
@@ -26,7 +26,7 @@ PONG: Final = b"+PONG\r\n"
 
 def encode_command(*words: bytes | str | int) -> bytes:
     """A RESP command, ready to be a request's payload: ``encode_command("SET", "k", "v")``."""
-    return bytes(hiredis.pack_command(words))
+    return bytes(hiredis.pack_command(words))  # type: ignore[arg-type]  # the stub asks for one word only
 
 
 def _bulk(value: bytes) -> bytes:
@@ -69,7 +69,9 @@ class KeyValue(StateMachine):
         return self._execute(command) if command is not None else b"-ERR Protocol error: not one RESP command\r\n"
 
     def _parse(self, request: bytes) -> list[bytes] | None:
-        """The command, or None: a request that is not one array of bulk strings. Inline commands are words up to a line end."""
+        """The command, or None: a request that is not one array of bulk strings. Inline commands are words up to a
+        line end.
+        """
         if resp_first_broken(Requests.of([request])) == 1:
             reader = hiredis.Reader()
             reader.feed(request)

@@ -1,6 +1,7 @@
 """Calls made from Python, some at once, each until it is answered: for reading back and for asking nodes, not for load.
 
-A call that times out or is refused is made again, to the next server. Only calls that may be executed twice belong here.
+A call that times out or is refused is made again, to the next server. Only calls that may be executed twice belong
+here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ IDLE_SECONDS = 50e-6  # between polls that found nothing
 
 
 class Caller:
-    """Makes calls through an engine's client on `local_port`, which is open for calls; takes the engine's completions."""
+    """Makes calls through an engine's client on `local_port`, open for calls; takes the engine's completions."""
 
     def __init__(self, engine: Engine, local_port: int) -> None:
         """Nobody else takes completions from the engine meanwhile."""
