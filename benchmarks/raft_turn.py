@@ -1,7 +1,7 @@
 """What a turn of the Raft core costs, in microseconds of Python: flat in the batch's size and in the log's length.
 
-A leader's turn: propose a batch, two Appends out; two AppendReplies in, the batch committed and applied. A follower's: one
-Append in, its AppendReply out. Messages are made and taken in as objects; the codec's share is shown apart.
+A leader's turn: propose a batch, two Appends out; two AppendReplies in, the batch committed and applied. A follower's:
+one Append in, its AppendReply out. Messages are made and taken in as objects; the codec's share is shown apart.
 
     python benchmarks/raft_turn.py [--turns N]
 """
