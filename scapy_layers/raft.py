@@ -30,7 +30,7 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, Raw, bind_bottom_up, bind_top_down
 
-from scapy_layers.r2p2 import POLICIES, R2P2, RAFT_MSG, RAFT_REP, RAFT_REQ, AnyField
+from scapy_layers.r2p2 import POLICIES, R2P2, RAFT_MSG, RAFT_REP, RAFT_REQ, AnyField, body
 
 VERSION: Final = 1
 COMMON_BYTES: Final = 24
@@ -151,7 +151,7 @@ class RaftMessage(Packet):
             return "type"
         if self.incarnation == 0:
             return "incarnation"
-        if len(self.payload):
+        if body(self):
             return "length"
         return self._own_problem()
 
