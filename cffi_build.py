@@ -6,8 +6,8 @@ Three modules, each from the C files of its own package:
 * ``uv_backend._udp``: the kernel UDP port (Linux: recvmmsg, sendmmsg);
 * ``dpdk_backend._dpdk``: the DPDK port, where ``pkg-config --exists libdpdk`` says the headers are there.
 
-``setup.py`` asks :func:`modules` for what this machine can build. ``python cffi_build.py`` builds the same in place, which is
-what ``make`` does after a change of C. ``R2P2_SANITIZE=address,undefined`` builds with sanitizers.
+``setup.py`` asks :func:`modules` for what this machine can build. ``python cffi_build.py`` builds the same in
+place, which is what ``make`` does after a change of C. ``R2P2_SANITIZE=address,undefined`` builds with sanitizers.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def engine() -> FFI:
         '#include "r2p2_module.h"\n',
         sources=c_sources("r2p2"),
         include_dirs=["r2p2/csrc"],
+        libraries=["m"],
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )

@@ -69,7 +69,7 @@ typedef struct r2p2_raft_message {
     uint8_t reserved;
     uint16_t prefix_bytes; /* min(length, sizeof prefix) */
     uint32_t reserved2;
-    uint8_t prefix[104];   /* the first bytes: headers without entries */
+    uint8_t prefix[296];   /* the first bytes: headers without entries */
 } r2p2_raft_message;
 
 /* Requests laid end to end. request i is slab[sum(lengths[:i])..][:lengths[i]]. Valid until the next call that refills it. */
@@ -128,7 +128,7 @@ void r2p2_set_role(r2p2_engine *engine, int32_t role);
 /* Sends what is held to the leader: header (a Raft FORWARD header without counts, completed by the engine with
  * u32 entries count and u32 entries bytes) and the entries. At most one message a call; call until held_count is 0. */
 int64_t r2p2_forward_held(r2p2_engine *engine, const uint8_t *header, uint32_t header_bytes, uint32_t ip, uint16_t port);
-/* Answers DROP to every client whose request the message forwards. */
+/* Answers DROP to every client whose request the message forwards (r2p2_raft_check first). */
 int64_t r2p2_drop_forwarded(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes);
 
 /* The log: entries of contiguous indices; bytes live in pages owned by the engine. */
@@ -136,7 +136,7 @@ uint64_t r2p2_log_first_index(r2p2_engine *engine); /* of the oldest entry kept;
 uint64_t r2p2_log_last_index(r2p2_engine *engine);
 uint64_t r2p2_log_bytes(r2p2_engine *engine);
 int32_t r2p2_log_append_noop(r2p2_engine *engine);
-/* Appends entries skip..skip+count-1 that follow header_bytes in the message. Returns the entries appended. */
+/* Appends entries skip..skip+count-1 (r2p2_raft_check first) that follow header_bytes in the message. Returns the entries appended. */
 int64_t r2p2_log_append_message(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes, uint32_t skip,
                                 uint32_t count);
 int32_t r2p2_log_truncate_suffix(r2p2_engine *engine, uint64_t from_index);
@@ -157,6 +157,8 @@ uint64_t r2p2_applied_digest(r2p2_engine *engine);
 
 /* Raft messages. `next` copies up to max descriptors out; returns their number. */
 uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32_t max);
+/* The gateway for entries: do those that follow header_bytes (its last 8 bytes: count, bytes) fill the message exactly? */
+int32_t r2p2_raft_check(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes);
 /* One message of header bytes and entries first..last (none when last < first) to each target, same rid. */
 int32_t r2p2_raft_send(r2p2_engine *engine, uint8_t type, uint16_t rid, const uint8_t *header, uint32_t header_bytes,
                        uint64_t first_index, uint64_t last_index, const r2p2_target *targets, uint32_t targets_count);
@@ -170,6 +172,21 @@ int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t ri
 /* Completions since the last call: descriptors and the slab of their payloads, valid until the next poll. */
 uint64_t r2p2_client_completions(r2p2_engine *engine, const r2p2_completion **completions, const uint8_t **slab,
                                  uint64_t *slab_bytes);
+
+/* A copy of a received or sent datagram: this header, then `captured` bytes, then zeros up to record_bytes. */
+typedef struct r2p2_capture_record {
+    uint64_t time_ns;
+    uint32_t source_ip, target_ip;
+    uint16_t source_port, target_port;
+    uint32_t length;   /* of the datagram */
+    uint32_t captured; /* min(length, snap_bytes) */
+    uint32_t record_bytes;
+} r2p2_capture_record;
+
+/* Copies datagrams from now on: at most `rate` a second under load (elections always), snap_bytes of each. rate 0 stops. */
+int32_t r2p2_capture_set(r2p2_engine *engine, uint64_t rate, uint32_t snap_bytes);
+/* The records since the last call, valid until the next poll; their bytes. missed: datagrams left out since the start. */
+uint64_t r2p2_capture_take(r2p2_engine *engine, const uint8_t **records, uint64_t *missed);
 
 /* Pure functions, for tests and oracles. */
 int32_t r2p2_header_check(const uint8_t *data, uint64_t length, uint16_t fields[8]);
@@ -191,9 +208,27 @@ int32_t r2p2_mem_switch_faults(r2p2_mem_switch *mem, uint32_t loss_ppm, uint32_t
                                uint64_t delay_min_ns, uint64_t delay_max_ns);
 /* One-way cut between two addresses: blocked != 0 drops, 0 heals. ip 0 is any address. */
 int32_t r2p2_mem_switch_block(r2p2_mem_switch *mem, uint32_t source_ip, uint32_t target_ip, int32_t blocked);
+/* Buffers that are not free: travelling, arrived and unread, or with an engine. 0 when all are back. */
 uint64_t r2p2_mem_switch_in_flight(r2p2_mem_switch *mem);
-/* A new endpoint at ip:port; returns the address of its struct r2p2_port, or 0. */
+/* Since the start, of the whole switch. sent + duplicated == delivered + lost + blocked + refused + gone + travelling + queued.
+ * All fields 64 bits wide: read as one array. */
+typedef struct r2p2_mem_counts {
+    uint64_t sent;       /* datagrams put on the switch, injected ones too */
+    uint64_t duplicated; /* copies made (none is while no buffer is free) */
+    uint64_t reordered;  /* given the extra delay */
+    uint64_t lost;       /* by chance */
+    uint64_t blocked;    /* by a cut */
+    uint64_t delivered;  /* handed to an engine */
+    uint64_t refused;    /* too long, or the receiver's queue full: in its rx_drop_* counters */
+    uint64_t gone;       /* the receiver closed before it read them */
+    uint64_t travelling; /* now */
+    uint64_t queued;     /* now: arrived and unread */
+} r2p2_mem_counts;
+void r2p2_mem_switch_counts(r2p2_mem_switch *mem, r2p2_mem_counts *counts);
+/* A new endpoint at ip:port; returns the address of its struct r2p2_port, or 0. It owns the whole ip: datagrams to any UDP port
+ * of it arrive, with that port as local_port. */
 uintptr_t r2p2_mem_port_open(r2p2_mem_switch *mem, uint32_t ip, uint16_t port);
+/* Returns the number of buffers the engine had not given back (0 is right); they are taken back. */
 int32_t r2p2_mem_port_close(r2p2_mem_switch *mem, uintptr_t port);
 /* Puts a datagram on the switch as if source had sent it: for hostile tests. */
 int32_t r2p2_mem_switch_inject(r2p2_mem_switch *mem, uint32_t source_ip, uint16_t source_port, uint32_t target_ip,

@@ -1,0 +1,56 @@
+# Every command a developer needs; each does its own set-up first. `make` alone lists them.
+#
+# What is installed and built, and when it is done again, is tools/setup.sh's business.
+
+PYTHON ?= python3
+export PYTHON
+# In the virtual environment; relative, so that the folder may be anywhere.
+BIN := .venv/bin
+PY := $(BIN)/python
+
+# The test runner's arguments: make test ARGS="-k raft".
+ARGS ?=
+BENCH ?= replicated --backend uv --outstanding 64 --duration 3
+DEMO ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test pytest lint types bench format lock clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t h; do printf '%-18s %s\n' "$$t" "$$h"; done
+
+setup: ## install what is missing and build the compiled modules (nothing to do: under two seconds)
+	@sh tools/setup.sh
+
+demo: setup ## a replicated service on three processes: load, a killed leader, proof (about a minute)
+	@$(PY) -m r2p2 demo $(DEMO)
+
+bench: setup ## throughput and latency: make bench BENCH="echo --backend uv --outstanding 64"
+	@$(PY) -m r2p2 bench $(BENCH)
+
+test: lint types pytest ## lint, types, C warnings as errors, then every test
+
+pytest: setup ## the tests alone: make pytest ARGS="tests/raft -x"
+	@sh tools/test.sh $(ARGS)
+
+lint: setup ## ruff, its formatter as a check, and gcc's warnings over every C file
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(PY) tools/make_pyi.py --check
+	@$(PY) tools/check_c.py
+
+types: setup ## mypy --strict over the packages
+	@$(PY) tools/check_types.py
+
+format: setup ## rewrite the Python files the way `make lint` wants them
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: setup ## make requirements/dev.txt anew from requirements/dev.in (asks the package index)
+	@sh tools/lock.sh
+
+clean: ## remove what was built and written, keep the virtual environment
+	@sh tools/clean.sh
+
+distclean: clean ## remove the virtual environment too
+	@rm -rf .venv .stamps

@@ -1,0 +1,49 @@
+"""IPv4 addresses and UDP ports: text outside, ints in host order inside."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from r2p2.errors import UserError
+
+
+def parse_ip(text: str) -> int:
+    """``"10.0.0.1"`` as an int.
+
+    Raises:
+        UserError: it is not an IPv4 address.
+    """
+    try:
+        return int(ipaddress.IPv4Address(text))
+    except ValueError as error:
+        raise UserError(f"{text!r} is not an IPv4 address: {error}", "Write four numbers, as in 10.0.0.1.") from None
+
+
+def format_ip(ip: int) -> str:
+    """An int as ``"10.0.0.1"``."""
+    return str(ipaddress.IPv4Address(ip))
+
+
+def parse_address(text: str, *, default_port: int | None = None) -> tuple[int, int]:
+    """``"10.0.0.1:8000"`` as ``(ip, port)``; the port may be left out where there is a default.
+
+    Raises:
+        UserError: no address of this form, or a port outside 0..65535.
+    """
+    ip, colon, port_text = text.partition(":")
+    if not colon:
+        if default_port is None:
+            raise UserError(f"{text!r} has no port", "Write IP:PORT, as in 127.0.0.1:8000.")
+        return parse_ip(ip), default_port
+    try:
+        port = int(port_text)
+    except ValueError:
+        raise UserError(f"{port_text!r} in {text!r} is not a port number", "Write IP:PORT.") from None
+    if not 0 <= port <= 65535:
+        raise UserError(f"port {port} in {text!r} is outside 0..65535")
+    return parse_ip(ip), port
+
+
+def format_address(address: tuple[int, int]) -> str:
+    """``(ip, port)`` as ``"10.0.0.1:8000"``."""
+    return f"{format_ip(address[0])}:{address[1]}"

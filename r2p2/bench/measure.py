@@ -1,0 +1,146 @@
+"""One measurement: starts the processes, warms up, measures, and says what came of it as a :class:`BenchResult`.
+
+Closed loop: so many calls wait at any time. Open loop: calls begin at a rate, and latency counts from when a call was
+due.
+The generator itself reads the processor times at the two ends of the measured time, so that both are of the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2p2.bench.cluster import Cluster, plan
+from r2p2.bench.generator import Spec
+from r2p2.bench.report import PERCENTILES, BenchResult
+from r2p2.loadgen import LoadStats
+from r2p2.ports import PortSpec
+
+__all__ = ["BenchConfig", "load_result", "machine", "measure"]
+
+REPLICATED_ROUTE = 2
+FIXED_ROUTE = 1
+SETTLE_SECONDS = 10.0  # for an answer of the generator beyond the time it was told to take
+
+
+@dataclass(frozen=True, slots=True)
+class BenchConfig:
+    """What to measure. `what`: "echo" (one server, unreplicated) or "replicated" (RESP SETs to a key-value store)."""
+
+    what: str
+    backend: str
+    outstanding: int = 64
+    rate: float = 0.0
+    size: int = 64
+    duration_s: float = 5.0
+    warmup_s: float = 1.0
+    replicas: int = 3
+    keys_count: int = 16_384
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether Raft is in it."""
+        return self.what == "replicated"
+
+    def spec(self) -> Spec:
+        """For the generator; its port and targets are the cluster's to fill in."""
+        return Spec(
+            port=PortSpec(self.backend, "0.0.0.0"),
+            targets=(),
+            workload="set" if self.is_replicated else "echo",
+            policy=REPLICATED_ROUTE if self.is_replicated else FIXED_ROUTE,
+            outstanding=self.outstanding,
+            size=self.size,
+            rate=self.rate,
+            keys_count=max(self.keys_count, self.outstanding),
+        )
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        model = platform.machine()  # not Linux
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+    return {"cpu": model, "cores": cores, "kernel": platform.release(), "python": platform.python_version()}
+
+
+def load_result(config: BenchConfig, reset: dict[str, Any], stopped: dict[str, Any]) -> BenchResult:
+    """The result from the generator's events at the two ends of the measured time."""
+    stats = LoadStats(**stopped["stats"])
+    before, after = reset["cpu_s"], stopped["cpu_s"]
+    return BenchResult(
+        what=config.what,
+        backend=config.backend,
+        outstanding=config.outstanding,
+        rate=config.rate,
+        size=config.size,
+        duration_s=(stopped["ended_ns"] - stats.started_ns) / 1e9,
+        answered=stats.answered,
+        timeouts=stats.timeouts,
+        dropped=stats.dropped,
+        wrong=stats.wrong,
+        cpu_s={name: after[name] - before[name] for name in after if name in before},
+        machine=machine(),
+        **{name: stopped["percentiles"][name] for name in PERCENTILES},
+    )
+
+
+def measure(
+    config: BenchConfig, log_folder: Path | None = None, say: Callable[[str], None] = lambda line: None
+) -> BenchResult:
+    """Run it. Logs go to `log_folder`, which is kept; without one they are gone at the end.
+
+    UserError for a configuration out of bounds, ProcessFailed when a process fails.
+    """
+    config.spec().config(1).check()
+    with tempfile.TemporaryDirectory(prefix="r2p2-") as temporary:
+        folder = log_folder or Path(temporary)
+        layout = plan(config.backend, config.replicas if config.is_replicated else 1, Path(temporary))
+        app = "kv" if config.is_replicated else "echo"
+        with Cluster(layout, folder, app=app, replicated=config.is_replicated, load=config.spec()) as cluster:
+            status = cluster.wait_ready()
+            leader = next((name for name, node in status.items() if node.get("role") == "leader"), "")
+            say(f"{len(status)} server{'s' * (len(status) > 1)} up{', ' + leader + ' leads' if leader else ''}")
+            generator = cluster.generator
+            cluster.watch()
+            generator.tell("start")
+            run_for(cluster, config.warmup_s, lambda progress: None)
+            generator.tell("reset")
+            reset = generator.event("reset", SETTLE_SECONDS)
+            run_for(cluster, config.duration_s, lambda progress: say(progress_line(layout.name_of, progress)))
+            generator.tell("stop")
+            stopped = generator.event("stopped", SETTLE_SECONDS)
+    return load_result(config, reset, stopped)
+
+
+def run_for(cluster: Cluster, seconds: float, on_progress: Callable[[dict[str, Any]], None]) -> None:
+    """Let the load run: as many progress events as make up `seconds` on the generator's clock."""
+    first_ns: int | None = None
+    while True:
+        event = cluster.generator.event("progress", SETTLE_SECONDS)
+        first_ns = event["now_ns"] if first_ns is None else first_ns
+        on_progress(event)
+        if event["now_ns"] - first_ns >= seconds * 1e9:
+            return
+
+
+def progress_line(name_of: Callable[[str], str], progress: dict[str, Any]) -> str:
+    """One line of what a progress event says."""
+    bad = progress["timeouts"] + progress["dropped"] + progress["wrong"]
+    percentiles = progress["percentiles"]
+    return (
+        f"{progress['answered']:>12,} answered   p50 {percentiles['p50_us']:>7,.0f} us   "
+        f"p99 {percentiles['p99_us']:>7,.0f} us   "
+        f"{name_of(progress['leader'])} answers{f'   {bad:,} not answered' if bad else ''}"
+    )

@@ -1,0 +1,161 @@
+"""The command line: ``r2p2 SUBCOMMAND ...``, also ``python -m r2p2``.
+
+This file only finds the subcommand and turns its end into an exit code; what a subcommand does is in its own module,
+imported when it is asked for (scapy and matplotlib are slow to import, DPDK may be missing). A subcommand's module has
+``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``.
+
+Exit codes: 0 it worked, 1 it failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM. A
+:class:`~r2p2.errors.UserError` is printed as ``r2p2: error: ...`` with its remedy below it. Anything else is a bug of
+ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn, Protocol, cast
+
+from r2p2.errors import UserError
+
+__all__ = ["SUBCOMMANDS", "Subcommand", "guard", "main"]
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+class Subcommand(Protocol):
+    """What a subcommand's module offers."""
+
+    NAME: str
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+
+
+# Name -> module and the line `r2p2 --help` prints, so that help imports nothing.
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("r2p2.serve", "run one node: an application behind a backend"),
+    "call": ("r2p2.call", "send one request and print the reply"),
+    "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
+    "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),
+    "dissect": ("r2p2.dissect", "print the messages of a capture line by line"),
+    "replay": ("r2p2.replay", "run a server over a capture and write its answers as another"),
+}
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that `finally` blocks run."""
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("r2p2")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _usage() -> str:
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in SUBCOMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: r2p2 [-h] [--version] SUBCOMMAND ...",
+            "",
+            "R2P2: request-response pairs over UDP, with Raft inside the transport.",
+            "",
+            *lines,
+            "",
+            "r2p2 SUBCOMMAND --help describes one.",
+        ]
+    )
+
+
+def _load(name: str) -> Subcommand:
+    module_name = SUBCOMMANDS[name][0]
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not error.name.startswith(("r2p2", "raft", "uv_backend", "dpdk_backend")):
+            raise UserError(
+                f"`r2p2 {name}` needs the package {error.name}, which is not installed",
+                f"pip install {error.name.partition('.')[0]}",
+            ) from error
+        if error.name in ("r2p2._engine", "uv_backend._udp", "dpdk_backend._dpdk"):
+            raise UserError(
+                f"the compiled module {error.name} is missing",
+                "pip install . in the project's folder, or make setup in a clone",
+            ) from error
+        if error.name == module_name or module_name.startswith(f"{error.name}."):
+            raise UserError(f"`r2p2 {name}` is not part of this version ({_version()})") from error
+        raise
+    return cast(Subcommand, module)
+
+
+def _run(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage(), file=sys.stdout if argv else sys.stderr)
+        return EXIT_OK if argv else EXIT_USAGE
+    if argv[0] in ("--version", "-V"):
+        print(f"r2p2 {_version()}")
+        return EXIT_OK
+    name = argv[0]
+    if name not in SUBCOMMANDS:
+        print(f"{_usage()}\n\nr2p2: error: no subcommand {name!r}", file=sys.stderr)
+        return EXIT_USAGE
+    module = _load(name)
+    parser = argparse.ArgumentParser(
+        prog=f"r2p2 {name}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(argv[1:]))
+
+
+def guard(work: Callable[[], int]) -> int:
+    """Run `work` and turn its end, whatever it is, into an exit code; for every process of ours.
+
+    A user's error is printed; Ctrl-C and SIGTERM unwind the stack, so that `finally` and `with` do their work.
+    """
+    previous = signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        code = work()
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse: 2 after a usage error, 0 after --help
+        return stop.code if isinstance(stop.code, int) else EXIT_FAILED
+    except UserError as error:
+        print(f"r2p2: error: {error.message}", file=sys.stderr)
+        if error.remedy:
+            print(f"r2p2: to mend it: {error.remedy}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except _Terminated:
+        return EXIT_TERMINATED
+    except BrokenPipeError:
+        # The reader of our output (a pager, head) has left; keep Python from complaining again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand of `argv` (default: the process's arguments); returns the exit code."""
+    return guard(lambda: _run(sys.argv[1:] if argv is None else argv))

@@ -1,0 +1,63 @@
+/*
+ * The client's pair table: calls waiting for their answers, one table for each local UDP port, indexed by rid.
+ *
+ * A call's slot is in one of three states: FREE, WAITING, or QUARANTINED: a rid whose call ended without an answer is not used
+ * again for a while, so that a late answer cannot be taken for the answer of another call.
+ * Deadlines lie in a wheel of 1 ms slots; a call is touched when it is made, when it ends, and once a turn of the wheel.
+ */
+#ifndef R2P2_CLIENT_H
+#define R2P2_CLIENT_H
+
+#include "r2p2_engine_status.h"
+#include "r2p2_tx.h"
+
+#define R2P2_RIDS_COUNT 65536u
+#define R2P2_WHEEL_SLOTS 1024u
+#define R2P2_WHEEL_TICK_NS 1000000u
+#define R2P2_QUARANTINE_NS 1000000000u
+#define R2P2_NO_RID 0xffffffffu
+
+enum r2p2_pair_state { R2P2_PAIR_FREE = 0, R2P2_PAIR_WAITING, R2P2_PAIR_QUARANTINED };
+
+typedef struct r2p2_pair {
+    uint64_t tag;
+    uint64_t start_ns;
+    uint64_t deadline_ns;
+    uint8_t *payload; /* a copy, of a multi-packet request until it was sent whole; else NULL */
+    uint32_t payload_bytes;
+    uint32_t wheel_next, wheel_previous; /* rids, or R2P2_NO_RID */
+    uint8_t state;
+    uint8_t policy;
+} r2p2_pair;
+
+/* Called for each call that ends, during poll. payload is valid during the call only. */
+typedef void (*r2p2_completion_sink)(void *context, const r2p2_completion *completion, const uint8_t *payload);
+
+typedef struct r2p2_client {
+    uint16_t local_port;
+    uint32_t calls_max, waiting_count, quarantined_count;
+    uint32_t next_rid;
+    uint64_t wheel_ns; /* the wheel is done up to here */
+    uint32_t wheel[R2P2_WHEEL_SLOTS];
+    r2p2_pair pairs[R2P2_RIDS_COUNT];
+} r2p2_client;
+
+r2p2_client *r2p2_client_new(uint16_t local_port, uint32_t calls_max, uint64_t now_ns);
+void r2p2_client_free(r2p2_client *client);
+
+int32_t r2p2_client_start(r2p2_client *client, r2p2_tx *tx, r2p2_tx_address to, uint8_t policy, const uint8_t *payload,
+                          uint64_t bytes, uint64_t now_ns, uint64_t timeout_ns, uint64_t tag);
+/* The call waiting under rid, or NULL. */
+static inline r2p2_pair *r2p2_client_waiting(r2p2_client *client, uint16_t rid) {
+    r2p2_pair *pair = &client->pairs[rid];
+    return pair->state == R2P2_PAIR_WAITING ? pair : NULL;
+}
+/* The server's ACK came: sends the rest of the request to `to`. */
+void r2p2_client_acked(r2p2_client *client, r2p2_tx *tx, uint16_t rid, r2p2_tx_address to);
+/* Ends a waiting call: frees the slot, or quarantines the rid when no answer came. Reports to the sink. */
+void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_t now_ns, const uint8_t *payload,
+                     uint32_t bytes, uint32_t source_ip, uint16_t source_port, r2p2_completion_sink sink, void *context);
+/* Ends calls over their deadline; returns how many. */
+uint32_t r2p2_client_expire(r2p2_client *client, uint64_t now_ns, r2p2_completion_sink sink, void *context);
+
+#endif

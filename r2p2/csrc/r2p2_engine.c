@@ -1,0 +1,440 @@
+/*
+ * The engine: what becomes of every received packet, and the calls Python makes that are not about replication.
+ *
+ * One poll: receive bursts until the port is empty or the poll has had its share; sort each packet by type; expire what is old;
+ * send what is ready. No I/O of its own: the port does that.
+ */
+#include "r2p2_engine.h"
+
+#include <stdlib.h>
+
+#include "r2p2_resp.h"
+
+/* ---- counters ---- */
+
+#define NAME_OF(name, help) #name,
+#define HELP_OF(name, help) help,
+static const char *const counter_names[] = {R2P2_ENGINE_COUNTERS(NAME_OF) R2P2_PORT_COUNTERS(NAME_OF)};
+static const char *const counter_helps[] = {R2P2_ENGINE_COUNTERS(HELP_OF) R2P2_PORT_COUNTERS(HELP_OF)};
+#define COUNTERS_COUNT (sizeof counter_names / sizeof counter_names[0])
+_Static_assert(COUNTERS_COUNT * 8 == sizeof(r2p2_engine_counters) + sizeof(r2p2_port_counters), "one name a counter");
+
+uint32_t r2p2_counters_count(void) { return COUNTERS_COUNT; }
+const char *r2p2_counter_name(uint32_t index) { return index < COUNTERS_COUNT ? counter_names[index] : NULL; }
+const char *r2p2_counter_help(uint32_t index) { return index < COUNTERS_COUNT ? counter_helps[index] : NULL; }
+void r2p2_counters_read(r2p2_engine *engine, uint64_t *values) {
+    memcpy(values, &engine->counters, sizeof engine->counters);
+    memcpy(values + sizeof engine->counters / 8, engine->port->counters, sizeof *engine->port->counters);
+}
+
+/* ---- life ---- */
+
+r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *config, int32_t *error) {
+    r2p2_port *port = (r2p2_port *)port_address;
+    *error = R2P2_ERROR_ARGUMENT;
+    if (!port || port->abi != R2P2_PORT_ABI || port->struct_size != sizeof(r2p2_port)) return NULL;
+    if (config->packets_per_poll_max == 0 || config->log_entries_max == 0) return NULL;
+    r2p2_engine *engine = calloc(1, sizeof *engine);
+    *error = R2P2_ERROR_NO_MEMORY;
+    if (!engine) return NULL;
+    engine->port = port;
+    engine->config = *config;
+    engine->tx.port = port;
+    engine->tx.counters = &engine->counters;
+    engine->tx.now_ns = &engine->now_ns;
+    r2p2_engine_default_sink(engine);
+    engine->now_ns = port->now_ns(port->self);
+    engine->raft_arena = malloc(R2P2_RAFT_ARENA_BYTES);
+    int status = engine->raft_arena ? 0 : R2P2_ERROR_NO_MEMORY;
+    if (!status)
+        status = r2p2_reassembly_init(&engine->client_halves, config->reassembly_count_max, config->reassembly_bytes_max,
+                                      config->reassembly_timeout_ns);
+    if (!status)
+        status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
+                                      config->reassembly_timeout_ns);
+    /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. */
+    if (!status)
+        status = r2p2_log_init(&engine->log, config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX,
+                               config->log_entries_max + config->log_entries_max / 4 + R2P2_LOG_PAGE_BYTES / 8);
+    if (status) {
+        *error = status;
+        r2p2_engine_free(engine);
+        return NULL;
+    }
+    *error = 0;
+    return engine;
+}
+
+static void raft_release(r2p2_engine *engine) {
+    for (uint32_t i = 0; i < engine->raft_count; i++)
+        if (engine->raft[i].detached.base) r2p2_reassembly_return(&engine->raft_halves, engine->raft[i].detached);
+    engine->raft_count = engine->raft_taken = 0;
+    engine->raft_arena_used = 0;
+}
+
+void r2p2_engine_free(r2p2_engine *engine) {
+    if (!engine) return;
+    r2p2_tx_close(&engine->tx);
+    raft_release(engine);
+    if (engine->client_halves.halves) r2p2_reassembly_destroy(&engine->client_halves);
+    if (engine->raft_halves.halves) r2p2_reassembly_destroy(&engine->raft_halves);
+    r2p2_log_destroy(&engine->log);
+    r2p2_requests_destroy(&engine->requests);
+    r2p2_requests_destroy(&engine->applying);
+    for (uint32_t i = 0; i < engine->clients_count; i++) r2p2_client_free(engine->clients[i]);
+    r2p2_capture_stop(&engine->capture);
+    free(engine->raft_arena);
+    free(engine->held.data);
+    free(engine->scratch.data);
+    free(engine->completions);
+    free(engine->completion_slab.data);
+    free(engine);
+}
+
+uint64_t r2p2_engine_now_ns(r2p2_engine *engine) { return engine->port->now_ns(engine->port->self); }
+void r2p2_engine_flush(r2p2_engine *engine) { r2p2_tx_flush(&engine->tx); }
+
+/* ---- whole messages ---- */
+
+static void whole_request(r2p2_engine *engine, const r2p2_rx_packet *packet, uint16_t rid, uint8_t policy,
+                          const uint8_t *payload, uint32_t bytes) {
+    r2p2_asker asker = {packet->source_ip, packet->source_port, packet->local_port, rid, policy, 0};
+    engine->counters.rx_requests++;
+    if (policy >= R2P2_POLICY_REPLICATED) {
+        r2p2_replicated_request(engine, &asker, payload, bytes);
+        return;
+    }
+    if (r2p2_requests_add(&engine->requests, &asker, payload, bytes)) {
+        r2p2_tx_address to = {asker.ip, asker.port, asker.local_port};
+        engine->counters.drops_backlog++;
+        r2p2_drop_send(engine, to, rid);
+    }
+}
+
+static void whole_response(r2p2_engine *engine, const r2p2_rx_packet *packet, uint16_t rid, const uint8_t *payload,
+                           uint32_t bytes) {
+    r2p2_client *client = r2p2_engine_client(engine, packet->local_port);
+    if (!client || !r2p2_client_waiting(client, rid)) {
+        engine->counters.rx_unmatched++;
+        return;
+    }
+    engine->counters.rx_responses++;
+    r2p2_client_end(client, rid, R2P2_DONE_OK, engine->now_ns, payload, bytes, packet->source_ip, packet->source_port,
+                    engine->sink, engine->sink_context);
+}
+
+static void whole_raft(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header,
+                       const uint8_t *payload, uint32_t bytes, r2p2_half *half) {
+    int fits = half || engine->raft_arena_used + bytes <= R2P2_RAFT_ARENA_BYTES;
+    if (engine->raft_count == R2P2_RAFT_MESSAGES_MAX || !fits) {
+        engine->counters.rx_drop_raft_full++;
+        if (half) r2p2_reassembly_finish(&engine->raft_halves, half);
+        return;
+    }
+    engine->counters.rx_raft_messages++;
+    r2p2_raft_slot *slot = &engine->raft[engine->raft_count++];
+    *slot = (r2p2_raft_slot){
+        .length = bytes,
+        .source_ip = packet->source_ip,
+        .source_port = packet->source_port,
+        .rid = header->rid,
+        .type = header->type,
+    };
+    if (half) {
+        slot->data = payload;
+        slot->detached = r2p2_reassembly_detach(&engine->raft_halves, half);
+    } else {
+        uint8_t *copy = engine->raft_arena + engine->raft_arena_used;
+        memcpy(copy, payload, bytes);
+        engine->raft_arena_used += (bytes + 7) & ~7u;
+        slot->data = copy;
+    }
+}
+
+static void control(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header) {
+    r2p2_client *client = r2p2_engine_client(engine, packet->local_port);
+    if (!client || !r2p2_client_waiting(client, header->rid)) {
+        engine->counters.rx_unmatched++;
+        return;
+    }
+    if (header->type == R2P2_TYPE_ACK) {
+        r2p2_tx_address to = {packet->source_ip, packet->source_port, packet->local_port};
+        r2p2_client_acked(client, &engine->tx, header->rid, to);
+        return;
+    }
+    engine->counters.client_dropped++;
+    r2p2_client_end(client, header->rid, R2P2_DONE_DROPPED, engine->now_ns, NULL, 0, packet->source_ip,
+                    packet->source_port, engine->sink, engine->sink_context);
+}
+
+static void whole(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header, uint8_t policy,
+                  const uint8_t *payload, uint32_t bytes, r2p2_half *half) {
+    switch (header->type) {
+    case R2P2_TYPE_REQUEST:
+        whole_request(engine, packet, header->rid, policy, payload, bytes);
+        break;
+    case R2P2_TYPE_RESPONSE:
+        whole_response(engine, packet, header->rid, payload, bytes);
+        break;
+    case R2P2_TYPE_ACK:
+    case R2P2_TYPE_DROP:
+        control(engine, packet, header);
+        break;
+    default:
+        whole_raft(engine, packet, header, payload, bytes, half);
+        return; /* which took the half */
+    }
+    if (half) r2p2_reassembly_finish(&engine->client_halves, half);
+}
+
+/* ---- packets ---- */
+
+static void header_refused(r2p2_engine_counters *counters, enum r2p2_header_error error) {
+    switch (error) {
+    case R2P2_HEADER_SHORT: counters->rx_bad_short++; break;
+    case R2P2_HEADER_MAGIC: counters->rx_bad_magic++; break;
+    case R2P2_HEADER_SIZE: counters->rx_bad_header_size++; break;
+    case R2P2_HEADER_TYPE: counters->rx_bad_type++; break;
+    case R2P2_HEADER_POLICY: counters->rx_bad_policy++; break;
+    case R2P2_HEADER_FLAGS: counters->rx_bad_flags++; break;
+    case R2P2_HEADER_ORDER: counters->rx_bad_order++; break;
+    case R2P2_HEADER_OK: break;
+    }
+}
+
+static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header, const uint8_t *payload,
+                 uint32_t bytes) {
+    r2p2_engine_counters *counters = &engine->counters;
+    int is_raft = header->type >= R2P2_TYPE_RAFT_REQ;
+    /* A response nobody waits for is not worth a half message. */
+    if (header->type == R2P2_TYPE_RESPONSE) {
+        r2p2_client *client = r2p2_engine_client(engine, packet->local_port);
+        if (!client || !r2p2_client_waiting(client, header->rid)) {
+            counters->rx_unmatched++;
+            return;
+        }
+    }
+    r2p2_whole message;
+    enum r2p2_reassembly_result result =
+        r2p2_reassembly_add(is_raft ? &engine->raft_halves : &engine->client_halves, header, payload, bytes,
+                            packet->source_ip, packet->source_port, packet->local_port, engine->now_ns, &message);
+    switch (result) {
+    case R2P2_HALF_REPLACED: counters->rx_replaced_halves++; break;
+    case R2P2_HALF_DUPLICATE: counters->rx_duplicate_packets++; break;
+    case R2P2_HALF_BAD_ORDER: counters->rx_bad_order++; return;
+    case R2P2_HALF_BAD_LENGTH: counters->rx_bad_length++; return;
+    case R2P2_HALF_FULL: counters->rx_drop_reassembly_full++; return;
+    case R2P2_HALF_COMPLETE:
+        whole(engine, packet, header, message.half->policy, message.data, message.length, message.half);
+        return;
+    case R2P2_HALF_STORED: break;
+    }
+    if (header->type == R2P2_TYPE_REQUEST && header->is_first) {
+        r2p2_tx_address to = {packet->source_ip, packet->source_port, packet->local_port};
+        r2p2_tx_single(&engine->tx, R2P2_TYPE_ACK, R2P2_POLICY_FIXED_ROUTE, header->rid, to, (const uint8_t *)"ACK", 3);
+    }
+}
+
+static inline void packet_in(r2p2_engine *engine, const r2p2_rx_packet *packet) {
+    r2p2_header header;
+    enum r2p2_header_error error = r2p2_header_parse(packet->data, packet->length, &header);
+    if (error) {
+        header_refused(&engine->counters, error);
+        return;
+    }
+    const uint8_t *payload = packet->data + header.header_size;
+    uint32_t bytes = packet->length - header.header_size;
+    if (bytes > R2P2_PAYLOAD_BYTES_MAX) {
+        engine->counters.rx_bad_length++;
+        return;
+    }
+    if (header.type == R2P2_TYPE_FEEDBACK || (header.type >= R2P2_TYPE_RAFT_REQ && engine->role == R2P2_ROLE_NONE)) {
+        engine->counters.rx_unexpected++;
+        return;
+    }
+    if (header.type >= R2P2_TYPE_RAFT_REQ && bytes == 0) {
+        engine->counters.rx_bad_raft++;
+        return;
+    }
+    if (header.is_first && header.is_last)
+        whole(engine, packet, &header, header.policy, payload, bytes, NULL);
+    else if (header.type == R2P2_TYPE_ACK || header.type == R2P2_TYPE_DROP)
+        engine->counters.rx_bad_flags++;
+    else
+        part(engine, packet, &header, payload, bytes);
+}
+
+static void capture_received(r2p2_engine *engine, const r2p2_rx_packet *packets, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        r2p2_capture_add(&engine->capture, engine->now_ns, packets[i].source_ip, packets[i].source_port,
+                         engine->port->local_ip, packets[i].local_port, packets[i].data, packets[i].length);
+}
+
+int32_t r2p2_capture_set(r2p2_engine *engine, uint64_t rate, uint32_t snap_bytes) {
+    int32_t status = R2P2_OK;
+    if (rate == 0) r2p2_capture_stop(&engine->capture);
+    else status = r2p2_capture_start(&engine->capture, rate, snap_bytes, engine->now_ns);
+    engine->tx.capture = engine->capture.records ? &engine->capture : NULL;
+    return status;
+}
+
+uint64_t r2p2_capture_take(r2p2_engine *engine, const uint8_t **records, uint64_t *missed) {
+    uint64_t used = engine->capture.used;
+    *records = engine->capture.records;
+    *missed = engine->capture.missed;
+    engine->capture.used = 0;
+    return used;
+}
+
+static void expire(r2p2_engine *engine) {
+    engine->counters.rx_expired_halves += r2p2_reassembly_expire(&engine->client_halves, engine->now_ns) +
+                                          r2p2_reassembly_expire(&engine->raft_halves, engine->now_ns);
+    for (uint32_t i = 0; i < engine->clients_count; i++)
+        engine->counters.client_timeouts +=
+            r2p2_client_expire(engine->clients[i], engine->now_ns, engine->sink, engine->sink_context);
+    r2p2_held_expire(engine);
+}
+
+void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
+    r2p2_rx_packet packets[R2P2_BURST_MAX];
+    uint64_t received = 0;
+    raft_release(engine);
+    engine->counters.requests_unanswered += engine->requests.count;
+    r2p2_requests_clear(&engine->requests);
+    engine->now_ns = engine->port->now_ns(engine->port->self);
+    while (received < engine->config.packets_per_poll_max) {
+        uint32_t n = engine->port->rx_burst(engine->port->self, packets, R2P2_BURST_MAX);
+        if (n == 0) break;
+        if (engine->capture.records) capture_received(engine, packets, n);
+        for (uint32_t i = 0; i < n; i++) packet_in(engine, &packets[i]);
+        engine->port->rx_release(engine->port->self, packets, n);
+        received += n;
+    }
+    expire(engine);
+    r2p2_tx_flush(&engine->tx);
+    result->now_ns = engine->now_ns;
+    result->packets_count = received;
+    result->requests_count = engine->requests.count;
+    result->appended_count = engine->appended_count;
+    result->held_count = engine->held_count;
+    result->raft_count = engine->raft_count;
+    result->completions_count = engine->completions_count;
+    result->log_last_index = engine->log.last_index;
+    engine->counters.log_appended += engine->appended_count;
+    engine->appended_count = 0;
+}
+
+/* ---- unreplicated requests ---- */
+
+void r2p2_requests_batch(r2p2_engine *engine, r2p2_batch *batch) {
+    *batch = (r2p2_batch){
+        .slab = engine->requests.slab.data,
+        .lengths = engine->requests.lengths,
+        .policies = engine->requests.policies,
+        .slab_bytes = engine->requests.slab.length,
+        .requests_count = engine->requests.count,
+    };
+}
+
+int32_t r2p2_requests_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths,
+                            uint64_t count) {
+    int32_t status = r2p2_replies_send(engine, &engine->requests, slab, slab_bytes, lengths, count, 1);
+    if (status == R2P2_OK) r2p2_requests_clear(&engine->requests);
+    return status;
+}
+
+/* ---- client ---- */
+
+r2p2_client *r2p2_engine_client(r2p2_engine *engine, uint16_t local_port) {
+    for (uint32_t i = 0; i < engine->clients_count; i++)
+        if (engine->clients[i]->local_port == local_port) return engine->clients[i];
+    return NULL;
+}
+
+int32_t r2p2_client_open(r2p2_engine *engine, uint16_t local_port, uint32_t calls_max) {
+    if (r2p2_engine_client(engine, local_port)) return R2P2_ERROR_STATE;
+    if (engine->clients_count == R2P2_CLIENTS_MAX) return R2P2_ERROR_FULL;
+    if (calls_max == 0 || local_port == 0) return R2P2_ERROR_ARGUMENT;
+    r2p2_client *client = r2p2_client_new(local_port, calls_max, engine->port->now_ns(engine->port->self));
+    if (!client) return R2P2_ERROR_NO_MEMORY;
+    engine->clients[engine->clients_count++] = client;
+    return R2P2_OK;
+}
+
+int32_t r2p2_client_call(r2p2_engine *engine, uint16_t local_port, uint32_t ip, uint16_t port, uint8_t policy,
+                         const uint8_t *payload, uint64_t length, uint64_t timeout_ns, uint64_t tag) {
+    r2p2_client *client = r2p2_engine_client(engine, local_port);
+    if (!client) return R2P2_ERROR_STATE;
+    r2p2_tx_address to = {ip, port, local_port};
+    return r2p2_client_start(client, &engine->tx, to, policy, payload, length, engine->port->now_ns(engine->port->self),
+                             timeout_ns, tag);
+}
+
+int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t rid) {
+    r2p2_client *client = r2p2_engine_client(engine, local_port);
+    if (!client || !r2p2_client_waiting(client, rid)) return R2P2_ERROR_STATE;
+    r2p2_client_end(client, rid, R2P2_DONE_CANCELLED, engine->port->now_ns(engine->port->self), NULL, 0, 0, 0,
+                    engine->sink, engine->sink_context);
+    return R2P2_OK;
+}
+
+/* The default sink keeps completions until Python fetches them. The calls a client may have bound their number. */
+static void completion_store(void *context, const r2p2_completion *completion, const uint8_t *payload) {
+    r2p2_engine *engine = context;
+    if (engine->completions_count == engine->completions_capacity) {
+        uint64_t capacity = engine->completions_capacity ? engine->completions_capacity * 2 : 1024;
+        r2p2_completion *grown = realloc(engine->completions, capacity * sizeof *grown);
+        if (!grown) abort(); /* an ended call must be told; without memory for 48 bytes nothing can go on */
+        engine->completions = grown;
+        engine->completions_capacity = capacity;
+    }
+    if (completion->length && r2p2_buffer_reserve(&engine->completion_slab, completion->length)) abort();
+    r2p2_completion *kept = &engine->completions[engine->completions_count++];
+    *kept = *completion;
+    kept->offset = engine->completion_slab.length;
+    if (completion->length) memcpy(engine->completion_slab.data + kept->offset, payload, completion->length);
+    engine->completion_slab.length += completion->length;
+}
+
+void r2p2_engine_default_sink(r2p2_engine *engine) {
+    engine->sink = completion_store;
+    engine->sink_context = engine;
+}
+
+uint64_t r2p2_client_completions(r2p2_engine *engine, const r2p2_completion **completions, const uint8_t **slab,
+                                 uint64_t *slab_bytes) {
+    uint64_t count = engine->completions_count;
+    *completions = engine->completions;
+    *slab = engine->completion_slab.data;
+    *slab_bytes = engine->completion_slab.length;
+    engine->completions_count = 0;
+    engine->completion_slab.length = 0;
+    return count;
+}
+
+/* ---- pure functions ---- */
+
+int32_t r2p2_header_check(const uint8_t *data, uint64_t length, uint16_t fields[8]) {
+    r2p2_header header;
+    enum r2p2_header_error error = r2p2_header_parse(data, length, &header);
+    if (error) return error;
+    fields[0] = header.header_size;
+    fields[1] = header.type;
+    fields[2] = header.policy;
+    fields[3] = header.is_first;
+    fields[4] = header.is_last;
+    fields[5] = header.rid;
+    fields[6] = header.p_order;
+    fields[7] = 0;
+    return 0;
+}
+
+int32_t r2p2_resp_is_whole(const uint8_t *data, uint64_t length) { return r2p2_resp_whole(data, length); }
+
+uint64_t r2p2_resp_first_broken(const uint8_t *slab, const uint32_t *lengths, uint64_t count) {
+    for (uint64_t i = 0; i < count; i++) {
+        if (!r2p2_resp_whole(slab, lengths[i])) return i;
+        slab += lengths[i];
+    }
+    return count;
+}

@@ -1,0 +1,75 @@
+/*
+ * Half messages: packets of multi-packet messages on their way to being whole.
+ *
+ * Packets may come in any order and more than once. A message is known by (source ip, source port, local port, rid, type). A
+ * FIRST packet that differs from the one already held means that the rid is in use anew: the stale half is replaced.
+ * Count and bytes are bounded; halves expire in the order in which they began.
+ * Leaves to others: single-packet messages (they never come here), what a whole message means.
+ */
+#ifndef R2P2_REASSEMBLY_H
+#define R2P2_REASSEMBLY_H
+
+#include "r2p2_port.h"
+#include "r2p2_wire.h"
+
+typedef struct r2p2_half {
+    struct r2p2_half *hash_next;
+    struct r2p2_half *older, *newer; /* by time of creation */
+    uint64_t created_ns;
+    uint32_t source_ip;
+    uint16_t source_port, local_port;
+    uint16_t rid;
+    uint8_t type, policy;
+    uint16_t expected_count; /* packets; 0 until the FIRST packet came */
+    uint16_t received_count;
+    uint16_t slots_count; /* packets that `bytes` has room for */
+    uint64_t received[4]; /* bit i: packet i is here */
+    uint16_t lengths[R2P2_PACKETS_MAX];
+    uint8_t *bytes; /* slot i at i * R2P2_PAYLOAD_BYTES_MAX; packet 0 ends at the end of its slot */
+} r2p2_half;
+
+typedef struct r2p2_reassembly {
+    r2p2_half *halves;   /* count_max of them */
+    r2p2_half **buckets; /* count_max, a power of two */
+    r2p2_half *unused;
+    r2p2_half *oldest, *newest;
+    uint32_t count, count_max;
+    uint64_t bytes, bytes_max;
+    uint64_t timeout_ns;
+} r2p2_reassembly;
+
+enum r2p2_reassembly_result {
+    R2P2_HALF_STORED = 0,
+    R2P2_HALF_COMPLETE,  /* *message is whole and the caller's: end with r2p2_reassembly_finish */
+    R2P2_HALF_DUPLICATE, /* nothing new in it */
+    R2P2_HALF_REPLACED,  /* stored; a stale half gave way */
+    R2P2_HALF_BAD_ORDER, /* index beyond the message, or LAST on the wrong packet: dropped */
+    R2P2_HALF_BAD_LENGTH,
+    R2P2_HALF_FULL /* table or bytes at their bound: dropped */
+};
+
+typedef struct r2p2_whole {
+    r2p2_half *half;
+    const uint8_t *data;
+    uint32_t length;
+} r2p2_whole;
+
+int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t bytes_max, uint64_t timeout_ns);
+void r2p2_reassembly_destroy(r2p2_reassembly *table);
+enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
+                                                uint32_t length, uint32_t source_ip, uint16_t source_port,
+                                                uint16_t local_port, uint64_t now_ns, r2p2_whole *whole);
+/* Frees a message that was handed out whole. */
+void r2p2_reassembly_finish(r2p2_reassembly *table, r2p2_half *half);
+/* Detaches the bytes of a whole message from its half, which ends: the caller frees `base` and takes `bytes` off the bound with
+ * r2p2_reassembly_return. */
+typedef struct r2p2_detached {
+    uint8_t *base;
+    uint64_t bytes;
+} r2p2_detached;
+r2p2_detached r2p2_reassembly_detach(r2p2_reassembly *table, r2p2_half *half);
+void r2p2_reassembly_return(r2p2_reassembly *table, r2p2_detached detached);
+/* Drops halves older than the timeout; returns how many. */
+uint32_t r2p2_reassembly_expire(r2p2_reassembly *table, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,91 @@
+/* Batches of requests on their way to the application, and the replies on their way back. See r2p2_engine.h. */
+#include <stdlib.h>
+
+#include "r2p2_engine.h"
+
+int r2p2_buffer_reserve(r2p2_buffer *buffer, uint64_t more) {
+    if (buffer->length + more <= buffer->capacity) return 0;
+    uint64_t capacity = buffer->capacity ? buffer->capacity : 65536;
+    while (capacity < buffer->length + more) capacity *= 2;
+    uint8_t *data = realloc(buffer->data, capacity);
+    if (!data) return R2P2_ERROR_NO_MEMORY;
+    buffer->data = data;
+    buffer->capacity = capacity;
+    return 0;
+}
+
+static int requests_grow(r2p2_requests *requests) {
+    uint32_t capacity = requests->capacity ? requests->capacity * 2 : 1024;
+    r2p2_asker *askers = realloc(requests->askers, capacity * sizeof *askers);
+    if (askers) requests->askers = askers;
+    uint32_t *lengths = realloc(requests->lengths, capacity * sizeof *lengths);
+    if (lengths) requests->lengths = lengths;
+    uint8_t *policies = realloc(requests->policies, capacity);
+    if (policies) requests->policies = policies;
+    if (!askers || !lengths || !policies) return R2P2_ERROR_NO_MEMORY;
+    requests->capacity = capacity;
+    return 0;
+}
+
+int r2p2_requests_add(r2p2_requests *requests, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes) {
+    if (requests->count == requests->capacity && requests_grow(requests)) return R2P2_ERROR_NO_MEMORY;
+    if (r2p2_buffer_reserve(&requests->slab, bytes)) return R2P2_ERROR_NO_MEMORY;
+    if (bytes) memcpy(requests->slab.data + requests->slab.length, payload, bytes);
+    requests->slab.length += bytes;
+    requests->askers[requests->count] = *asker;
+    requests->lengths[requests->count] = bytes;
+    requests->policies[requests->count++] = asker->policy;
+    return 0;
+}
+
+void r2p2_requests_clear(r2p2_requests *requests) {
+    requests->count = 0;
+    requests->slab.length = 0;
+}
+
+void r2p2_requests_destroy(r2p2_requests *requests) {
+    free(requests->slab.data);
+    free(requests->askers);
+    free(requests->lengths);
+    free(requests->policies);
+}
+
+void r2p2_drop_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid) {
+    r2p2_tx_single(&engine->tx, R2P2_TYPE_DROP, R2P2_POLICY_FIXED_ROUTE, rid, to, (const uint8_t *)"DROP", 4);
+}
+
+/* Whole lengths first: nothing is sent when the application's slab and lengths disagree. */
+static int32_t lengths_check(const r2p2_requests *requests, uint64_t slab_bytes, const uint32_t *lengths, uint64_t count) {
+    if (count != requests->count) return R2P2_ERROR_ARGUMENT;
+    uint64_t total = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        if (lengths[i] >= R2P2_REPLY_NONE) continue;
+        if (lengths[i] > R2P2_MESSAGE_BYTES_MAX) return R2P2_ERROR_TOO_LARGE;
+        total += lengths[i];
+    }
+    return total == slab_bytes ? R2P2_OK : R2P2_ERROR_ARGUMENT;
+}
+
+int32_t r2p2_replies_send(r2p2_engine *engine, const r2p2_requests *requests, const uint8_t *slab, uint64_t slab_bytes,
+                          const uint32_t *lengths, uint64_t count, int send) {
+    int32_t status = lengths_check(requests, slab_bytes, lengths, count);
+    if (status || !send) return status;
+    for (uint64_t i = 0; i < count; i++) {
+        const r2p2_asker *asker = &requests->askers[i];
+        r2p2_tx_address to = {asker->ip, asker->port, asker->local_port};
+        if (lengths[i] == R2P2_REPLY_NONE) continue;
+        if (lengths[i] == R2P2_REPLY_DROP) {
+            engine->counters.drops_application++;
+            r2p2_drop_send(engine, to, asker->rid);
+            continue;
+        }
+        if (lengths[i] <= R2P2_PAYLOAD_BYTES_MAX) {
+            r2p2_tx_single(&engine->tx, R2P2_TYPE_RESPONSE, R2P2_POLICY_FIXED_ROUTE, asker->rid, to, slab, lengths[i]);
+        } else {
+            r2p2_tx_source source = {.head = slab, .head_bytes = lengths[i]};
+            r2p2_tx_message(&engine->tx, R2P2_TYPE_RESPONSE, R2P2_POLICY_FIXED_ROUTE, asker->rid, to, &source);
+        }
+        slab += lengths[i];
+    }
+    return R2P2_OK;
+}

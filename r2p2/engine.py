@@ -1,0 +1,407 @@
+"""The engine, typed: one Python call for a burst, nothing of C in what it returns.
+
+Wraps ``r2p2._engine`` (see ``r2p2/csrc/r2p2_engine_api.h``). CData stays in this module: callers see ints, bytes and
+:class:`~r2p2.requests.Requests`. Addresses are ``(ip, port)`` with the IPv4 address as an int in host order
+(:mod:`r2p2.address`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+from r2p2 import limits
+from r2p2._engine import ffi, lib
+from r2p2.errors import EngineError, RequestTooLarge
+from r2p2.requests import Replies, ReplySequence, Requests
+
+ROLE_NONE: Final[int] = lib.R2P2_ROLE_NONE
+ROLE_LEADER: Final[int] = lib.R2P2_ROLE_LEADER
+ROLE_FOLLOWER: Final[int] = lib.R2P2_ROLE_FOLLOWER
+ROLE_HOLD: Final[int] = lib.R2P2_ROLE_HOLD
+
+DONE_OK: Final[int] = lib.R2P2_DONE_OK
+DONE_TIMEOUT: Final[int] = lib.R2P2_DONE_TIMEOUT
+DONE_DROPPED: Final[int] = lib.R2P2_DONE_DROPPED
+DONE_CANCELLED: Final[int] = lib.R2P2_DONE_CANCELLED
+
+_STATUS_TEXT: Final = {
+    lib.R2P2_ERROR_NO_MEMORY: "no memory",
+    lib.R2P2_ERROR_ARGUMENT: "bad argument",
+    lib.R2P2_ERROR_TOO_LARGE: "message over 254 packets",
+    lib.R2P2_ERROR_FULL: "a bound is reached",
+    lib.R2P2_ERROR_RANGE: "index outside the log",
+    lib.R2P2_ERROR_MALFORMED: "malformed entries",
+    lib.R2P2_ERROR_STATE: "not legal now",
+}
+_CAPTURE_RECORD: Final = Struct("=QIIHHIII")
+assert _CAPTURE_RECORD.size == ffi.sizeof("r2p2_capture_record")
+_RAFT_MESSAGE_BYTES: Final[int] = ffi.sizeof("r2p2_raft_message")
+_RAFT_PREFIX_OFFSET: Final[int] = ffi.offsetof("r2p2_raft_message", "prefix")
+FULL: Final[int] = lib.R2P2_ERROR_FULL
+_COUNTER_NAMES: Final = [ffi.string(lib.r2p2_counter_name(i)).decode() for i in range(lib.r2p2_counters_count())]
+_COUNTER_HELPS: Final = [ffi.string(lib.r2p2_counter_help(i)).decode() for i in range(lib.r2p2_counters_count())]
+
+
+def counter_helps() -> dict[str, str]:
+    """Every counter's name and what it counts, in the order of :meth:`Engine.counters`."""
+    return dict(zip(_COUNTER_NAMES, _COUNTER_HELPS, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Bounds of one engine; :mod:`r2p2.limits` gives the reasons for the defaults."""
+
+    reassembly_bytes_max: int = limits.REASSEMBLY_BYTES_MAX
+    reassembly_timeout_ns: int = limits.REASSEMBLY_TIMEOUT_NS
+    log_bytes_max: int = limits.LOG_BYTES_MAX
+    log_entries_max: int = limits.LOG_ENTRIES_MAX
+    backlog_entries_max: int = limits.BACKLOG_ENTRIES_MAX
+    hold_bytes_max: int = limits.HOLD_BYTES_MAX
+    hold_timeout_ns: int = limits.HOLD_TIMEOUT_NS
+    reassembly_count_max: int = limits.REASSEMBLY_COUNT_MAX
+    packets_per_poll_max: int = limits.PACKETS_PER_POLL_MAX
+
+
+class RaftMessage(NamedTuple):
+    """A whole Raft message: its first bytes, and a handle for its entries that is valid until the next poll."""
+
+    handle: int
+    length: int
+    source_ip: int
+    source_port: int
+    rid: int
+    type: int
+    prefix: bytes
+
+
+class Completion(NamedTuple):
+    """The end of a call. ``status`` is one of ``DONE_*``; ``payload`` is empty unless it is ``DONE_OK``."""
+
+    tag: int
+    status: int
+    payload: bytes
+    latency_ns: int
+    source_ip: int
+    source_port: int
+
+
+class CapturedDatagram(NamedTuple):
+    """A copy of a datagram that was received or sent; ``payload`` holds the first bytes of ``length``."""
+
+    time_ns: int
+    source_ip: int
+    source_port: int
+    target_ip: int
+    target_port: int
+    payload: bytes
+    length: int
+
+
+def _check(call: str, status: int) -> int:
+    """``status`` when it is good; raises :class:`EngineError` naming the call when not."""
+    if status < 0:
+        raise EngineError(f"{call}: {_STATUS_TEXT.get(status, 'unknown status')} ({status})")
+    return status
+
+
+class Engine:
+    """One engine over one port.
+
+    Args:
+        port_address: of the port's ``struct r2p2_port``, from a backend. The port must outlive the engine.
+        config: bounds.
+        keep: an object to hold on to as long as the engine lives, normally the port.
+    """
+
+    def __init__(self, port_address: int, config: EngineConfig | None = None, *, keep: object = None) -> None:
+        error = ffi.new("int32_t *")
+        c_config = ffi.new("r2p2_engine_config *", asdict(config or EngineConfig()))
+        self._engine: Any = lib.r2p2_engine_new(port_address, c_config, error)
+        if not self._engine:
+            raise EngineError(f"r2p2_engine_new: {_STATUS_TEXT.get(error[0], 'unknown status')} ({error[0]})")
+        self._keep = keep
+        self._result = ffi.new("r2p2_poll_result *")
+        self._result_view = memoryview(ffi.buffer(self._result)).cast("B").cast("Q")
+        self._batch = ffi.new("r2p2_batch *")
+        self._raft = ffi.new("r2p2_raft_message[]", limits.RAFT_MESSAGES_MAX)
+        self._raft_bytes = ffi.buffer(self._raft)
+        self._targets: dict[tuple[tuple[int, int], ...], tuple[Any, int]] = {}
+        self._counters = ffi.new("uint64_t[]", len(_COUNTER_NAMES))
+
+    def close(self) -> None:
+        """Sends what is filled in and frees everything. Idempotent."""
+        if self._engine:
+            lib.r2p2_engine_free(self._engine)
+            self._engine = None
+
+    @property
+    def handle(self) -> Any:
+        """The C engine, for modules of this package only."""
+        return self._engine
+
+    def now_ns(self) -> int:
+        """The port's clock, ns."""
+        return lib.r2p2_engine_now_ns(self._engine)
+
+    def poll(self) -> list[int]:
+        """One step: receive, handle, expire, send.
+
+        Returns:
+            ``[now_ns, packets, requests, appended, held, raft, completions, log_last_index]``, counts of what is ready.
+        """
+        lib.r2p2_engine_poll(self._engine, self._result)
+        return self._result_view.tolist()
+
+    def flush(self) -> None:
+        """Sends what replies and Raft messages have filled in."""
+        lib.r2p2_engine_flush(self._engine)
+
+    def counters(self) -> dict[str, int]:
+        """Every counter of the engine and its port by name."""
+        lib.r2p2_counters_read(self._engine, self._counters)
+        return dict(zip(_COUNTER_NAMES, list(self._counters), strict=True))
+
+    # ---- capture ----
+
+    def capture_start(self, rate: int, snap_bytes: int) -> None:
+        """Copies datagrams from now on: at most ``rate`` a second under load, elections always, ``snap_bytes`` of
+        each.
+        """
+        _check("r2p2_capture_set", lib.r2p2_capture_set(self._engine, rate, snap_bytes))
+
+    def capture_take(self) -> tuple[list[CapturedDatagram], int]:
+        """The datagrams captured since the last call, and how many were left out since the start."""
+        records, missed = ffi.new("uint8_t **"), ffi.new("uint64_t *")
+        used = lib.r2p2_capture_take(self._engine, records, missed)
+        if not used:
+            return [], missed[0]
+        data = ffi.buffer(records[0], used)[:]
+        taken, at = [], 0
+        while at < used:
+            fields = _CAPTURE_RECORD.unpack_from(data, at)
+            time_ns, source_ip, target_ip, source_port, target_port, length, captured, record_bytes = fields
+            start = at + _CAPTURE_RECORD.size
+            payload = data[start : start + captured]
+            taken.append(CapturedDatagram(time_ns, source_ip, source_port, target_ip, target_port, payload, length))
+            at += record_bytes
+        return taken, missed[0]
+
+    # ---- server ----
+
+    def _requests(self) -> Requests:
+        batch = self._batch
+        count = batch.requests_count
+        if count == 0:
+            return Requests(b"", memoryview(b"").cast("I"), b"")
+        slab = ffi.buffer(batch.slab, batch.slab_bytes)[:] if batch.slab_bytes else b""
+        lengths = memoryview(ffi.buffer(batch.lengths, 4 * count)[:]).cast("I")
+        return Requests(slab, lengths, ffi.buffer(batch.policies, count)[:])
+
+    def requests(self) -> Requests:
+        """The unreplicated requests of the last poll."""
+        lib.r2p2_requests_batch(self._engine, self._batch)
+        return self._requests()
+
+    def reply(self, replies: ReplySequence) -> None:
+        """Answers them, one reply a request in order."""
+        packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
+        lengths = ffi.from_buffer("uint32_t[]", packed.lengths)
+        _check(
+            "r2p2_requests_reply",
+            lib.r2p2_requests_reply(self._engine, packed.slab, len(packed.slab), lengths, len(packed.lengths)),
+        )
+
+    # ---- the replicated policy ----
+
+    def set_role(self, role: int) -> None:
+        """What becomes of replicated requests from now on: one of ``ROLE_*``."""
+        lib.r2p2_set_role(self._engine, role)
+
+    def forward_held(self, header: bytes, target: tuple[int, int]) -> int:
+        """Sends held requests to the leader in one message; returns how many. Call until 0."""
+        return _check(
+            "r2p2_forward_held", lib.r2p2_forward_held(self._engine, header, len(header), target[0], target[1])
+        )
+
+    def drop_forwarded(self, handle: int, header_bytes: int) -> int:
+        """Answers DROP to the clients of a forwarded message (after :meth:`check_entries`); returns how many."""
+        return _check("r2p2_drop_forwarded", lib.r2p2_drop_forwarded(self._engine, handle, header_bytes))
+
+    def raft_messages(self) -> list[RaftMessage]:
+        """The whole Raft messages of the last poll that were not fetched yet."""
+        count = lib.r2p2_raft_next(self._engine, self._raft, limits.RAFT_MESSAGES_MAX)
+        raft = self._raft
+        messages = []
+        for i in range(count):
+            m = raft[i]
+            start = i * _RAFT_MESSAGE_BYTES + _RAFT_PREFIX_OFFSET
+            prefix = self._raft_bytes[start : start + m.prefix_bytes]
+            messages.append(RaftMessage(m.handle, m.length, m.source_ip, m.source_port, m.rid, m.type, prefix))
+        return messages
+
+    def check_entries(self, handle: int, header_bytes: int) -> bool:
+        """True when the entries behind ``header_bytes`` of the message are whole and fill it exactly."""
+        return lib.r2p2_raft_check(self._engine, handle, header_bytes) == 0
+
+    def raft_send(
+        self,
+        message_type: int,
+        rid: int,
+        header: bytes,
+        targets: tuple[tuple[int, int], ...],
+        first_index: int = 1,
+        last_index: int = 0,
+    ) -> None:
+        """Sends ``header`` and entries ``first_index..last_index`` (none when last < first) to each target."""
+        known = self._targets.get(targets)
+        if known is None:
+            known = (ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets]), len(targets))
+            self._targets[targets] = known
+        status = lib.r2p2_raft_send(
+            self._engine, message_type, rid, header, len(header), first_index, last_index, known[0], known[1]
+        )
+        if status:
+            _check("r2p2_raft_send", status)
+
+    # ---- the log ----
+
+    @property
+    def log_first_index(self) -> int:
+        """Index of the oldest entry kept; last + 1 when none is."""
+        return lib.r2p2_log_first_index(self._engine)
+
+    @property
+    def log_last_index(self) -> int:
+        """Index of the newest entry; 0 before the first."""
+        return lib.r2p2_log_last_index(self._engine)
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the entries kept, with headers and padding."""
+        return lib.r2p2_log_bytes(self._engine)
+
+    def append_noop(self) -> None:
+        """Appends a no-op entry."""
+        _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
+
+    def append_message(self, handle: int, header_bytes: int, skip: int, count: int) -> bool:
+        """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was
+        appended.
+        """
+        status = lib.r2p2_log_append_message(self._engine, handle, header_bytes, skip, count)
+        if status == FULL:
+            return False
+        _check("r2p2_log_append_message", status)
+        return True
+
+    def truncate_suffix(self, from_index: int) -> None:
+        """Removes entries from ``from_index`` on. None of them may be applied."""
+        _check("r2p2_log_truncate_suffix", lib.r2p2_log_truncate_suffix(self._engine, from_index))
+
+    def drop_prefix(self, through_index: int) -> None:
+        """Forgets entries through ``through_index``, which must be applied."""
+        _check("r2p2_log_drop_prefix", lib.r2p2_log_drop_prefix(self._engine, through_index))
+
+    def fit(self, first_index: int, last_index: int, bytes_max: int) -> int:
+        """The last index up to which entries from ``first_index`` take at most ``bytes_max``; at least
+        ``first_index``.
+        """
+        return lib.r2p2_log_fit(self._engine, first_index, last_index, bytes_max)
+
+    def range_bytes(self, first_index: int, last_index: int) -> int:
+        """Bytes of entries ``first_index..last_index`` on the wire."""
+        return lib.r2p2_log_range_bytes(self._engine, first_index, last_index)
+
+    # ---- apply ----
+
+    def apply_prepare(self, last_index: int, entries_max: int = limits.APPLY_BATCH_ENTRIES_MAX) -> tuple[Requests, int]:
+        """The requests of the next entries up to ``last_index``, and the last index they cover (no-ops are left
+        out).
+        """
+        status = lib.r2p2_apply_prepare(self._engine, last_index, entries_max, self._batch)
+        if status:
+            _check("r2p2_apply_prepare", status)
+        return self._requests(), self._batch.last_index
+
+    def apply_reply(self, replies: ReplySequence, *, send: bool) -> None:
+        """Ends the prepared batch: answers each request when ``send``, and counts its entries as applied."""
+        packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
+        lengths = ffi.from_buffer("uint32_t[]", packed.lengths)
+        status = lib.r2p2_apply_reply(
+            self._engine, packed.slab, len(packed.slab), lengths, len(packed.lengths), 1 if send else 0
+        )
+        if status:
+            _check("r2p2_apply_reply", status)
+
+    @property
+    def applied_index(self) -> int:
+        """The last applied entry's index."""
+        return lib.r2p2_applied_index(self._engine)
+
+    @property
+    def applied_digest(self) -> int:
+        """A 64-bit chain over every applied entry in order: equal index and digest mean equal history."""
+        return lib.r2p2_applied_digest(self._engine)
+
+    # ---- client ----
+
+    def client_open(self, local_port: int, calls_max: int = limits.CALLS_MAX) -> None:
+        """Makes ``local_port`` one that calls can leave from."""
+        _check("r2p2_client_open", lib.r2p2_client_open(self._engine, local_port, calls_max))
+
+    def call(
+        self, local_port: int, target: tuple[int, int], payload: bytes, *, policy: int, timeout_ns: int, tag: int
+    ) -> int:
+        """Begins a call; its end comes with :meth:`completions` under ``tag``. Returns the rid.
+
+        Raises:
+            RequestTooLarge: the payload does not fit in 254 packets.
+            EngineError: too many calls wait already, or ``local_port`` is not open.
+        """
+        status = lib.r2p2_client_call(
+            self._engine, local_port, target[0], target[1], policy, payload, len(payload), timeout_ns, tag
+        )
+        if status == lib.R2P2_ERROR_TOO_LARGE:
+            raise RequestTooLarge(f"a request of {len(payload)} bytes; at most {limits.REQUEST_BYTES_MAX} fit")
+        return _check("r2p2_client_call", status)
+
+    def cancel(self, local_port: int, rid: int) -> None:
+        """Ends a waiting call as ``DONE_CANCELLED``."""
+        _check("r2p2_client_cancel", lib.r2p2_client_cancel(self._engine, local_port, rid))
+
+    def completions(self) -> list[Completion]:
+        """The calls that ended since the last time."""
+        descriptors = ffi.new("r2p2_completion **")
+        slab, slab_bytes = ffi.new("uint8_t **"), ffi.new("uint64_t *")
+        count = lib.r2p2_client_completions(self._engine, descriptors, slab, slab_bytes)
+        if count == 0:
+            return []
+        data = ffi.buffer(slab[0], slab_bytes[0])[:] if slab_bytes[0] else b""
+        ended = []
+        for i in range(count):
+            d = descriptors[0][i]
+            payload = data[d.offset : d.offset + d.length]
+            ended.append(Completion(d.tag, d.status, payload, d.latency_ns, d.source_ip, d.source_port))
+        return ended
+
+
+def header_check(data: bytes) -> tuple[int, list[int]]:
+    """What the C codec says of a datagram.
+
+    Returns:
+        0 and ``[header_size, type, policy, is_first, is_last, rid, p_order]``, or the reason (1 short, 2 magic, 3
+        header_size, 4 type, 5 policy, 6 flags, 7 p_order) and an empty list.
+    """
+    fields = ffi.new("uint16_t[8]")
+    error = lib.r2p2_header_check(ffi.from_buffer(data), len(data), fields)
+    return error, [] if error else list(fields)[:7]
+
+
+def resp_first_broken(requests: Requests) -> int:
+    """Index of the first request that is not exactly one RESP array of bulk strings; ``len(requests)`` when all are."""
+    if not len(requests):
+        return 0
+    lengths = ffi.from_buffer("uint32_t[]", requests.lengths)
+    return lib.r2p2_resp_first_broken(requests.slab, lengths, len(requests))

@@ -1,0 +1,47 @@
+"""Errors that users of the package see.
+
+Two kinds: :class:`UserError` is the caller's or the operator's to mend and says how; :class:`CallError` is what
+became of one call. Bytes from the network never raise: they are counted and dropped (:mod:`r2p2.engine`, ``counters``).
+"""
+
+from __future__ import annotations
+
+
+class R2P2Error(Exception):
+    """Base of every error of this package."""
+
+
+class UserError(R2P2Error):
+    """A mistake in configuration, arguments or environment. ``remedy`` says what to do about it."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class CallError(R2P2Error):
+    """A call did not get an answer."""
+
+
+class CallTimeout(CallError):
+    """No answer came before the deadline: the request may or may not have been executed."""
+
+
+class CallDropped(CallError):
+    """The server refused the request (DROP): it was not executed."""
+
+
+class CallCancelled(CallError):
+    """The caller gave the call up: the request may or may not have been executed."""
+
+
+class RequestTooLarge(CallError, ValueError):
+    """The request does not fit in 254 packets. Nothing was sent."""
+
+
+class EngineError(R2P2Error):
+    """The engine refused a call of ours: a mistake inside this package, with the name of the call and the status."""

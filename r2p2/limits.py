@@ -1,0 +1,74 @@
+"""Every bound of the project, with its unit, its reason and the relations between them.
+
+Sizes that C shares stand in ``r2p2/csrc/r2p2_limits.h`` under ``R2P2_`` names; a test compares the two. Names end in
+their unit: ``_bytes``, ``_count``, ``_ns``, ``_max``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+US: Final = 1_000
+MS: Final = 1_000_000
+SECOND: Final = 1_000_000_000
+
+# The wire (docs/wire.md). A datagram fits an Ethernet MTU of 1500: 1500 - 20 (IPv4) - 8 (UDP).
+DATAGRAM_BYTES_MAX: Final = 1472
+HEADER_BYTES: Final = 8
+PAYLOAD_BYTES_MAX: Final = 1464
+assert PAYLOAD_BYTES_MAX == DATAGRAM_BYTES_MAX - HEADER_BYTES
+# REQ0 of a multi-packet request carries so little that refusing it costs nothing.
+FIRST_PAYLOAD_BYTES: Final = 14
+# p_order must count packets; deployed code uses 8 bits of it.
+PACKETS_MAX: Final = 254
+REQUEST_BYTES_MAX: Final = FIRST_PAYLOAD_BYTES + (PACKETS_MAX - 1) * PAYLOAD_BYTES_MAX
+MESSAGE_BYTES_MAX: Final = PACKETS_MAX * PAYLOAD_BYTES_MAX
+assert (REQUEST_BYTES_MAX, MESSAGE_BYTES_MAX) == (370_406, 371_856)
+
+# One rx or tx call of a port. 64 packets fill the vector paths of drivers and one page of descriptors.
+BURST_MAX: Final = 64
+# Datagrams one poll handles before Raft and timers get their turn: at 100 ns each, well under a heartbeat.
+PACKETS_PER_POLL_MAX: Final = 1024
+assert PACKETS_PER_POLL_MAX % BURST_MAX == 0
+
+# An entry in the log: header, body, padding to 8. With the 8 bytes of its position: 24 bytes of overhead and at most
+# 7 of padding.
+ENTRY_HEADER_BYTES: Final = 16
+# The headers of every Raft message without entries fit here (Formed with 16 members: 24 + 8 + 16 * 16 = 288).
+RAFT_PREFIX_BYTES: Final = 296
+# Pages of the log: a live log of a few thousand small entries stays in a core's L2.
+LOG_PAGE_BYTES: Final = 262_144
+# A Raft group has few members; also bounds one send's targets.
+TARGETS_MAX: Final = 16
+
+# Half messages. 4096 of them, or 64 MiB, whichever comes first; older than this their sender has given up.
+REASSEMBLY_COUNT_MAX: Final = 4096
+REASSEMBLY_BYTES_MAX: Final = 64 << 20
+REASSEMBLY_TIMEOUT_NS: Final = 200 * MS
+assert REASSEMBLY_BYTES_MAX > MESSAGE_BYTES_MAX * TARGETS_MAX
+
+# The log of a member, in memory. A member that is down holds it back until it is full; then requests are refused.
+LOG_BYTES_MAX: Final = 256 << 20
+LOG_ENTRIES_MAX: Final = 4 << 20
+# Appended but not applied: the queue in front of the application. At 200 ns a request, 50 ms of work.
+BACKLOG_ENTRIES_MAX: Final = 262_144
+assert BACKLOG_ENTRIES_MAX < LOG_ENTRIES_MAX
+# Requests a follower holds for the leader, and for how long without one: a little over an election.
+HOLD_BYTES_MAX: Final = 16 << 20
+HOLD_TIMEOUT_NS: Final = 400 * MS
+assert HOLD_BYTES_MAX > REQUEST_BYTES_MAX
+
+# Entries given to the application at once. Between batches the node looks at its timers.
+APPLY_BATCH_ENTRIES_MAX: Final = 1024
+# Batches applied before the node looks at its port again: 8 * 1024 * 200 ns = 1.6 ms.
+APPLY_BATCHES_PER_POLL_MAX: Final = 8
+# Raft messages fetched from the engine in one call.
+RAFT_MESSAGES_MAX: Final = 256
+# One AppendEntries: half of the largest message leaves room for its header and keeps loss of one packet cheap to
+# repair.
+APPEND_BYTES_MAX: Final = 128 << 10
+assert APPEND_BYTES_MAX + REQUEST_BYTES_MAX // 2 < MESSAGE_BYTES_MAX
+
+# A call of a client without a deadline of its own.
+CALL_TIMEOUT_NS: Final = 1 * SECOND
+CALLS_MAX: Final = 65_535

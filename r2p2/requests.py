@@ -1,0 +1,104 @@
+"""Requests and replies in batches: what the engine hands to an application and takes back.
+
+A batch is one ``bytes`` slab of payloads laid end to end and their lengths; no Python object exists for a request until
+somebody asks for it. Replies are a list of ``bytes``, one for each request in order, or :class:`Replies` where the
+application has them laid out already.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Final, TypeAlias, overload
+
+
+class _Drop:
+    """The type of :data:`DROP`."""
+
+    def __repr__(self) -> str:
+        return "DROP"
+
+
+DROP: Final = _Drop()
+"""A reply that refuses: the client gets R2P2's DROP. Only for unreplicated requests."""
+
+
+class Requests(Sequence[bytes]):
+    """A batch of requests: a sequence of ``bytes``.
+
+    Attributes:
+        slab: all payloads laid end to end.
+        lengths: their lengths in bytes, as a memoryview of format ``I``.
+        policies: the R2P2 policy of each request, one byte a request.
+    """
+
+    __slots__ = ("_ends", "lengths", "policies", "slab")
+
+    def __init__(self, slab: bytes, lengths: memoryview, policies: bytes) -> None:
+        self.slab = slab
+        self.lengths = lengths
+        self.policies = policies
+        self._ends: list[int] | None = None
+
+    @classmethod
+    def of(cls, payloads: Sequence[bytes], policy: int = 2) -> Requests:
+        """A batch of ``payloads``, for tests and tools."""
+        return cls(b"".join(payloads), memoryview(array("I", map(len, payloads))), bytes([policy]) * len(payloads))
+
+    def __len__(self) -> int:
+        return len(self.policies)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"request {index} of a batch of {len(self)}")
+        if self._ends is None:
+            self._ends = list(accumulate(self.lengths))
+        end = self._ends[index]
+        return self.slab[end - self.lengths[index] : end]
+
+    def __iter__(self) -> Iterator[bytes]:
+        slab, start = self.slab, 0
+        for length in self.lengths:
+            yield slab[start : start + length]
+            start += length
+
+
+class Replies:
+    """Replies laid out by the application: ``slab`` and ``lengths`` (format ``I``), one length a request, in order."""
+
+    __slots__ = ("lengths", "slab")
+
+    def __init__(self, slab: bytes, lengths: array[int]) -> None:
+        self.slab = slab
+        self.lengths = lengths
+
+    @classmethod
+    def pack(cls, replies: Sequence[bytes | _Drop]) -> Replies:
+        """Lays ``replies`` out."""
+        try:
+            return cls(b"".join(replies), array("I", map(len, replies)))  # type: ignore[arg-type]
+        except TypeError:
+            lengths = array("I")
+            kept = []
+            for i, reply in enumerate(replies):
+                if reply is DROP:
+                    lengths.append(REPLY_DROP)
+                elif isinstance(reply, bytes | bytearray | memoryview):
+                    kept.append(bytes(reply))
+                    lengths.append(len(kept[-1]))
+                else:
+                    raise TypeError(f"reply {i} is {type(reply).__name__}, not bytes") from None
+            return cls(b"".join(kept), lengths)
+
+
+REPLY_DROP: Final = 0xFFFFFFFF
+ReplySequence: TypeAlias = Sequence[bytes | _Drop] | Replies

@@ -1,0 +1,172 @@
+"""The messages of Raft, one class per kind of docs/wire.md.
+
+Plain values: the codec checks what comes from the wire, so whoever holds a message may trust its ranges. ``target``
+is who it is meant for when it is sent; a decoded message has target 0, since the wire does not carry it.
+``request_id`` is the R2P2 request id, outside the body; a reply carries the one of its request. ``payload`` is an
+opaque handle to the entry bytes of a received Append or Forward: it is passed through to the log operation untouched.
+
+Left to others: bytes (codec.py), meaning (core.py), formation of a cluster by Hello and Formed (the node).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+HELLO_FRESH = 0
+HELLO_FORMED = 1
+
+
+@dataclass(slots=True)
+class PreVote:
+    """Would you vote for me in ``term`` (one above the sender's own)? Changes nobody's term."""
+
+    sender: int
+    target: int
+    term: int
+    last_index: int
+    last_term: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 1
+    HEADER_BYTES: ClassVar[int] = 40
+
+
+@dataclass(slots=True)
+class PreVoteReply:
+    """Answer to PreVote; granted: ``term`` is the term asked for; refused: the sender's own."""
+
+    sender: int
+    target: int
+    term: int
+    granted: bool
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 2
+    HEADER_BYTES: ClassVar[int] = 32
+
+
+@dataclass(slots=True)
+class Vote:
+    """A candidate of ``term`` asks for a vote; its log ends at (last_index, last_term)."""
+
+    sender: int
+    target: int
+    term: int
+    last_index: int
+    last_term: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 3
+    HEADER_BYTES: ClassVar[int] = 40
+
+
+@dataclass(slots=True)
+class VoteReply:
+    """Answer to Vote in the sender's ``term``."""
+
+    sender: int
+    target: int
+    term: int
+    granted: bool
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 4
+    HEADER_BYTES: ClassVar[int] = 32
+
+
+@dataclass(slots=True)
+class Append:
+    """Entries ``prev_index + 1 .. prev_index + count``, all of ``entries_term``; none: a heartbeat, a probe or news
+    of a commit.
+
+    Appends of one leader with the same term and round are equal but for the target, so they can be encoded once.
+    """
+
+    sender: int
+    target: int
+    term: int
+    prev_index: int
+    prev_term: int
+    entries_term: int
+    commit: int
+    global_commit: int
+    round: int
+    count: int
+    bytes_count: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 5
+    HEADER_BYTES: ClassVar[int] = 80
+
+
+@dataclass(slots=True)
+class AppendReply:
+    """Answer to the Append ``round``.
+
+    accepted: the log matches the leader's through ``match_index``, which is the Append's prev_index + count.
+    Not accepted: the entry at ``match_index`` (the Append's prev_index) is missing (hint_term 0, hint_index is the
+    last index) or has the other term ``hint_term``, whose first uncommitted entry is ``hint_index``.
+    """
+
+    sender: int
+    target: int
+    term: int
+    round: int
+    match_index: int
+    hint_index: int
+    hint_term: int
+    applied_index: int
+    accepted: bool
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 6
+    HEADER_BYTES: ClassVar[int] = 72
+
+
+@dataclass(slots=True)
+class Forward:
+    """Client requests on their way from a follower to the leader, as ``count`` entries of ``bytes_count`` bytes."""
+
+    sender: int
+    target: int
+    term: int
+    count: int
+    bytes_count: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 7
+    HEADER_BYTES: ClassVar[int] = 32
+
+
+@dataclass(slots=True)
+class Hello:
+    """A member of a cluster that has not formed says that it is there; ``state`` is HELLO_FRESH or HELLO_FORMED."""
+
+    sender: int
+    target: int
+    term: int
+    state: int
+    coordinator: bool
+    to_incarnation: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 8
+    HEADER_BYTES: ClassVar[int] = 40
+
+
+@dataclass(slots=True)
+class Formed:
+    """The cluster has formed of ``members``: (member id, incarnation) pairs in ascending order of id."""
+
+    sender: int
+    target: int
+    term: int
+    members: tuple[tuple[int, int], ...]
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 9
+    HEADER_BYTES: ClassVar[int] = 32
+
+
+Message: TypeAlias = PreVote | PreVoteReply | Vote | VoteReply | Append | AppendReply | Forward | Hello | Formed

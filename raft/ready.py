@@ -1,0 +1,84 @@
+"""What the core wants done: a value, and the order in which to do it.
+
+Left to others: doing it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from raft.config import HardState
+from raft.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Remove the entry at ``from_index`` and all behind it."""
+
+    from_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendNoop:
+    """Append one entry without a request at ``index``, of ``term``."""
+
+    index: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntries:
+    """Append ``count`` entries of the message behind ``payload``, without its first ``skip``, at ``first_index``."""
+
+    first_index: int
+    skip: int
+    count: int
+    term: int
+    payload: object
+
+
+LogOp: TypeAlias = Truncate | AppendNoop | AppendEntries
+
+
+class Ready:
+    """One batch of work. Do it in this order:
+
+    1. execute ``log_ops`` in order, on the entry storage;
+    2. ``messages`` may go out at any time from here on, before anything is durable;
+    3. make ``hard_state`` (if any), the log operations and the entries proposed since the last Ready durable,
+       Readies in the order of their numbers; in memory mode that is at once. Then call ``Raft.persisted(number)``
+       and send the messages it returns;
+    4. apply entries through ``commit_index``, then call ``Raft.applied``. Committed entries are safe to apply before
+       step 3;
+    5. drop the log's prefix through ``forget_index`` (0: nothing new). It never passes what was applied here.
+
+    Ask ``Raft.has_ready()`` again afterwards: persisted() may have committed something, and Appends for entries that
+    step 1 wrote come in the next Ready.
+    """
+
+    __slots__ = ("commit_index", "forget_index", "hard_state", "log_ops", "messages", "number")
+
+    def __init__(
+        self,
+        number: int,
+        hard_state: HardState | None,
+        log_ops: list[LogOp],
+        messages: list[Message],
+        commit_index: int,
+        forget_index: int,
+    ) -> None:
+        """Fields as the class documents them."""
+        self.number = number
+        self.hard_state = hard_state
+        self.log_ops = log_ops
+        self.messages = messages
+        self.commit_index = commit_index
+        self.forget_index = forget_index
+
+    def __repr__(self) -> str:
+        """Every field."""
+        return (
+            f"Ready(number={self.number}, hard_state={self.hard_state}, log_ops={self.log_ops}, "
+            f"messages={self.messages}, commit_index={self.commit_index}, forget_index={self.forget_index})"
+        )

@@ -1,0 +1,97 @@
+"""What every test may rely on: the `needs` marker and the guard against silent skips.
+
+``@pytest.mark.needs("dpdk", "root")`` skips a test, with the reason, where the machine lacks one of these. With
+``R2P2_REQUIRE=all`` (set by ``make test`` on a machine that can run everything) every skip, by whatever means, is a
+failure: a green run there ran every test.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("R2P2_REQUIRE") == "all"
+
+
+def _have_dpdk() -> str:
+    folder = Path(__file__).resolve().parent.parent / "dpdk_backend"
+    return "" if any(folder.glob("_dpdk.*so")) else "the DPDK module is not built (apt-get install libdpdk-dev; make)"
+
+
+def _have_root() -> str:
+    return "" if sys.platform != "win32" and os.geteuid() == 0 else "not root"
+
+
+def _have_netns() -> str:
+    if not shutil.which("unshare") or not shutil.which("ip"):
+        return "no unshare or no ip command (apt-get install util-linux iproute2)"
+    done = subprocess.run(["unshare", "-n", "true"], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else f"no network namespaces: {done.stderr.strip()}"
+
+
+def _have_module(name: str) -> str:
+    return "" if importlib.util.find_spec(name) else f"{name} is not installed (pip install {name})"
+
+
+_CHECKS: dict[str, Callable[[], str]] = {
+    "dpdk": _have_dpdk,
+    "root": _have_root,
+    "netns": _have_netns,
+    "linux": lambda: "" if sys.platform == "linux" else f"needs Linux, this is {sys.platform}",
+    "uvloop": lambda: _have_module("uvloop"),
+    "plot": lambda: _have_module("matplotlib"),
+    "scapy": lambda: _have_module("scapy"),
+}
+
+
+@functools.cache
+def missing(need: str) -> str:
+    """Why this machine lacks `need`; empty where it has it."""
+    return _CHECKS[need]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Turns `needs` markers into skips with the reason."""
+    for item in items:
+        for mark in item.iter_markers("needs"):
+            unknown = set(mark.args) - _CHECKS.keys()
+            if unknown:
+                raise pytest.UsageError(f"{item.nodeid}: needs{mark.args}: no such need {sorted(unknown)}")
+            reasons = [reason for need in mark.args if (reason := missing(need))]
+            if reasons:
+                item.add_marker(pytest.mark.skip(reason="; ".join(reasons)))
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped although R2P2_REQUIRE=all allows no skip: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skipped test fails where nothing may be skipped."""
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """So does a module that skips itself whole."""
+    report = yield
+    _refuse_skip(report)
+    return report
