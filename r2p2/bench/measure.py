@@ -115,24 +115,33 @@ def measure(
             generator = cluster.generator
             cluster.watch()
             generator.tell("start")
-            run_for(cluster, config.warmup_s, lambda progress: None)
+            run_for(cluster, config.warmup_s)
             generator.tell("reset")
             reset = generator.event("reset", SETTLE_SECONDS)
-            run_for(cluster, config.duration_s, lambda progress: say(progress_line(layout.name_of, progress)))
+            start_ns = reset["stats"]["started_ns"]
+            run_for(cluster, config.duration_s, lambda event: say(progress_line(layout.name_of, event)), start_ns)
             generator.tell("stop")
             stopped = generator.event("stopped", SETTLE_SECONDS)
     return load_result(config, reset, stopped)
 
 
-def run_for(cluster: Cluster, seconds: float, on_progress: Callable[[dict[str, Any]], None]) -> None:
-    """Let the load run: as many progress events as make up `seconds` on the generator's clock."""
-    first_ns: int | None = None
+def run_for(
+    cluster: Cluster,
+    seconds: float,
+    on_progress: Callable[[dict[str, Any]], None] = lambda event: None,
+    start_ns: int | None = None,
+) -> int:
+    """Let the load run until a progress event at least `seconds` after `start_ns` (default: after the first event).
+
+    Returns that event's time on the generator's clock.
+    """
     while True:
         event = cluster.generator.event("progress", SETTLE_SECONDS)
-        first_ns = event["now_ns"] if first_ns is None else first_ns
+        now_ns: int = event["now_ns"]
+        start_ns = now_ns if start_ns is None else start_ns
         on_progress(event)
-        if event["now_ns"] - first_ns >= seconds * 1e9:
-            return
+        if now_ns - start_ns >= seconds * 1e9:
+            return now_ns
 
 
 def progress_line(name_of: Callable[[str], str], progress: dict[str, Any]) -> str:

@@ -92,7 +92,7 @@ def run_scenario(
         generator = cluster.generator
         cluster.watch()
         generator.tell("start")
-        run_for(cluster, WARMUP_SECONDS, lambda event: None)
+        run_for(cluster, WARMUP_SECONDS)
         generator.tell("reset")
         reset = generator.event("reset", SETTLE_SECONDS)
 
@@ -103,7 +103,7 @@ def run_scenario(
             last.update(event)
             shown(event)
 
-        run_for(cluster, config.before_s, on_progress)
+        run_for(cluster, config.before_s, on_progress, reset["stats"]["started_ns"])
         steady = _steady(config, backend, reset, last)
         killed = layout.name_of(last["leader"])
         victim = cluster.replicas[killed]
