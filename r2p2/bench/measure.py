@@ -21,7 +21,7 @@ from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.loadgen import LoadStats
 from r2p2.ports import PortSpec
 
-__all__ = ["BenchConfig", "load_result", "machine", "measure"]
+__all__ = ["BenchConfig", "ProgressLines", "load_result", "machine", "measure", "run_for"]
 
 REPLICATED_ROUTE = 2
 FIXED_ROUTE = 1
@@ -119,7 +119,8 @@ def measure(
             generator.tell("reset")
             reset = generator.event("reset", SETTLE_SECONDS)
             start_ns = reset["stats"]["started_ns"]
-            run_for(cluster, config.duration_s, lambda event: say(progress_line(layout.name_of, event)), start_ns)
+            lines = ProgressLines(layout.name_of, reset)
+            run_for(cluster, config.duration_s, lambda event: say(lines.line(event)), start_ns)
             generator.tell("stop")
             stopped = generator.event("stopped", SETTLE_SECONDS)
     return load_result(config, reset, stopped)
@@ -144,12 +145,25 @@ def run_for(
             return now_ns
 
 
-def progress_line(name_of: Callable[[str], str], progress: dict[str, Any]) -> str:
-    """One line of what a progress event says."""
-    bad = progress["timeouts"] + progress["dropped"] + progress["wrong"]
-    percentiles = progress["percentiles"]
-    return (
-        f"{progress['answered']:>12,} answered   p50 {percentiles['p50_us']:>7,.0f} us   "
-        f"p99 {percentiles['p99_us']:>7,.0f} us   "
-        f"{name_of(progress['leader'])} answers{f'   {bad:,} not answered' if bad else ''}"
-    )
+class ProgressLines:
+    """Turns progress events into lines: the rate since the event before, the latency since the reset."""
+
+    def __init__(self, name_of: Callable[[str], str], reset: dict[str, Any]) -> None:
+        """`name_of` names a server by its IP; `reset` is the event the measured time began with."""
+        self._name_of = name_of
+        self._last_ns: int = reset["stats"]["started_ns"]
+        self._last_answered = 0
+        self._last_failed = 0
+
+    def line(self, event: dict[str, Any]) -> str:
+        """The next line."""
+        now_ns, answered = event["now_ns"], event["answered"]
+        failed = event["timeouts"] + event["dropped"] + event["wrong"]
+        rate = (answered - self._last_answered) / max(1e-9, (now_ns - self._last_ns) / 1e9)
+        new_failed = failed - self._last_failed
+        self._last_ns, self._last_answered, self._last_failed = now_ns, answered, failed
+        latency = event["percentiles"]
+        return (
+            f"{rate:>9,.0f} requests/s   p50 {latency['p50_us']:>6,.0f} us   p99 {latency['p99_us']:>6,.0f} us   "
+            f"{self._name_of(event['leader'])} answers{f'   {new_failed:,} not answered' if new_failed else ''}"
+        )
