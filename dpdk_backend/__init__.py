@@ -1,10 +1,11 @@
 """R2P2 over DPDK: the EAL, devices and a port for the engine.
 
-What: a typed face of the installed DPDK (22.11, 23.11, 24.11) for poll-mode networking from Python, and :class:`DpdkPort`, the
-port of the R2P2 engine on top of it. It runs without a NIC, hugepages or root: memif and pcap need none of them.
+What: a typed face of the installed DPDK (22.11, 23.11, 24.11) for poll-mode networking from Python, and
+:class:`DpdkPort`, the port of the R2P2 engine on top of it. It runs without a NIC, hugepages or root: memif and pcap
+need none of them.
 
-Importing this package needs no DPDK; using it without the compiled module raises :class:`DpdkMissingError`, which says what to
-install. CData never leaves the package.
+Importing this package needs no DPDK; using it without the compiled module raises :class:`DpdkMissingError`, which
+says what to install. CData never leaves the package.
 """
 
 from dpdk_backend.devices import Device, af_packet, af_xdp, memif, null, pcap, pci, ring, tap, vdev

@@ -1,7 +1,7 @@
 """Loads the compiled module, late: importing ``dpdk_backend`` must work on a machine without DPDK.
 
-What it leaves to others: turning error codes of single calls into exceptions is shared here by :func:`check`; remedies are the
-business of the caller.
+What it leaves to others: turning error codes of single calls into exceptions is shared here by :func:`check`;
+remedies are the business of the caller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dpdk_backend.errors import DpdkError, DpdkMissingError
 
 if TYPE_CHECKING:
-    from dpdk_backend._dpdk import FFI, Lib
+    from dpdk_backend._dpdk import Lib
 
 _REBUILD = "pip install --force-reinstall --no-deps . (in the project's directory)"
 
@@ -20,7 +20,7 @@ _REBUILD = "pip install --force-reinstall --no-deps . (in the project's director
 class Native:
     """The two objects of the compiled module."""
 
-    def __init__(self, ffi: FFI, lib: Lib) -> None:
+    def __init__(self, ffi: Any, lib: Lib) -> None:
         """``ffi`` and ``lib`` as cffi makes them."""
         self.ffi = ffi
         self.lib = lib
@@ -59,7 +59,7 @@ def load() -> Native:
                 f"the DPDK backend does not load: {error}",
                 remedy=f"apt install dpdk libdpdk-dev (the version it was built with), or build it again: {_REBUILD}",
             ) from error
-        _loaded = Native(cast("FFI", module.ffi), cast("Lib", module.lib))
+        _loaded = Native(module.ffi, cast("Lib", module.lib))
     return _loaded
 
 

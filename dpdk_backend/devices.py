@@ -1,6 +1,7 @@
-"""Devices: what a port sends and receives through, as values. One function a kind, with DPDK's own argument spelling inside.
+"""Devices: what a port sends and receives through, as values; one function a kind, in DPDK's spelling inside.
 
-A :class:`Device` is a description; ``port.py`` makes the device of it. What is checked here can be checked without DPDK.
+A :class:`Device` is a description; ``port.py`` makes the device of it. What is checked here can be checked without
+DPDK.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def memif(
 ) -> Device:
     """Shared memory between two processes of one machine.
 
-    ``index`` tells the memifs of a process apart (``net_memif<index>``); ``link_id`` tells links over one socket apart and is the
-    same at both ends. One end is the server, the other the client; either may die and come back. ``ring_log2``: packets a direction
-    holds, as a power of two, at most 14. ``socket_path``: at most 107 bytes.
+    ``index`` tells the memifs of a process apart (``net_memif<index>``); ``link_id`` tells links over one socket
+    apart and is the same at both ends. One end is the server, the other the client; either may die and come back.
+    ``ring_log2``: packets a direction holds, as a power of two, at most 14. ``socket_path``: at most 107 bytes.
     """
     if role not in ("server", "client"):
         raise ValueError(f"role is {role!r}: server or client")
@@ -86,9 +87,7 @@ def memif(
     if len(os.fsencode(socket_path)) > _SUN_PATH_BYTES_MAX:
         raise ValueError(f"socket_path has {len(os.fsencode(socket_path))} bytes, at most {_SUN_PATH_BYTES_MAX}")
     _require_word("socket_path", socket_path)
-    args = (
-        f"role={role},id={link_id},socket={socket_path},socket-abstract=no,rsize={ring_log2},bsize={buffer_bytes}"
-    )
+    args = f"role={role},id={link_id},socket={socket_path},socket-abstract=no,rsize={ring_log2},bsize={buffer_bytes}"
     return Device(
         f"net_memif{index}",
         args,
@@ -121,12 +120,12 @@ def pcap(
         parts.append(f"tx_pcap={_require_word('tx_path', str(tx_path))}")
     if not parts:
         raise ValueError("a pcap device needs rx_path or tx_path")
-    return Device(
-        f"net_pcap{index}", ",".join(parts), mac=mac, routes=routes, neighbours_derived=neighbours_derived
-    )
+    return Device(f"net_pcap{index}", ",".join(parts), mac=mac, routes=routes, neighbours_derived=neighbours_derived)
 
 
-def af_packet(index: int, interface: str, *, routes: tuple[str, ...] = ("0.0.0.0/0",), mac: str | None = None) -> Device:
+def af_packet(
+    index: int, interface: str, *, routes: tuple[str, ...] = ("0.0.0.0/0",), mac: str | None = None
+) -> Device:
     """A kernel interface through AF_PACKET's shared rings; needs CAP_NET_RAW. ``mac`` defaults to the interface's."""
     args = f"iface={_require_word('interface', interface)},qpairs=1"
     return Device(f"net_af_packet{index}", args, mac=mac or _interface_mac(interface), routes=routes)

@@ -1,7 +1,8 @@
 """The EAL, DPDK's process-wide environment, from a typed configuration.
 
-The defaults run anywhere: no hugepages, no PCI, no shared files, no telemetry socket, no root. DPDK pins the thread that starts the
-EAL to one core; here it may run on every core the process may, because replicas outnumber the cores of a laptop.
+The defaults run anywhere: no hugepages, no PCI, no shared files, no telemetry socket, no root. DPDK pins the thread
+that starts the EAL to one core; here it may run on every core the process may, because replicas outnumber the cores
+of a laptop.
 
 The EAL starts once a process, ever. What it leaves to others: devices (``devices.py``), ports (``port.py``).
 """
@@ -66,7 +67,8 @@ class EalConfig:
     """How the EAL starts.
 
     Attributes:
-        memory_mb: megabytes for DPDK's heap: the mbufs of all ports (2.4 kB each) and the drivers' own. Taken as it is touched.
+        memory_mb: megabytes for DPDK's heap: the mbufs of all ports (2.4 kB each) and the drivers' own. Taken as it
+            is touched.
         hugepages: use them; else ordinary pages, which need no preparation and no rights.
         file_prefix: tells DPDK processes of one machine apart; None: one of this process.
         cpus: the cores the polling thread may run on; None: those of the process.

@@ -1,7 +1,8 @@
 """The DPDK port: one local IPv4 address over one or several devices, for the engine.
 
-:attr:`DpdkPort.address` is the address of a ``struct r2p2_port`` (r2p2/csrc/r2p2_port.h); the engine drives it in C. One thread drives
-all ports of a process. What it leaves to others: Ethernet to UDP in C (csrc/port.c), the protocol (the engine).
+:attr:`DpdkPort.address` is the address of a ``struct r2p2_port`` (r2p2/csrc/r2p2_port.h); the engine drives it in C.
+One thread drives all ports of a process. What it leaves to others: Ethernet to UDP in C (csrc/port.c), the protocol
+(the engine).
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ class DpdkPort:
         return {self._native.text(lib.dpdk_counter_name(i)): int(values[i]) for i in range(count)}
 
     def link_up(self, device: int = 0) -> bool:
-        """Whether a device, by its position, has a link; memif: whether the peer is there. As of the last control round."""
+        """Whether a device has a link; memif: whether the peer is there. As of the last control round."""
         return bool(self._state(device).is_link_up)
 
     def link_changes(self, device: int = 0) -> int:
@@ -264,7 +265,7 @@ class DpdkPort:
         return int(self._state(device).link_changes_count)
 
     def exhausted(self, device: int = 0, polls: int = 3) -> bool:
-        """Whether the last ``polls`` receive calls found nothing: on a pcap device, its capture has been read to the end."""
+        """Whether the last ``polls`` receive calls found nothing: a pcap device has read its capture to the end."""
         return int(self._state(device).rx_idle_polls_count) >= polls
 
     def _state(self, device: int) -> Any:
@@ -302,7 +303,7 @@ class DpdkPort:
     # ---- by hand: tests, tools ----
 
     def control(self) -> None:
-        """One control round: links may change, memif clients call their servers. Receiving does this every 10 ms by itself."""
+        """One control round: links may change, memif clients call. Receiving does this every few ms by itself."""
         self._native.lib.dpdk_stack_control(self._live())
 
     def receive(self, count_max: int = BURST_MAX) -> list[Datagram]:
@@ -318,7 +319,10 @@ class DpdkPort:
         view = ffi.buffer(slab)
         return [
             Datagram(
-                view[d.offset : d.offset + d.length], str(ipaddress.IPv4Address(int(d.ip))), int(d.port), int(d.local_port)
+                view[d.offset : d.offset + d.length],
+                str(ipaddress.IPv4Address(int(d.ip))),
+                int(d.port),
+                int(d.local_port),
             )
             for d in (descriptors[i] for i in range(count))
         ]
@@ -368,7 +372,7 @@ class DpdkPort:
     # ---- the end ----
 
     def close(self) -> None:
-        """Stops and removes the devices and frees the pool; a second call does nothing. The engine must be gone before."""
+        """Stop, remove the devices, free the pool; a second call does nothing. The engine must be gone before."""
         self._release()
         if self.leaked_mbufs:
             _log.error("%d packet buffers did not come back to the pool: a bug", self.leaked_mbufs)

@@ -202,6 +202,11 @@ class Node:
             return self._raft.deadline_ns
         return self._forming.deadline_ns if self._forming is not None else None
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads its group, as far as it knows."""
+        return self._raft is not None and self._raft.role is Role.LEADER
+
     def now_ns(self) -> int:
         """The port's clock."""
         return self.engine.now_ns()

@@ -18,7 +18,7 @@ from r2p2.busy_loop import run_busy
 from r2p2.driver import Pollable
 from r2p2.errors import UserError
 
-__all__ = ["BACKENDS", "Link", "OpenPort", "PortSpec", "drive", "open_port"]
+__all__ = ["BACKENDS", "Link", "OpenPort", "PortSpec", "drive", "open_port", "start_driver"]
 
 BACKENDS = ("uv", "dpdk")
 STOP_CHECK_SECONDS: Final = 0.02
@@ -165,11 +165,22 @@ def drive(port: OpenPort, pollable: Pollable, stop: threading.Event, idle: str =
     if port.fileno() < 0:
         run_busy(pollable, stop, idle)
         return
-    from uv_backend.driver import AsyncDriver, run
+    from uv_backend.driver import run
 
     async def main() -> None:
-        async with AsyncDriver(pollable, port.fileno()) as driver:
-            while not stop.is_set() and driver.running:
-                await asyncio.sleep(STOP_CHECK_SECONDS)
+        driver = start_driver(pollable, port)
+        while not stop.is_set() and driver.running:
+            await asyncio.sleep(STOP_CHECK_SECONDS)
+        driver.stop()
+        await driver.wait_closed()
 
     run(main())
+
+
+def start_driver(pollable: Pollable, port: OpenPort) -> Any:
+    """An :class:`uv_backend.driver.AsyncDriver` in the running event loop: started, to be stopped with its ``stop()``."""
+    from uv_backend.driver import AsyncDriver
+
+    driver = AsyncDriver(pollable, port.fileno())
+    driver.start()
+    return driver

@@ -1,8 +1,8 @@
 /*
  * Everything of a stack that is not a datagram: ARP, ICMP echo, links that come and go.
  *
- * stack_control runs from rx_burst, outside any driver burst, every few milliseconds: it lets DPDK's interrupt thread do one round
- * (gate.h), looks at the links, and restarts memif clients whose server went away, since that driver never calls again by itself.
+ * stack_control runs from rx_burst, outside any driver burst, every few milliseconds: it lets DPDK's interrupt thread do a round
+ * when a link changes (gate.h), looks at the links, and restarts memif clients whose server went away, since that driver never calls again by itself.
  */
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
@@ -73,6 +73,7 @@ static void reconnect(stack_device *device, uint64_t now_ns) {
     rte_log_set_global_level(RTE_LOG_EMERG); /* the driver calls each refusal an error */
     device->is_started = rte_eth_dev_start(device->port_id) == 0;
     rte_log_set_global_level(level);
+    gate_watch();
 }
 
 void stack_control(dpdk_stack *stack) {
@@ -82,7 +83,7 @@ void stack_control(dpdk_stack *stack) {
     if (is_slow_check_due)
         stack->link_checked_ns = now_ns;
     if (stack->is_gated)
-        gate_round();
+        gate_poll();
     for (uint32_t i = 0; i < stack->devices_count; i++) {
         stack_device *device = &stack->devices[i];
         if (device->is_memif ? device->is_started : is_slow_check_due)

@@ -3,14 +3,18 @@
 #define ALLOW_EXPERIMENTAL_API
 #include "gate.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <rte_errno.h>
 #include <rte_interrupts.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +22,8 @@
 
 /* Far beyond any scheduling delay: after it the interrupt thread is taken to be stuck in a driver, and bursts go on. */
 #define PARK_TIMEOUT_SECONDS 2
+#define CHANNELS_MAX 64
+#define ROUNDS_MAX 4
 
 static struct {
     struct rte_intr_handle *handle;
@@ -26,6 +32,9 @@ static struct {
     int fd;
     int users_count;
     int is_parked; /* as the polling thread knows it */
+    struct pollfd channels[CHANNELS_MAX];
+    nfds_t channels_count;
+    int channels_overflow; /* more than are watched: every look is a round */
 } gate;
 
 static void wait_uninterrupted(sem_t *semaphore) {
@@ -103,13 +112,46 @@ void gate_release(void) {
     sem_destroy(&gate.parked);
 }
 
-void gate_round(void) {
+void gate_watch(void) {
+    gate.channels_count = 0;
+    gate.channels_overflow = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    if (directory == NULL) {
+        gate.channels_overflow = 1;
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        int fd = atoi(entry->d_name), value = 0;
+        socklen_t length = sizeof value;
+        if (entry->d_name[0] == '.' || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) != 0 || value != AF_UNIX)
+            continue;
+        length = sizeof value;
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &length) != 0 || value != SOCK_SEQPACKET)
+            continue;
+        if (gate.channels_count == CHANNELS_MAX) {
+            gate.channels_overflow = 1;
+            break;
+        }
+        gate.channels[gate.channels_count++] = (struct pollfd){.fd = fd, .events = POLLIN};
+    }
+    closedir(directory);
+}
+
+static int is_channel_waiting(void) {
+    return gate.channels_overflow || poll(gate.channels, gate.channels_count, 0) != 0;
+}
+
+void gate_poll(void) {
     if (gate.users_count == 0)
         return;
-    if (gate.is_parked) {
-        sem_post(&gate.go);
-        gate.is_parked = await_parked();
-    } else { /* it was stuck: no second wait, only a look whether it has come back */
-        gate.is_parked = sem_trywait(&gate.parked) == 0;
+    /* The interrupt thread may have parked with a list of events older than the channel's, so one round may not be enough. */
+    for (int round = 0; round < ROUNDS_MAX && is_channel_waiting(); round++) {
+        if (gate.is_parked) {
+            sem_post(&gate.go);
+            gate.is_parked = await_parked();
+        } else { /* it was stuck: no second wait, only a look whether it has come back */
+            gate.is_parked = sem_trywait(&gate.parked) == 0;
+        }
+        gate_watch();
     }
 }

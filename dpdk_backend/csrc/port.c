@@ -133,6 +133,11 @@ static uint32_t port_rx_burst(void *self, r2p2_rx_packet *packets, uint32_t max)
                 take_other(stack, index, mbuf, verdict, &view);
                 continue;
             }
+            if (__builtin_expect(view.length > R2P2_DATAGRAM_BYTES_MAX, 0)) { /* longer than any R2P2 packet */
+                stack->counters.rx_drop_truncated++;
+                rte_pktmbuf_free(mbuf);
+                continue;
+            }
             learn_source(stack, index, frame, view.source_ip);
             stack->counters.rx_packets++;
             stack->counters.rx_bytes += view.length;
@@ -161,18 +166,15 @@ static void port_rx_release(void *self, r2p2_rx_packet *packets, uint32_t count)
     }
 }
 
-/* Fills tx_ready up, as far as the pool reaches. */
+/* Called when tx_ready is empty: a fill of it, or the last ones of the pool, one by one. */
 static __attribute__((noinline)) void refill_ready(dpdk_stack *stack) {
-    while (stack->tx_ready_count + STACK_BURST <= STACK_TX_READY) {
-        if (rte_pktmbuf_alloc_bulk(stack->pool, stack->tx_ready + stack->tx_ready_count, STACK_BURST) != 0)
-            break;
-        stack->tx_ready_count += STACK_BURST;
+    if (rte_pktmbuf_alloc_bulk(stack->pool, stack->tx_ready, stack->tx_ready_fill) == 0) {
+        stack->tx_ready_count = stack->tx_ready_fill;
+        return;
     }
-    if (stack->tx_ready_count == 0) { /* the last ones, one by one */
-        struct rte_mbuf *mbuf;
-        while (stack->tx_ready_count < STACK_BURST && (mbuf = rte_pktmbuf_alloc(stack->pool)) != NULL)
-            stack->tx_ready[stack->tx_ready_count++] = mbuf;
-    }
+    struct rte_mbuf *mbuf;
+    while (stack->tx_ready_count < stack->tx_ready_fill && (mbuf = rte_pktmbuf_alloc(stack->pool)) != NULL)
+        stack->tx_ready[stack->tx_ready_count++] = mbuf;
 }
 
 static inline struct rte_mbuf *take_ready(dpdk_stack *stack) {
@@ -202,7 +204,7 @@ static uint32_t port_tx_reserve(void *self, r2p2_tx_packet *packets, uint32_t co
 }
 
 static void give_back(dpdk_stack *stack, struct rte_mbuf *mbuf) {
-    if (stack->tx_ready_count < STACK_TX_READY)
+    if (stack->tx_ready_count < stack->tx_ready_max)
         stack->tx_ready[stack->tx_ready_count++] = mbuf; /* untouched: as fresh as from the pool */
     else
         rte_pktmbuf_free(mbuf);

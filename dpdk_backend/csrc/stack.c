@@ -18,7 +18,7 @@
 #include "stack.h"
 
 #define POOL_CACHE_COUNT 256u
-#define CONTROL_PERIODS_PER_SECOND 100u
+#define CONTROL_PERIODS_PER_SECOND 250u
 
 static const neighbour NOBODY = {.ip = 0};
 
@@ -59,6 +59,8 @@ dpdk_stack *dpdk_stack_new(const char *name, const dpdk_stack_config *config) {
     stack->config = *config;
     stack->tx_retry_max = config->tx_retry_max;
     stack->last = &NOBODY;
+    stack->tx_ready_max = RTE_MIN(STACK_TX_READY, RTE_MAX(config->mbufs_count / 16, 4u));
+    stack->tx_ready_fill = RTE_MIN(STACK_BURST, stack->tx_ready_max / 2);
     stack->control_period_tsc = rte_get_tsc_hz() / CONTROL_PERIODS_PER_SECOND;
     stack->now_ns = stack_clock_ns();
     uint32_t cache = POOL_CACHE_COUNT;
@@ -119,6 +121,8 @@ int32_t dpdk_stack_add_device(dpdk_stack *stack, uint16_t port_id, const dpdk_st
         if (rte_eth_dev_default_mac_addr_set(port_id, &mac) != 0)
             (void)rte_eth_promiscuous_enable(port_id);
     }
+    if (stack->is_gated)
+        gate_watch();
     return (int32_t)stack->devices_count++;
 failed:
     (void)rte_eth_dev_close(port_id); /* its queues point into the pool */

@@ -43,6 +43,8 @@ struct dpdk_stack {
     struct rte_mempool *pool;
     struct rte_mbuf *tx_ready[STACK_TX_READY];
     uint32_t tx_ready_count;
+    uint32_t tx_ready_max;  /* a small part of the pool: what is kept here cannot be received into */
+    uint32_t tx_ready_fill; /* taken from the pool at once */
     uint32_t devices_count;
     uint32_t next_device;   /* the first one the next rx_burst asks */
     uint32_t tx_retry_max;
