@@ -134,7 +134,7 @@ def run_scenario(
     result = DemoResult(backend, steady, outage, timeline, killed, new_leader, pcap)
     result.checks += [
         _check_survivors(config, killed, survivors),
-        _check_answers(stats),
+        _check_answers(stats, LoadStats(**reset["discarded"])),
         _check_interruption(outage, timeline),
         _check_writes(verdict),
         _check_order(converged, survivors),
@@ -204,11 +204,13 @@ def _check_survivors(config: DemoConfig, killed: str, survivors: list[str]) -> C
     return Check("only the killed replica ended", held, f"{killed} was killed, {', '.join(survivors)} still run")
 
 
-def _check_answers(stats: LoadStats) -> Check:
-    detail = f"{stats.answered:,} answered, {stats.wrong} of them wrongly; {stats.timeouts:,} unanswered and "
-    return Check(
-        "every answer was right", stats.answered > 0 and stats.wrong == 0, detail + f"{stats.dropped:,} refused"
+def _check_answers(stats: LoadStats, warmup: LoadStats) -> Check:
+    wrong = stats.wrong + warmup.wrong
+    detail = (
+        f"{stats.answered + warmup.answered:,} answered, {wrong} of them wrongly; "
+        f"{stats.timeouts + warmup.timeouts:,} unanswered and {stats.dropped + warmup.dropped:,} refused"
     )
+    return Check("every answer was right", stats.answered > 0 and wrong == 0, detail)
 
 
 def _check_interruption(outage: Outage, timeline: Timeline) -> Check:
