@@ -66,7 +66,7 @@ def test_a_bad_request_gets_an_error_and_its_neighbours_their_answers(bad: bytes
 def test_two_halves_of_a_command_are_two_errors_in_one_batch_as_in_two() -> None:
     """Fed as one stream, these two would be one command; on a replica with another batch border they would not."""
     whole = encode_command("SET", "stolen", "x")
-    halves = (whole[:10] , whole[10:])
+    halves = (whole[:10], whole[10:])
     error = b"-ERR Protocol error: not one RESP command\r\n"
     together, apart = KeyValue(), KeyValue()
     assert apply(together, *halves) == [error, error]
@@ -105,5 +105,5 @@ def test_query_reads_and_refuses_to_write() -> None:
     kv.data[b"k"] = b"v"
     assert kv.query(encode_command("GET", "k")) == b"$1\r\nv\r\n"
     assert kv.query(encode_command("SET", "k", "w")).startswith(b"-READONLY")
-    assert kv.query(b"junk") .startswith(b"-ERR Protocol")
+    assert kv.query(b"junk").startswith(b"-ERR Protocol")
     assert kv.data == {b"k": b"v"}

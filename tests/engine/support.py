@@ -66,9 +66,7 @@ class Caller:
         self.port = address[1]
         self.ended: dict[int, tuple[int, bytes]] = {}
 
-    def call(
-        self, tag: int, payload: bytes, target: tuple[int, int] = SERVER, policy: int = 1, ms: int = 1000
-    ) -> int:
+    def call(self, tag: int, payload: bytes, target: tuple[int, int] = SERVER, policy: int = 1, ms: int = 1000) -> int:
         rid = self.engine.call(self.port, target, payload, policy=policy, timeout_ns=ms * 1_000_000, tag=tag)
         self.engine.flush()
         return rid

@@ -215,14 +215,19 @@ def test_deadlines_hold_over_long_and_short_times() -> None:
             caller.poll_once()
             for tag in caller.ended:
                 ended_at.setdefault(tag, ms)
-        assert all(want <= got <= want + 2 for want, got in zip([1, 2, 50, 1023, 1024, 1025, 3000], ended_at.values(), strict=True))
+        assert all(
+            want <= got <= want + 2
+            for want, got in zip([1, 2, 50, 1023, 1024, 1025, 3000], ended_at.values(), strict=True)
+        )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_many_messages_with_loss_duplication_and_reordering(seed: int) -> None:
     """Each call ends exactly once; nothing stays behind in the tables or the network."""
     with pair(seed) as (network, server, caller):
-        network.faults(loss_ppm=10_000, duplicate_ppm=10_000, reorder_ppm=10_000, delay_min_ns=5_000, delay_max_ns=90_000)
+        network.faults(
+            loss_ppm=10_000, duplicate_ppm=10_000, reorder_ppm=10_000, delay_min_ns=5_000, delay_max_ns=90_000
+        )
         total = 3000
         for tag in range(total):
             caller.call(tag, bytes([tag % 256]) * (tag * 37 % 4000), ms=40)
