@@ -33,6 +33,40 @@ class _Waiting:
     retries_count: int = 0
 
 
+class _Totals:
+    """What a kind of pairs adds up to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.answered = self.dropped = self.unanswered = self.without_request = self.retries = 0
+        self.latencies_ns = array("Q")
+
+    def add(self, is_drop: bool, latency_ns: int) -> None:
+        """One answer."""
+        self.answered += not is_drop
+        self.dropped += is_drop
+        if not is_drop and len(self.latencies_ns) < LATENCIES_MAX:
+            self.latencies_ns.append(max(0, latency_ns))
+
+    def counts(self) -> dict[str, int]:
+        """By name, those that are not 0."""
+        names = ("answered", "dropped", "unanswered", "without_request", "retries")
+        return {name: count for name in names if (count := getattr(self, name))}
+
+    def summary(self) -> tuple[str, Json]:
+        """The counts and percentiles of the latency of what was answered, DROP not included."""
+        counts = self.counts()
+        value: Json = {"summary": self.name, **counts}
+        text = f"{self.name}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+        ordered = sorted(self.latencies_ns)
+        if ordered:
+            shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+            found = {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in shares.items()}
+            value["latency_ns"] = found
+            text += "; latency " + ", ".join(f"{name} {duration(latency)}" for name, latency in found.items())
+        return text, value
+
+
 class PairsView:
     """A line a pair, in the order of the answers, then the requests without one and a summary."""
 
@@ -41,8 +75,7 @@ class PairsView:
         self._start_ns = start_ns
         self._passes = passes
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
-        self._latencies = array("Q")
-        self._counts = {"answered": 0, "dropped": 0, "unanswered": 0, "without request": 0, "retries": 0}
+        self._totals = {REQUEST: _Totals("requests"), RAFT_REQ: _Totals("raft")}
 
     def message(self, message: Message) -> Iterator[tuple[str, Json]]:
         """The pair it completes, and what has waited too long."""
@@ -61,7 +94,9 @@ class PairsView:
         """The requests that have no answer, and the summary."""
         while self._waiting:
             yield self._unanswered(self._waiting.popitem(last=False)[1])
-        yield self._summary()
+        for totals in self._totals.values():
+            if totals.counts():
+                yield totals.summary()
 
     def _request(self, message: Message) -> Iterator[tuple[str, Json]]:
         if not self._passes(message):
@@ -70,7 +105,7 @@ class PairsView:
         waiting = self._waiting.get(key)
         if waiting is not None and waiting.request.body == message.body:
             waiting.retries_count += 1
-            self._counts["retries"] += 1
+            self._totals[message.type].retries += 1
             return
         if waiting is not None:
             del self._waiting[key]
@@ -83,13 +118,11 @@ class PairsView:
         waiting = self._waiting.pop(_answer_key(answer), None)
         if waiting is None:
             # Seen only in part, or the answer came twice.
-            self._counts["without request"] += 1
+            self._totals[RAFT_REQ if answer.type == RAFT_REP else REQUEST].without_request += 1
             return
         request = waiting.request
         latency_ns = answer.time_ns - request.first_time_ns
-        self._counts["dropped" if answer.type == DROP else "answered"] += 1
-        if answer.type != DROP and len(self._latencies) < LATENCIES_MAX:
-            self._latencies.append(max(0, latency_ns))
+        self._totals[request.type].add(answer.type == DROP, latency_ns)
         text = f"{_request_text(request, self._start_ns)} => {type_name(answer.type)}"
         if (answer.source_ip, answer.source_port) != (request.target_ip, request.target_port):
             text += f" from {endpoint(answer.source_ip, answer.source_port)}"
@@ -109,23 +142,12 @@ class PairsView:
         )
 
     def _unanswered(self, waiting: _Waiting) -> tuple[str, Json]:
-        self._counts["unanswered"] += 1
+        self._totals[waiting.request.type].unanswered += 1
         text = f"{_request_text(waiting.request, self._start_ns)} => no answer"
         if waiting.retries_count:
             text += f" [sent {waiting.retries_count + 1} times]"
         request = as_json(waiting.request, self._start_ns)
         return text, {"request": request, "answer": None, "retries": waiting.retries_count}
-
-    def _summary(self) -> tuple[str, Json]:
-        value: Json = {name.replace(" ", "_"): count for name, count in self._counts.items()}
-        text = ", ".join(f"{count} {name}" for name, count in self._counts.items())
-        ordered = sorted(self._latencies)
-        if ordered:
-            shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-            found = {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in shares.items()}
-            value["latency_ns"] = found
-            text += "; latency " + ", ".join(f"{name} {duration(latency)}" for name, latency in found.items())
-        return text, {"summary": value}
 
 
 def _request_key(message: Message) -> Key:

@@ -130,7 +130,9 @@ def _append_reply(raft: Raft) -> str:
 
 
 def _forward(raft: Raft) -> str:
-    return f"{_head(raft)} {raft.fields['count']} entries, {size(raft.fields['bytes'])}"
+    count = raft.fields["count"]
+    amount = "1 entry" if count == 1 else f"{count} entries"
+    return f"{_head(raft)} {amount}, {size(raft.fields['bytes'])}"
 
 
 def _hello(raft: Raft) -> str:

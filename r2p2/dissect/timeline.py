@@ -267,7 +267,8 @@ def _stored(cluster: _Cluster, member: int, sent: _Append) -> Told:
     dropped = log.put(sent.prev_index + 1, sent.prev_index + sent.count, sent.term)
     if dropped is not None:
         first, last, term = dropped
-        text = f"member {member} drops entries {first}..{last} of term {term} for those of term {sent.term}"
+        which = f"entries {first}..{last}" if last > first else f"entry {first}"
+        text = f"member {member} drops {which} of term {term} for term {sent.term}"
         values: Json = {"member": member, "first_index": first, "last_index": last, "term": term}
         yield "truncation", text, values
 
