@@ -93,16 +93,62 @@ def test_a_new_first_packet_replaces_the_stale_half() -> None:
         assert server.engine.counters()["rx_replaced_halves"] == 1
 
 
-def test_tables_are_bounded() -> None:
+def test_one_source_has_its_quota_of_half_messages() -> None:
     with pair(reassembly_count_max=8) as (network, server, caller):
         for rid in range(50):
             network.inject(STRANGER, SERVER, request_packets(rid, bytes(3000))[0])
         network.run([server, caller], 1_000_000)
-        assert server.engine.counters()["rx_drop_reassembly_full"] == 42
-        # What is honest and small still gets through.
-        caller.call(1, b"hello")
+        assert server.engine.counters()["rx_drop_source_quota"] == 48
+        caller.call(1, b"honest" * 1000)
         network.run([server, caller], 1_000_000)
-        assert caller.ended == {1: (DONE_OK, b"hello")}
+        assert caller.ended == {1: (DONE_OK, b"honest" * 1000)}
+
+
+def test_a_flood_of_first_packets_from_many_sources_pushes_out_its_own() -> None:
+    """A thousand spoofed sources against a table of 64: honest requests of many packets still get through."""
+    with pair(reassembly_count_max=64) as (network, server, caller):
+        for tag in range(20):
+            caller.call(tag, bytes([tag]) * 5000)
+            for i in range(50):
+                spoofed = (0x0B000000 + tag * 50 + i, 1000 + i)
+                network.inject(spoofed, SERVER, request_packets(i, bytes(300_000))[0])
+            network.run([server, caller], 30_000)
+        network.run([server, caller], 1_000_000)
+        assert len([1 for status, _ in caller.ended.values() if status == DONE_OK]) == 20
+        assert server.engine.counters()["rx_evicted_halves"] > 900
+
+
+def test_memory_follows_what_was_received_not_what_was_announced() -> None:
+    with pair(reassembly_bytes_max=1 << 20) as (network, server, caller):
+        for rid in range(60):  # each announces 370 kB
+            network.inject((STRANGER[0] + rid, 1), SERVER, request_packets(rid, bytes(370_000))[0])
+        network.run([server, caller], 1_000_000)
+        counters = server.engine.counters()
+        assert (counters["rx_drop_reassembly_full"], counters["rx_drop_source_quota"]) == (0, 0)
+
+
+def test_bytes_of_one_source_are_bounded() -> None:
+    with pair(reassembly_bytes_max=1 << 20) as (network, server, caller):
+        for p in request_packets(1, bytes(370_000))[:-1]:
+            network.inject(STRANGER, SERVER, p)
+        network.run([server, caller], 1_000_000)
+        assert server.engine.counters()["rx_drop_source_quota"] > 50
+        caller.call(1, bytes(100_000))
+        network.run([server, caller], 1_000_000)
+        assert caller.ended[1][0] == DONE_OK
+
+
+def test_a_last_flag_on_another_packet_than_the_last_is_refused_in_any_order() -> None:
+    packets = request_packets(1, bytes(4000))
+    wrong = packet(0, 1, 1, bytes(1464), first=False, last=True, order=1)
+    for order in ([packets[0], wrong], [wrong, packets[0]]):
+        with pair() as (network, server, caller):
+            for p in [*order, packets[2], packets[3]]:
+                network.inject(STRANGER, SERVER, p)
+            network.run([server, caller], 1_000_000)
+            counters = server.engine.counters()
+            assert server.seen == []
+            assert counters["rx_bad_order"] + counters["rx_replaced_halves"] == 1
 
 
 BAD = {
