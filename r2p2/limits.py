@@ -46,6 +46,8 @@ REASSEMBLY_COUNT_MAX: Final = 4096
 REASSEMBLY_BYTES_MAX: Final = 64 << 20
 REASSEMBLY_TIMEOUT_NS: Final = 200 * MS
 assert REASSEMBLY_BYTES_MAX > MESSAGE_BYTES_MAX * TARGETS_MAX
+# One source address may hold a quarter of them: several clients behind one address are served, and no one address takes all.
+SOURCE_SHARE: Final = 4
 
 # The log of a member, in memory. A member that is down holds it back until it is full; then requests are refused.
 LOG_BYTES_MAX: Final = 256 << 20

@@ -65,6 +65,9 @@ class OpenPort(Protocol):
     def fileno(self) -> int:
         """A descriptor that is readable when datagrams wait; -1: the port must be polled."""
 
+    def exhausted(self) -> bool:
+        """Whether a capture that is being received has come to its end; never for ports to the world."""
+
     def counters(self) -> dict[str, int]:
         """Drops by reason and the like."""
 
@@ -88,6 +91,9 @@ class _Opened:
 
     def fileno(self) -> int:
         return int(self._port.fileno()) if hasattr(self._port, "fileno") else -1
+
+    def exhausted(self) -> bool:
+        return bool(self._port.exhausted()) if hasattr(self._port, "exhausted") else False
 
     def counters(self) -> dict[str, int]:
         return dict(self._port.counters())
@@ -178,7 +184,9 @@ def drive(port: OpenPort, pollable: Pollable, stop: threading.Event, idle: str =
 
 
 def start_driver(pollable: Pollable, port: OpenPort) -> Any:
-    """An :class:`uv_backend.driver.AsyncDriver` in the running event loop: started, to be stopped with its ``stop()``."""
+    """An :class:`uv_backend.driver.AsyncDriver` in the running event loop: started, to be stopped with its
+    ``stop()``.
+    """
     from uv_backend.driver import AsyncDriver
 
     driver = AsyncDriver(pollable, port.fileno())

@@ -152,8 +152,15 @@ class _Generator:
             case "start":
                 self._running = self.load is not None
             case "reset":
+                discarded = self.load.stats()._asdict()
                 self.load.reset()
-                say("reset", offset_ns=self.offset_ns(), stats=self.load.stats()._asdict(), cpu_s=self.cpu_s())
+                say(
+                    "reset",
+                    discarded=discarded,
+                    offset_ns=self.offset_ns(),
+                    stats=self.load.stats()._asdict(),
+                    cpu_s=self.cpu_s(),
+                )
             case "stop":
                 self._running = False
                 self.stop()

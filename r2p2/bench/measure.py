@@ -21,7 +21,7 @@ from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.loadgen import LoadStats
 from r2p2.ports import PortSpec
 
-__all__ = ["BenchConfig", "load_result", "machine", "measure"]
+__all__ = ["BenchConfig", "ProgressLines", "load_result", "machine", "measure", "run_for"]
 
 REPLICATED_ROUTE = 2
 FIXED_ROUTE = 1
@@ -115,32 +115,55 @@ def measure(
             generator = cluster.generator
             cluster.watch()
             generator.tell("start")
-            run_for(cluster, config.warmup_s, lambda progress: None)
+            run_for(cluster, config.warmup_s)
             generator.tell("reset")
             reset = generator.event("reset", SETTLE_SECONDS)
-            run_for(cluster, config.duration_s, lambda progress: say(progress_line(layout.name_of, progress)))
+            start_ns = reset["stats"]["started_ns"]
+            lines = ProgressLines(layout.name_of, reset)
+            run_for(cluster, config.duration_s, lambda event: say(lines.line(event)), start_ns)
             generator.tell("stop")
             stopped = generator.event("stopped", SETTLE_SECONDS)
     return load_result(config, reset, stopped)
 
 
-def run_for(cluster: Cluster, seconds: float, on_progress: Callable[[dict[str, Any]], None]) -> None:
-    """Let the load run: as many progress events as make up `seconds` on the generator's clock."""
-    first_ns: int | None = None
+def run_for(
+    cluster: Cluster,
+    seconds: float,
+    on_progress: Callable[[dict[str, Any]], None] = lambda event: None,
+    start_ns: int | None = None,
+) -> int:
+    """Let the load run until a progress event at least `seconds` after `start_ns` (default: after the first event).
+
+    Returns that event's time on the generator's clock.
+    """
     while True:
         event = cluster.generator.event("progress", SETTLE_SECONDS)
-        first_ns = event["now_ns"] if first_ns is None else first_ns
+        now_ns: int = event["now_ns"]
+        start_ns = now_ns if start_ns is None else start_ns
         on_progress(event)
-        if event["now_ns"] - first_ns >= seconds * 1e9:
-            return
+        if now_ns - start_ns >= seconds * 1e9:
+            return now_ns
 
 
-def progress_line(name_of: Callable[[str], str], progress: dict[str, Any]) -> str:
-    """One line of what a progress event says."""
-    bad = progress["timeouts"] + progress["dropped"] + progress["wrong"]
-    percentiles = progress["percentiles"]
-    return (
-        f"{progress['answered']:>12,} answered   p50 {percentiles['p50_us']:>7,.0f} us   "
-        f"p99 {percentiles['p99_us']:>7,.0f} us   "
-        f"{name_of(progress['leader'])} answers{f'   {bad:,} not answered' if bad else ''}"
-    )
+class ProgressLines:
+    """Turns progress events into lines: the rate since the event before, the latency since the reset."""
+
+    def __init__(self, name_of: Callable[[str], str], reset: dict[str, Any]) -> None:
+        """`name_of` names a server by its IP; `reset` is the event the measured time began with."""
+        self._name_of = name_of
+        self._last_ns: int = reset["stats"]["started_ns"]
+        self._last_answered = 0
+        self._last_failed = 0
+
+    def line(self, event: dict[str, Any]) -> str:
+        """The next line."""
+        now_ns, answered = event["now_ns"], event["answered"]
+        failed = event["timeouts"] + event["dropped"] + event["wrong"]
+        rate = (answered - self._last_answered) / max(1e-9, (now_ns - self._last_ns) / 1e9)
+        new_failed = failed - self._last_failed
+        self._last_ns, self._last_answered, self._last_failed = now_ns, answered, failed
+        latency = event["percentiles"]
+        return (
+            f"{rate:>9,.0f} requests/s   p50 {latency['p50_us']:>6,.0f} us   p99 {latency['p99_us']:>6,.0f} us   "
+            f"{self._name_of(event['leader'])} answers{f'   {new_failed:,} not answered' if new_failed else ''}"
+        )

@@ -48,10 +48,10 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     int status = engine->raft_arena ? 0 : R2P2_ERROR_NO_MEMORY;
     if (!status)
         status = r2p2_reassembly_init(&engine->client_halves, config->reassembly_count_max, config->reassembly_bytes_max,
-                                      config->reassembly_timeout_ns);
-    if (!status)
+                                      config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
+    if (!status) /* peers are few and trusted with all of it */
         status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
-                                      config->reassembly_timeout_ns);
+                                      config->reassembly_timeout_ns, 1);
     /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. */
     if (!status)
         status = r2p2_log_init(&engine->log, config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX,
@@ -224,6 +224,7 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
     case R2P2_HALF_BAD_ORDER: counters->rx_bad_order++; return;
     case R2P2_HALF_BAD_LENGTH: counters->rx_bad_length++; return;
     case R2P2_HALF_FULL: counters->rx_drop_reassembly_full++; return;
+    case R2P2_HALF_QUOTA: counters->rx_drop_source_quota++; return;
     case R2P2_HALF_COMPLETE:
         whole(engine, packet, header, message.half->policy, message.data, message.length, message.half);
         return;
@@ -289,6 +290,8 @@ uint64_t r2p2_capture_take(r2p2_engine *engine, const uint8_t **records, uint64_
 static void expire(r2p2_engine *engine) {
     engine->counters.rx_expired_halves += r2p2_reassembly_expire(&engine->client_halves, engine->now_ns) +
                                           r2p2_reassembly_expire(&engine->raft_halves, engine->now_ns);
+    engine->counters.rx_evicted_halves += engine->client_halves.evicted_count + engine->raft_halves.evicted_count;
+    engine->client_halves.evicted_count = engine->raft_halves.evicted_count = 0;
     for (uint32_t i = 0; i < engine->clients_count; i++)
         engine->counters.client_timeouts +=
             r2p2_client_expire(engine->clients[i], engine->now_ns, engine->sink, engine->sink_context);
@@ -303,7 +306,9 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
     r2p2_requests_clear(&engine->requests);
     engine->now_ns = engine->port->now_ns(engine->port->self);
     while (received < engine->config.packets_per_poll_max) {
-        uint32_t n = engine->port->rx_burst(engine->port->self, packets, R2P2_BURST_MAX);
+        uint64_t room = engine->config.packets_per_poll_max - received;
+        uint32_t n = engine->port->rx_burst(engine->port->self, packets,
+                                            room < R2P2_BURST_MAX ? (uint32_t)room : R2P2_BURST_MAX);
         if (n == 0) break;
         if (engine->capture.records) capture_received(engine, packets, n);
         for (uint32_t i = 0; i < n; i++) packet_in(engine, &packets[i]);

@@ -15,7 +15,7 @@ from typing import Any
 
 from r2p2.bench.cluster import Cluster, plan
 from r2p2.bench.generator import Spec
-from r2p2.bench.measure import SETTLE_SECONDS, machine, progress_line, run_for
+from r2p2.bench.measure import SETTLE_SECONDS, ProgressLines, machine, run_for
 from r2p2.bench.plots import Outage
 from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.bench.verify import Verdict
@@ -31,6 +31,7 @@ INTERRUPTION_MAX_MS = 500.0
 CONVERGE_SECONDS = 5.0
 VERIFY_SECONDS = 20.0
 WARMUP_SECONDS = 1.0
+PROGRESS_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class DemoConfig:
     size: int = 64
     keys_count: int = 16_384
     # A call to a dead leader must fail soon for the next server to be asked, and must not fail in an ordinary pause.
-    timeout_ms: int = 100
+    timeout_ms: int = 50
     before_s: float = 4.0
     after_s: float = 4.0
     replicas: int = 3
@@ -78,7 +79,10 @@ class DemoResult:
 def run_scenario(
     config: DemoConfig, backend: str, sockets: Path, folder: Path, say: Callable[[str], None]
 ) -> DemoResult:
-    """Run it: memif sockets in `sockets`, logs and captures in `folder`. ProcessFailed when a process fails by itself."""
+    """Run it: memif sockets in `sockets`, logs in `folder`, the capture in `folder`.pcap.
+
+    ProcessFailed when a process fails by itself.
+    """
     began = time.monotonic()
 
     def tell(text: str) -> None:
@@ -92,18 +96,18 @@ def run_scenario(
         generator = cluster.generator
         cluster.watch()
         generator.tell("start")
-        run_for(cluster, WARMUP_SECONDS, lambda event: None)
+        run_for(cluster, WARMUP_SECONDS)
         generator.tell("reset")
         reset = generator.event("reset", SETTLE_SECONDS)
 
         last: dict[str, Any] = {}
-        shown = Shown(tell, layout.name_of)
+        lines = ProgressLines(layout.name_of, reset)
 
         def on_progress(event: dict[str, Any]) -> None:
             last.update(event)
-            shown(event)
+            tell(lines.line(event))
 
-        run_for(cluster, config.before_s, on_progress)
+        run_for(cluster, config.before_s, on_progress, reset["stats"]["started_ns"])
         steady = _steady(config, backend, reset, last)
         killed = layout.name_of(last["leader"])
         victim = cluster.replicas[killed]
@@ -126,33 +130,16 @@ def run_scenario(
         )
         new_leader = _leader(converged)
         pcap = cluster.pcap_path(new_leader)
+    pcap = _keep_one_capture(pcap, folder.with_suffix(".pcap"))
     result = DemoResult(backend, steady, outage, timeline, killed, new_leader, pcap)
     result.checks += [
         _check_survivors(config, killed, survivors),
-        _check_answers(stats),
+        _check_answers(stats, LoadStats(**reset["discarded"])),
         _check_interruption(outage, timeline),
         _check_writes(verdict),
         _check_order(converged, survivors),
     ]
     return result
-
-
-class Shown:
-    """Passes on every second progress event as a line, and the first after a change of leader."""
-
-    def __init__(self, tell: Callable[[str], None], name_of: Callable[[str], str]) -> None:
-        self._tell = tell
-        self._name_of = name_of
-        self._count = 0
-        self._leader = ""
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Take one event."""
-        is_new = event["leader"] != self._leader
-        self._leader = event["leader"]
-        self._count += 1
-        if is_new or self._count % 2 == 0:
-            self._tell(progress_line(self._name_of, event))
 
 
 def _spec(config: DemoConfig, backend: str) -> Spec:
@@ -165,7 +152,16 @@ def _spec(config: DemoConfig, backend: str) -> Spec:
         size=config.size,
         keys_count=config.keys_count,
         timeout_ms=config.timeout_ms,
+        slice_seconds=PROGRESS_SECONDS,
     )
+
+
+def _keep_one_capture(pcap: Path, target: Path) -> Path:
+    """Of the replicas' captures the one that has the election and both leaders in it; where it lies now."""
+    pcap.replace(target)
+    for other in pcap.parent.glob("*.pcap"):
+        other.unlink()
+    return target
 
 
 def _leader(status: dict[str, dict[str, Any]]) -> str:
@@ -208,11 +204,13 @@ def _check_survivors(config: DemoConfig, killed: str, survivors: list[str]) -> C
     return Check("only the killed replica ended", held, f"{killed} was killed, {', '.join(survivors)} still run")
 
 
-def _check_answers(stats: LoadStats) -> Check:
-    detail = f"{stats.answered:,} answered, {stats.wrong} of them wrongly; {stats.timeouts:,} unanswered and "
-    return Check(
-        "every answer was right", stats.answered > 0 and stats.wrong == 0, detail + f"{stats.dropped:,} refused"
+def _check_answers(stats: LoadStats, warmup: LoadStats) -> Check:
+    wrong = stats.wrong + warmup.wrong
+    detail = (
+        f"{stats.answered + warmup.answered:,} answered, {wrong} of them wrongly; "
+        f"{stats.timeouts + warmup.timeouts:,} unanswered and {stats.dropped + warmup.dropped:,} refused"
     )
+    return Check("every answer was right", stats.answered > 0 and wrong == 0, detail)
 
 
 def _check_interruption(outage: Outage, timeline: Timeline) -> Check:
