@@ -200,7 +200,9 @@ def drive(port: OpenPort, pollable: Pollable, stop: threading.Event, idle: str =
 
 
 def start_driver(pollable: Pollable, port: OpenPort) -> Any:
-    """An :class:`uv_backend.driver.AsyncDriver` in the running event loop: started, to be stopped with its ``stop()``."""
+    """An :class:`uv_backend.driver.AsyncDriver` in the running event loop: started, to be stopped with its
+    ``stop()``.
+    """
     from uv_backend.driver import AsyncDriver
 
     driver = AsyncDriver(pollable, port.fileno())

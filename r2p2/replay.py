@@ -1,7 +1,8 @@
 """``r2p2 replay``: runs a server over a capture and writes its answers as another.
 
-The whole stack runs, Ethernet to application, on DPDK's pcap device: what the capture holds is received as from a wire, what the
-server sends is written to the other file. Frames are compared best without their times, which are those of the replay.
+The whole stack runs, Ethernet to application, on DPDK's pcap device: what the capture holds is received as from a
+wire, what the server sends is written to the other file. Frames are compared best without their times, which are
+those of the replay.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
             counters = node.engine.counters()
         finally:
             node.close()
-    dropped = {name: n for name, n in counters.items() if n and ("drop" in name or "bad" in name or "unmatched" in name)}
+    dropped = {
+        name: n for name, n in counters.items() if n and ("drop" in name or "bad" in name or "unmatched" in name)
+    }
     print(
         f"{source}: {counters['rx_packets']} R2P2 packets in, {counters['rx_requests']} requests, "
         f"{counters['arp_requests']} ARP and {counters['icmp_echoes']} ping answered"

@@ -1,4 +1,4 @@
-"""Messages of one and of many packets, in any order, duplicated, bad: through the real engine over the in-memory port."""
+"""Messages of one and of many packets, in any order, duplicated, bad: the real engine over the in-memory port."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ def test_duplicates_and_reordering_of_many_messages(data: st.DataObject) -> None
         for _, p in data.draw(st.permutations(packets + extra)):
             network.inject(STRANGER, SERVER, p)
         network.run([server, caller], 1_000_000)
-        # A duplicate that comes after its message is whole begins a half that never ends; it must not make a second message.
         assert sorted(server.seen) == sorted(payloads)
 
 
