@@ -59,7 +59,8 @@ class PortConfig:
     Attributes:
         local_ip: our IPv4 address.
         devices: what it sends and receives through, at least one.
-        local_port: the UDP port that datagrams leave from when they name none.
+        local_port: the first UDP port: datagrams leave from it when they name none.
+        local_ports_count: how many UDP ports are open, from ``local_port`` on; what comes for others is dropped.
         neighbours: IPv4 address -> MAC, fixed; further ones are learned from ARP and from valid datagrams to us.
         mbufs_count: packet buffers, 4 kB each without hugepages; a power of two minus one is the best use of memory.
         mbuf_data_bytes: room of one buffer with DPDK's headroom of 128 bytes.
@@ -71,6 +72,7 @@ class PortConfig:
     local_ip: str
     devices: tuple[Device, ...]
     local_port: int = 9000
+    local_ports_count: int = 1
     neighbours: Mapping[str, str] = field(default_factory=dict)
     mbufs_count: int = 16_383
     mbuf_data_bytes: int = 2_176
@@ -88,6 +90,8 @@ class PortConfig:
             raise ValueError(f"two devices have one name: {', '.join(names)}")
         if not 0 < self.local_port < 65_536:
             raise ValueError(f"local_port is {self.local_port}: 1..65535")
+        if not 1 <= self.local_ports_count <= 65_536 - self.local_port:
+            raise ValueError(f"local_ports_count is {self.local_ports_count}: 1..{65_536 - self.local_port}")
         for device in self.devices:
             for route in device.routes:
                 ipaddress.IPv4Network(route)
@@ -161,6 +165,7 @@ class DpdkPort:
             {
                 "local_ip": _ip_number(config.local_ip),
                 "local_port": config.local_port,
+                "local_ports_count": config.local_ports_count,
                 "mbuf_data_bytes": config.mbuf_data_bytes,
                 "mbufs_count": config.mbufs_count,
                 "tx_retry_max": config.tx_retry_max,

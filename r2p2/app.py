@@ -1,8 +1,8 @@
 """What an application is to a node: a deterministic state machine over batches of requests.
 
-Replicas stay equal because each applies the same requests in the same order, and because an application's replies and state depend
-on nothing else: no clock, no randomness, no hash order, no outside world, and not on where one batch ends and the next begins.
-Leaves to others: order and durability (the node), bytes on the wire (the engine).
+Replicas stay equal because each applies the same requests in the same order, and because an application's replies and
+state depend on nothing else: no clock, no randomness, no hash order, no outside world, and not on where one batch
+ends and the next begins. Leaves to others: order and durability (the node), bytes on the wire (the engine).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Handler = Callable[[bytes], bytes]
 class StateMachine(ABC):
     """A replicated application. Subclass it, or decorate a function with :func:`state_machine`.
 
-    An exception out of :meth:`apply` ends the node: part of a batch may have been applied, and where a batch ends differs between
-    replicas. Answer errors instead; the function form does that by itself, request by request.
+    An exception out of :meth:`apply` ends the node: part of a batch may have been applied, and where a batch ends
+    differs between replicas. Answer errors instead; the function form does that by itself, request by request.
     """
 
     @abstractmethod
@@ -35,7 +35,9 @@ class StateMachine(ABC):
         """Executes committed requests in order; one reply each, in order."""
 
     def query(self, request: bytes) -> bytes:
-        """Answers an unreplicated request from this replica's own state, which may lag behind. By default it refuses."""
+        """Answers an unreplicated request from this replica's own state, which may lag behind. By default it
+        refuses.
+        """
         return b"-ERR this service takes replicated requests only\r\n"
 
     def state_digest(self) -> str:
@@ -76,7 +78,8 @@ BUILT_IN = {"echo": "r2p2.apps.echo:Echo", "kv": "r2p2.apps.kv:KeyValue"}
 def load_application(name: str) -> StateMachine:
     """The application called ``name``: ``echo``, ``kv``, or ``MODULE:NAME``.
 
-    ``NAME`` may be a :class:`StateMachine`, a class of one, a function that returns one, or a function ``bytes -> bytes``.
+    ``NAME`` may be a :class:`StateMachine`, a class of one, a function that returns one, or a function ``bytes ->
+    bytes``.
 
     Raises:
         UserError: there is no such module or name, or it is none of these.
@@ -88,7 +91,9 @@ def load_application(name: str) -> StateMachine:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
-        raise UserError(f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH.") from error
+        raise UserError(
+            f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH."
+        ) from error
     except AttributeError:
         raise UserError(f"--app {name!r}: module {module_name} has no {attribute}") from None
     if isinstance(found, type) and issubclass(found, StateMachine):

@@ -130,7 +130,7 @@ def _run(argv: Sequence[str]) -> int:
 def guard(work: Callable[[], int]) -> int:
     """Run `work` and turn its end, whatever it is, into an exit code; for every process of ours.
 
-    A user's error is printed and Ctrl-C or SIGTERM unwind the stack, so that `finally` blocks and `with` statements run.
+    A user's error is printed; Ctrl-C and SIGTERM unwind the stack, so that `finally` and `with` do their work.
     """
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     try:

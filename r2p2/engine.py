@@ -1,7 +1,8 @@
 """The engine, typed: one Python call for a burst, nothing of C in what it returns.
 
 Wraps ``r2p2._engine`` (see ``r2p2/csrc/r2p2_engine_api.h``). CData stays in this module: callers see ints, bytes and
-:class:`~r2p2.requests.Requests`. Addresses are ``(ip, port)`` with the IPv4 address as an int in host order (:mod:`r2p2.address`).
+:class:`~r2p2.requests.Requests`. Addresses are ``(ip, port)`` with the IPv4 address as an int in host order
+(:mod:`r2p2.address`).
 """
 
 from __future__ import annotations
@@ -165,7 +166,9 @@ class Engine:
     # ---- capture ----
 
     def capture_start(self, rate: int, snap_bytes: int) -> None:
-        """Copies datagrams from now on: at most ``rate`` a second under load, elections always, ``snap_bytes`` of each."""
+        """Copies datagrams from now on: at most ``rate`` a second under load, elections always, ``snap_bytes`` of
+        each.
+        """
         _check("r2p2_capture_set", lib.r2p2_capture_set(self._engine, rate, snap_bytes))
 
     def capture_take(self) -> tuple[list[CapturedDatagram], int]:
@@ -284,7 +287,9 @@ class Engine:
         _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
 
     def append_message(self, handle: int, header_bytes: int, skip: int, count: int) -> bool:
-        """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was appended."""
+        """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was
+        appended.
+        """
         status = lib.r2p2_log_append_message(self._engine, handle, header_bytes, skip, count)
         if status == FULL:
             return False
@@ -300,7 +305,9 @@ class Engine:
         _check("r2p2_log_drop_prefix", lib.r2p2_log_drop_prefix(self._engine, through_index))
 
     def fit(self, first_index: int, last_index: int, bytes_max: int) -> int:
-        """The last index up to which entries from ``first_index`` take at most ``bytes_max``; at least ``first_index``."""
+        """The last index up to which entries from ``first_index`` take at most ``bytes_max``; at least
+        ``first_index``.
+        """
         return lib.r2p2_log_fit(self._engine, first_index, last_index, bytes_max)
 
     def range_bytes(self, first_index: int, last_index: int) -> int:
@@ -310,7 +317,9 @@ class Engine:
     # ---- apply ----
 
     def apply_prepare(self, last_index: int, entries_max: int = limits.APPLY_BATCH_ENTRIES_MAX) -> tuple[Requests, int]:
-        """The requests of the next entries up to ``last_index``, and the last index they cover (no-ops are left out)."""
+        """The requests of the next entries up to ``last_index``, and the last index they cover (no-ops are left
+        out).
+        """
         status = lib.r2p2_apply_prepare(self._engine, last_index, entries_max, self._batch)
         if status:
             _check("r2p2_apply_prepare", status)
@@ -382,8 +391,8 @@ def header_check(data: bytes) -> tuple[int, list[int]]:
     """What the C codec says of a datagram.
 
     Returns:
-        0 and ``[header_size, type, policy, is_first, is_last, rid, p_order]``, or the reason (1 short, 2 magic, 3 header_size,
-        4 type, 5 policy, 6 flags, 7 p_order) and an empty list.
+        0 and ``[header_size, type, policy, is_first, is_last, rid, p_order]``, or the reason (1 short, 2 magic, 3
+        header_size, 4 type, 5 policy, 6 flags, 7 p_order) and an empty list.
     """
     fields = ffi.new("uint16_t[8]")
     error = lib.r2p2_header_check(ffi.from_buffer(data), len(data), fields)
@@ -396,5 +405,3 @@ def resp_first_broken(requests: Requests) -> int:
         return 0
     lengths = ffi.from_buffer("uint32_t[]", requests.lengths)
     return lib.r2p2_resp_first_broken(requests.slab, lengths, len(requests))
-
-

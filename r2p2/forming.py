@@ -1,15 +1,16 @@
 """How a memory-only cluster forms: once, when all its members are seen fresh (Hello and Formed of docs/wire.md).
 
-A memory-only member forgets everything when its process ends; if a new process in its slot voted and acknowledged as the old one,
-acknowledged writes could be lost (Michael et al., DISC 2017). So a member is (slot, incarnation), the incarnation a random number of
-this launch, and a cluster is a fixed set of incarnations.
+A memory-only member forgets everything when its process ends; if a new process in its slot voted and acknowledged as
+the old one, acknowledged writes could be lost (Michael et al., DISC 2017). So a member is (slot, incarnation), the
+incarnation a random number of this launch, and a cluster is a fixed set of incarnations.
 
-Every member that is not in a cluster says Hello to all: a cluster that stands answers with its set. One member, the coordinator (the
-lowest slot), asks with its Hello; a fresh member answers that launch of the coordinator and
-from then on is bound to it: an earlier launch it was bound to is dead for it. When all have answered, the coordinator has formed the cluster, once,
-and tells the set with Formed until each has said that it knows. A member adopts a set only if its own incarnation and that of the
-coordinator it is bound to are in it, so no two sets that share a live member can both be adopted by a majority.
-A process that is told a set with another incarnation in its slot is a later launch: it stops and says so.
+Every member that is not in a cluster says Hello to all: a cluster that stands answers with its set. One member, the
+coordinator (the lowest slot), asks with its Hello; a fresh member answers that launch of the coordinator and
+from then on is bound to it: an earlier launch it was bound to is dead for it. When all have answered, the coordinator
+has formed the cluster, once, and tells the set with Formed until each has said that it knows. A member adopts a set
+only if its own incarnation and that of the coordinator it is bound to are in it, so no two sets that share a live
+member can both be adopted by a majority. A process that is told a set with another incarnation in its slot is a later
+launch: it stops and says so.
 
 Sans-IO: ``now_ns`` is an argument, messages go out through :meth:`Forming.take_messages`.
 """
@@ -25,7 +26,8 @@ from raft.messages import HELLO_FORMED, HELLO_FRESH, Formed, Hello
 __all__ = ["Forming", "SupersededError"]
 
 HELLO_INTERVAL_NS: Final = 20_000_000
-# How long to be told of another launch in this slot before believing it: a cluster that is just being stopped may still speak.
+# How long to be told of another launch in this slot before believing it: a cluster that is just being stopped may
+# still speak.
 SUPERSEDED_AFTER_NS: Final = 2_000_000_000
 # Launches of the coordinator remembered as dead. One launch binds this member in almost every life.
 DEAD_MAX: Final = 64
@@ -161,5 +163,5 @@ class Forming:
         elif now_ns - self._superseded_since_ns >= SUPERSEDED_AFTER_NS:
             raise SupersededError(
                 f"member {self._node_id} was launched before in this cluster, and the cluster is still running",
-                "A memory-only member cannot come back: its memory is gone. Stop the other members too and start all of them.",
+                "A memory-only member cannot come back: its memory is gone. Stop the other members, then start all.",
             )

@@ -159,6 +159,22 @@ class ManagedProcess:
                     raise self._failure(f"has not come to it in {timeout_seconds:g} s: {what}")
                 self._changed.wait(left)
 
+    def next_line(self, seen: int, timeout_seconds: float, *, what: str = "") -> tuple[int, str]:
+        """The first line after the `seen` ones, and its number, to be given as `seen` the next time.
+
+        ProcessFailed as :meth:`wait_line`. Lines that were dropped from memory are skipped.
+        """
+        self.wait_line(lambda line: True, timeout_seconds, after=seen, what=what)
+        with self._changed:
+            index = max(seen, self._lines_seen - len(self._lines))
+            return index + 1, self._lines[index - (self._lines_seen - len(self._lines))]
+
+    def check_running(self, what: str) -> None:
+        """ProcessFailed with its last lines when it has ended; `what` names what it was needed for."""
+        if self._process.poll() is not None:
+            self._reader.join(1.0)
+            raise self._failure(f"ended while waited for: {what}")
+
     def _failure(self, text: str) -> ProcessFailed:
         # The end of the output comes a moment before the end of the process.
         try:

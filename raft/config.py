@@ -22,7 +22,7 @@ class Role(Enum):
     LEADER = "leader"
 
 
-class NotLeader(Exception):  # noqa: N818 - the name is part of the interface
+class NotLeader(Exception):
     """Asked of a node that does not lead; ``leader_id`` is who does, as far as known."""
 
     def __init__(self, leader_id: int | None) -> None:

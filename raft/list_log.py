@@ -47,7 +47,7 @@ class ListLog:
         return self.last_index
 
     def execute(self, op: LogOp) -> None:
-        """Does one operation of a Ready; ValueError where it does not fit the log. Payloads are sequences of entries."""
+        """Does one operation of a Ready; ValueError where it does not fit. Payloads are sequences of entries."""
         if isinstance(op, Truncate):
             self.truncate(op.from_index)
             return

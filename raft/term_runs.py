@@ -39,10 +39,10 @@ class TermRuns:
         self.last_index = base_index
         self.last_term = base_term
         for first, term in runs:
-            if term <= self.last_term or first <= (self._firsts[-1] if self._firsts else base_index):
-                raise ValueError(f"runs: ({first}, {term}) does not ascend")
-            if not self._firsts and first != base_index + 1:
-                raise ValueError(f"runs: the first run starts at {first}, the log at {base_index + 1}")
+            if not self._firsts and (first != base_index + 1 or term < base_term):
+                raise ValueError(f"runs: ({first}, {term}) does not follow ({base_index}, {base_term})")
+            if self._firsts and (first <= self._firsts[-1] or term <= self.last_term):
+                raise ValueError(f"runs: ({first}, {term}) does not follow ({self._firsts[-1]}, {self.last_term})")
             self._firsts.append(first)
             self._terms.append(term)
             self.last_index = first

@@ -74,6 +74,7 @@ typedef struct dpdk_stack dpdk_stack;
 typedef struct dpdk_stack_config {
     uint32_t local_ip;
     uint16_t local_port;      /* the first UDP port: what tx packets with local_port 0 leave from */
+    uint16_t local_ports_count; /* UDP ports local_port, local_port + 1... that are open */
     uint16_t mbuf_data_bytes; /* room of one mbuf, headroom included */
     uint32_t mbufs_count;     /* of the pool */
     uint32_t tx_retry_max;    /* further tx bursts for what a device did not take at once */

@@ -138,6 +138,11 @@ static uint32_t port_rx_burst(void *self, r2p2_rx_packet *packets, uint32_t max)
                 rte_pktmbuf_free(mbuf);
                 continue;
             }
+            if ((uint16_t)(view.target_port - stack->config.local_port) >= stack->config.local_ports_count) {
+                stack->counters.rx_drop_no_listener++;
+                rte_pktmbuf_free(mbuf);
+                continue;
+            }
             learn_source(stack, index, frame, view.source_ip);
             stack->counters.rx_packets++;
             stack->counters.rx_bytes += view.length;

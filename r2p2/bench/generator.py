@@ -5,6 +5,7 @@ JSON object (:class:`Spec`); commands come as words on standard input, one a lin
 line:
 
 * ``status``: ask each target what it knows of itself; a ``status`` event (before the load, or after ``verify``);
+* ``watch NAME=PID ...``: count these processes' cpu time, too, in ``reset`` and ``stopped``;
 * ``start``: make load until ``stop``; a ``progress`` event about every `slice_seconds`;
 * ``reset``: forget what was measured (the end of a warm-up); a ``reset`` event;
 * ``stop``: let waiting calls end; a ``stopped`` event with counts, percentiles and the timeline;
@@ -33,6 +34,7 @@ from r2p2.errors import UserError
 from r2p2.loadgen import ECHO, SET, LoadConfig, LoadGenerator, LoadStats
 from r2p2.node import STATUS_REQUEST
 from r2p2.ports import PortSpec, open_port
+from r2p2.processes import cpu_seconds
 
 __all__ = ["Spec", "main"]
 
@@ -123,13 +125,14 @@ class _Generator:
         engine.client_open(local_port, max(spec.outstanding, READS_AT_ONCE_MAX))
         self._load: LoadGenerator | None = None
         self._running = False
+        self._watched: dict[str, int] = {}
 
     def loop(self, commands: _Commands) -> None:
         """Carry out commands until their end."""
         say("ready", pid=os.getpid())
         while not commands.ended:
-            for word in commands.take(0.0 if self._running else None):
-                self.command(word)
+            for line in commands.take(0.0 if self._running else None):
+                self.command(*line.split())
             if self._running:
                 self.load.run(self._spec.slice_seconds)
                 self.progress()
@@ -140,15 +143,24 @@ class _Generator:
             self._load = LoadGenerator(self._engine, self._config, self._targets)
         return self._load
 
-    def command(self, word: str) -> None:
+    def command(self, word: str, *arguments: str) -> None:
         match word:
+            case "watch":
+                self._watched = {name: int(pid) for name, _, pid in (a.partition("=") for a in arguments)}
             case "status":
                 self.status()
             case "start":
                 self._running = self.load is not None
             case "reset":
+                discarded = self.load.stats()._asdict()
                 self.load.reset()
-                say("reset", offset_ns=self.offset_ns(), stats=self.load.stats()._asdict())
+                say(
+                    "reset",
+                    discarded=discarded,
+                    offset_ns=self.offset_ns(),
+                    stats=self.load.stats()._asdict(),
+                    cpu_s=self.cpu_s(),
+                )
             case "stop":
                 self._running = False
                 self.stop()
@@ -160,6 +172,11 @@ class _Generator:
     def offset_ns(self) -> int:
         return time.monotonic_ns() - self._engine.now_ns()
 
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time so far of the watched processes that still run, and of this one."""
+        used = {name: cpu_seconds(pid) for name, pid in self._watched.items()} | {"generator": time.process_time()}
+        return {name: seconds for name, seconds in used.items() if seconds is not None}
+
     def status(self) -> None:
         """Ask every target for its status; those that do not answer are left out."""
         if self._load is not None:
@@ -168,24 +185,35 @@ class _Generator:
         replies = caller.call_each(self._targets, STATUS_REQUEST, FIXED_ROUTE, STATUS_SECONDS)
         say("status", nodes={format_address(target): json.loads(reply) for target, reply in replies.items()})
 
+    def percentiles(self) -> dict[str, float]:
+        """Latency since the last reset, by the report's names."""
+        return dict(zip(PERCENTILES, self.load.percentiles_us(list(PERCENTILES.values())), strict=True))
+
     def progress(self) -> None:
         stats = self.load.stats()
-        p50_us, p99_us = self.load.percentiles_us((0.5, 0.99))
         leader = format_ip(stats.leader_ip) if stats.leader_ip else ""
         now_ns = self._engine.now_ns()
-        say("progress", now_ns=now_ns, p50_us=p50_us, p99_us=p99_us, leader=leader, **_counts(stats))
+        say(
+            "progress",
+            now_ns=now_ns,
+            offset_ns=self.offset_ns(),
+            cpu_s=self.cpu_s(),
+            percentiles=self.percentiles(),
+            leader=leader,
+            **_counts(stats),
+        )
 
     def stop(self) -> None:
-        ended_ns = self._engine.now_ns()
+        ended_ns, cpu_s = self._engine.now_ns(), self.cpu_s()
         load = self.load
         load.run(DRAIN_SECONDS, issue=False)
-        percentiles = load.percentiles_us(list(PERCENTILES.values()))
         say(
             "stopped",
             ended_ns=ended_ns,
+            cpu_s=cpu_s,
             offset_ns=self.offset_ns(),
             stats=load.stats()._asdict(),
-            percentiles=dict(zip(PERCENTILES, percentiles, strict=True)),
+            percentiles=self.percentiles(),
             timeline=load.timeline()._asdict(),
             counters={name: value for name, value in self._engine.counters().items() if value},
         )

@@ -17,6 +17,9 @@ from r2p2.loadgen import Timeline
 __all__ = ["Outage", "Run", "latency_over_time"]
 
 
+THROUGHPUT_STEPS = 5  # of the timeline, averaged for one point: single steps hold few bursts
+
+
 @dataclass(frozen=True, slots=True)
 class Outage:
     """A failure made on purpose, in seconds since the timeline's start: the kill, the answers before and after."""
@@ -74,7 +77,11 @@ def _draw_run(latency: Any, throughput: Any, run: Run) -> None:
     longest = [m / 1e3 if n else gap for m, n in zip(timeline.latency_max_ns, timeline.answered, strict=True)]
     latency.semilogy(times, longest, color="#d98c3f", linewidth=0.7, label=f"longest in {step_s * 1e3:.0f} ms")
     latency.semilogy(times, mean, color="#1f5f99", linewidth=1.0, label=f"mean of {step_s * 1e3:.0f} ms")
-    throughput.plot(times, [n / step_s / 1e3 for n in timeline.answered], color="#1f5f99", linewidth=0.8)
+    wide = THROUGHPUT_STEPS
+    rates = [
+        sum(timeline.answered[i : i + wide]) / (wide * step_s) / 1e3 for i in range(0, len(times) - wide + 1, wide)
+    ]
+    throughput.plot([(i + 0.5) * wide * step_s for i in range(len(rates))], rates, color="#1f5f99", linewidth=1.0)
     throughput.set_ylim(bottom=0)
     throughput.set_xlabel("time (s)")
     latency.set_title(run.title, fontsize=10)

@@ -56,7 +56,7 @@ def stored_version(reply: bytes, width: int) -> int | None:
 
 
 def verify(versions: KeyVersions, replies: Mapping[int, bytes], width: int) -> Verdict:
-    """Compare the reply to each key's GET with its versions; a key that was issued and is not in `replies` is unread."""
+    """Compare the reply to each key's GET with its versions; a key that was issued and has no reply is unread."""
     exact = uncertain = lost = invented = unread = written = 0
     examples: list[str] = []
     for key, (acked, issued, certain) in enumerate(zip(*versions, strict=True)):
@@ -77,7 +77,9 @@ def verify(versions: KeyVersions, replies: Mapping[int, bytes], width: int) -> V
             uncertain += 1
             continue
         if len(examples) < EXAMPLES_MAX:
-            examples.append(f"key {key}: acknowledged {acked}, issued {issued}, stored {replies.get(key, b'nothing')!r}")
+            examples.append(
+                f"key {key}: acknowledged {acked}, issued {issued}, stored {replies.get(key, b'nothing')!r}"
+            )
     return Verdict(written, exact, uncertain, lost, invented, unread, sum(versions.acked), examples)
 
 

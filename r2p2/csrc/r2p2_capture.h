@@ -1,7 +1,8 @@
 /*
  * A tap on the engine: copies of what is received and sent, for a capture file. Off it costs one comparison a packet.
  *
- * Under load only so many packets a second are taken (a token bucket), elections and forming always; what is left out is counted.
+ * Under load only so many packets a second are taken (a token bucket), elections and forming always; what is left out is
+ * counted. A message is taken whole: who took its FIRST packet takes the others.
  * Python empties the buffer once a poll and writes the file.
  */
 #ifndef R2P2_CAPTURE_H
@@ -10,6 +11,7 @@
 #include "r2p2_engine_status.h"
 
 #define R2P2_CAPTURE_BYTES (1u << 20)
+#define R2P2_CAPTURE_MESSAGES 64u /* multi-packet messages being taken at a time; a power of two */
 
 typedef struct r2p2_capture {
     uint8_t *records;
@@ -17,6 +19,7 @@ typedef struct r2p2_capture {
     uint64_t missed; /* packets left out */
     uint64_t rate, tokens_ns, refilled_ns;
     uint32_t snap_bytes;
+    uint64_t taking[R2P2_CAPTURE_MESSAGES]; /* keys of messages whose FIRST packet was taken; 0: none */
 } r2p2_capture;
 
 int r2p2_capture_start(r2p2_capture *capture, uint64_t rate, uint32_t snap_bytes, uint64_t now_ns);

@@ -303,7 +303,9 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
     r2p2_requests_clear(&engine->requests);
     engine->now_ns = engine->port->now_ns(engine->port->self);
     while (received < engine->config.packets_per_poll_max) {
-        uint32_t n = engine->port->rx_burst(engine->port->self, packets, R2P2_BURST_MAX);
+        uint64_t room = engine->config.packets_per_poll_max - received;
+        uint32_t n = engine->port->rx_burst(engine->port->self, packets,
+                                            room < R2P2_BURST_MAX ? (uint32_t)room : R2P2_BURST_MAX);
         if (n == 0) break;
         if (engine->capture.records) capture_received(engine, packets, n);
         for (uint32_t i = 0; i < n; i++) packet_in(engine, &packets[i]);

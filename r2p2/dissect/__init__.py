@@ -16,18 +16,20 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TextIO
+from typing import BinaryIO, Final, Protocol
 
+from r2p2.cli import guard
 from r2p2.dissect.captures import CaptureError, Record, records
 from r2p2.dissect.datagrams import Datagram, Other, datagram
-from r2p2.dissect.filters import Filter, FilterError, parse
+from r2p2.dissect.filters import Filter, FilterError, all_of, parse
 from r2p2.dissect.messages import DEFAULT_PORTS, Assembler, Message
 from r2p2.dissect.pairs import PairsView
 from r2p2.dissect.text import Json, as_json, entry_lines, line, other_line
 from r2p2.dissect.timeline import TimelineView
+from r2p2.errors import UserError
 
 NAME: Final = "dissect"
 HELP: Final = "print what a pcap or pcapng says, one line a message"
@@ -39,42 +41,49 @@ _BUFFER_BYTES: Final = 1 << 20
 
 
 class View(Protocol):
-    """What is printed of a capture. Each call gives lines of text, each with a JSON object of the same content."""
+    """What is printed of a capture: each call gives lines, of text or of JSON."""
 
-    def message(self, message: Message) -> Iterator[tuple[str, Json]]:
+    def message(self, message: Message) -> Iterator[str]:
         """One message, in the order of the capture."""
 
-    def other(self, other: Other) -> Iterator[tuple[str, Json]]:
+    def other(self, other: Other) -> Iterator[str]:
         """One packet that holds no datagram."""
 
-    def close(self) -> Iterator[tuple[str, Json]]:
+    def close(self) -> Iterator[str]:
         """The end of the capture."""
 
 
 class LinesView:
     """The default view: a line a message that passes the filter."""
 
-    def __init__(self, start_ns: int, passes: Filter, *, with_entries: bool) -> None:
+    def __init__(self, start_ns: int, passes: Filter, *, in_json: bool, with_entries: bool, is_filtered: bool) -> None:
         """``start_ns``: the time of the first packet."""
         self._start_ns = start_ns
         self._passes = passes
+        self._in_json = in_json
         self._with_entries = with_entries
+        self._is_filtered = is_filtered
 
-    def message(self, message: Message) -> Iterator[tuple[str, Json]]:
+    def message(self, message: Message) -> Iterator[str]:
         """Its line, and one an entry where asked for."""
-        if self._passes(message):
-            text = line(message, self._start_ns)
-            if self._with_entries:
-                text = "\n".join([text, *entry_lines(message)])
-            yield text, as_json(message, self._start_ns)
+        if not self._passes(message):
+            return
+        if self._in_json:
+            yield json.dumps(as_json(message, self._start_ns, with_entries=self._with_entries))
+            return
+        yield line(message, self._start_ns)
+        if self._with_entries:
+            yield from entry_lines(message)
 
-    def other(self, other: Other) -> Iterator[tuple[str, Json]]:
-        """A line when it is malformed."""
-        if other.malformed:
-            when = other.time_ns - self._start_ns
-            yield other_line(other, self._start_ns), {"number": other.number, "time_ns": when, "problem": other.kind}
+    def other(self, other: Other) -> Iterator[str]:
+        """A line when it is malformed, and nothing is filtered: a packet without addresses passes no filter."""
+        if not other.malformed or self._is_filtered:
+            return
+        when = other.time_ns - self._start_ns
+        in_json: Json = {"number": other.number, "time_ns": when, "problem": other.kind}
+        yield json.dumps(in_json) if self._in_json else other_line(other, self._start_ns)
 
-    def close(self) -> Iterator[tuple[str, Json]]:
+    def close(self) -> Iterator[str]:
         """Nothing."""
         return iter(())
 
@@ -90,59 +99,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--filter",
         action="append",
-        default=[],
+        type=_filter,
+        default=argparse.SUPPRESS,
         metavar="KEY=VALUE",
         help="print only these; keys: type, kind, rid, term, member, policy, ip, port, problem. "
         "KEY!=VALUE and KEY=VALUE,VALUE too; of several all must hold",
     )
-    parser.add_argument("--count", type=_positive, metavar="N", help="stop after N lines")
+    parser.add_argument(
+        "--count", type=_positive, default=argparse.SUPPRESS, metavar="N", help="stop after N lines or objects"
+    )
     parser.add_argument(
         "--port",
         action="append",
         type=_port,
-        default=[],
+        default=argparse.SUPPRESS,
         metavar="PORT",
         help="read this UDP port as R2P2 whatever its first byte "
-        "(default 8000 and 9000; on other ports only what begins with 0xCC)",
+        "(default: 8000 and 9000; on other ports only what begins with 0xCC)",
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command on its own; see the module for the exit codes."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command on its own; the exit code."""
     parser = argparse.ArgumentParser(prog="r2p2 dissect", description=HELP)
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return guard(lambda: run(parser.parse_args(argv)))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the capture to standard output and what went wrong to standard error."""
-    try:
-        passes = parse(args.filter)
-    except FilterError as error:
-        return _fail(str(error), 2)
-    try:
-        return _dissect(args, passes, sys.stdout)
-    except BrokenPipeError:
-        # The reader (head, less) has enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
-def _dissect(args: argparse.Namespace, passes: Filter, out: TextIO) -> int:
+    """Prints the capture to standard output; 0 when all of it was read."""
+    out = sys.stdout
     with ExitStack() as stack:
         try:
             stream = _open(args.file, stack)
         except OSError as error:
-            return _fail(f"{args.file}: {error.strerror}", 1)
-        reading = _Reading(args, passes, _Progress(args.file, stream))
+            raise UserError(f"{args.file}: {error.strerror}") from error
+        reading = _Reading(args, _Progress(args.file, stream))
         try:
-            for text, value in reading.output(stream):
-                out.write((json.dumps(value) if args.json else text) + "\n")
-        except (CaptureError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                raise
+            for text in reading.output(stream):
+                out.write(text + "\n")
+        except CaptureError as error:
             out.flush()
-            return _fail(f"{args.file}: {error}", 1)
+            raise UserError(f"{args.file}: {error}") from error
         finally:
             reading.progress.clear()
         out.flush()
@@ -152,24 +150,28 @@ def _dissect(args: argparse.Namespace, passes: Filter, out: TextIO) -> int:
 
 
 def _open(name: str, stack: ExitStack) -> BinaryIO:
-    return sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb", _BUFFER_BYTES))
+    if name == "-":
+        return sys.stdin.buffer
+    return stack.enter_context(Path(name).open("rb", _BUFFER_BYTES))
 
 
 class _Reading:
     """One pass over a capture."""
 
-    def __init__(self, args: argparse.Namespace, passes: Filter, progress: _Progress) -> None:
+    def __init__(self, args: argparse.Namespace, progress: _Progress) -> None:
+        given = vars(args)
         self.args = args
-        self.passes = passes
+        self.count: int | None = given.get("count")
+        self.passes = all_of(given.get("filter", []))
         self.progress = progress
-        self.assembler = Assembler(frozenset(args.port) or DEFAULT_PORTS)
+        self.assembler = Assembler(frozenset(given.get("port", DEFAULT_PORTS)))
         self.packets_count = 0
         self.messages_count = 0
         self.others: Counter[str] = Counter()
 
-    def output(self, stream: BinaryIO) -> Iterator[tuple[str, Json]]:
+    def output(self, stream: BinaryIO) -> Iterator[str]:
         """What to print. A torn capture's complete part is printed, and closed, before CaptureError comes out."""
-        left = self.args.count
+        left = self.count
         for item in self._all(stream):
             yield item
             if left is not None:
@@ -177,7 +179,7 @@ class _Reading:
                 if left == 0:
                     return
 
-    def _all(self, stream: BinaryIO) -> Iterator[tuple[str, Json]]:
+    def _all(self, stream: BinaryIO) -> Iterator[str]:
         view: View | None = None
         torn: CaptureError | None = None
         captured = records(stream)
@@ -201,12 +203,18 @@ class _Reading:
 
     def _view(self, first: Record) -> View:
         if self.args.pairs:
-            return PairsView(first.time_ns, self.passes)
+            return PairsView(first.time_ns, self.passes, in_json=self.args.json)
         if self.args.raft:
-            return TimelineView(first.time_ns, self.passes)
-        return LinesView(first.time_ns, self.passes, with_entries=self.args.entries)
+            return TimelineView(first.time_ns, self.passes, in_json=self.args.json)
+        return LinesView(
+            first.time_ns,
+            self.passes,
+            in_json=self.args.json,
+            with_entries=self.args.entries,
+            is_filtered="filter" in self.args,
+        )
 
-    def _record(self, record: Record, view: View) -> Iterator[tuple[str, Json]]:
+    def _record(self, record: Record, view: View) -> Iterator[str]:
         self.packets_count += 1
         if not self.packets_count & 0xFFF:
             self.progress.show(self.packets_count)
@@ -256,9 +264,11 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _fail(text: str, code: int) -> int:
-    print(f"r2p2 dissect: error: {text}", file=sys.stderr)
-    return code
+def _filter(text: str) -> Filter:
+    try:
+        return parse(text)
+    except FilterError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _positive(text: str) -> int:

@@ -63,9 +63,11 @@ def datagram(record: Record) -> Datagram | Other:
         return Other(record.number, record.time_ns, "short", True)
     if data[start] >> 4 == 6:
         return Other(record.number, record.time_ns, "ipv6", False)
-    version, _, total, _, fragment, _, protocol, _, source_ip, target_ip = _HEADERS.unpack_from(data, start)
+    version, _, total, _, fragment, ttl, protocol, _, source_ip, target_ip = _HEADERS.unpack_from(data, start)
     header_bytes = (version & 15) * 4
     problem = _ip_problem(data[start : start + header_bytes], version, total, fragment, record.length - start)
+    if ttl == 0:
+        problem = problem or "ip ttl"
     if problem:
         return Other(record.number, record.time_ns, problem, problem != "fragment")
     if protocol != _UDP:

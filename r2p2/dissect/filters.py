@@ -8,7 +8,7 @@ problem (``problem=yes``, or a word of the reason).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from r2p2.dissect.datagrams import dotted
@@ -47,22 +47,22 @@ _NAMES: Final = {
 }
 
 
-def parse(expressions: Iterable[str]) -> Filter:
-    """The one filter that all ``expressions`` make together. FilterError names the expression and what is allowed."""
-    filters = [_parse_one(expression) for expression in expressions]
+def all_of(filters: Sequence[Filter]) -> Filter:
+    """The filter that passes what all of them pass."""
     return lambda message: all(one(message) for one in filters)
 
 
-def _parse_one(expression: str) -> Filter:
+def parse(expression: str) -> Filter:
+    """One expression. FilterError names it and what is allowed."""
     match = re.fullmatch(r"\s*(\w+)\s*(!?=)\s*(.+?)\s*", expression)
     if match is None:
-        raise FilterError(f"filter {expression!r}: expected KEY=VALUE[,VALUE...] or KEY!=VALUE[,VALUE...]")
+        raise FilterError(f"{expression!r}: expected KEY=VALUE[,VALUE...] or KEY!=VALUE[,VALUE...]")
     key, operator, text = match.groups()
     if key not in _KEYS:
-        raise FilterError(f"filter {expression!r}: no key {key!r}; there are {', '.join(_KEYS)}")
+        raise FilterError(f"{expression!r}: no key {key!r}; there are {', '.join(_KEYS)}")
     values = {value.strip().upper() for value in text.split(",")}
     unknown = sorted(values - _NAMES[key]) if key in _NAMES else []
     if unknown:
-        raise FilterError(f"filter {expression!r}: no {key} {unknown[0]!r}; there are {', '.join(sorted(_NAMES[key]))}")
+        raise FilterError(f"{expression!r}: no {key} {unknown[0]!r}; there are {', '.join(sorted(_NAMES[key]))}")
     found, wanted = _KEYS[key], operator == "="
     return lambda message: (not values.isdisjoint(found(message))) is wanted

@@ -71,8 +71,9 @@ def _plain(line: bytes) -> str:
 def _text(value: bytes, width: int) -> str:
     """Quoted where it is printable ASCII, else hexadecimal in angle brackets."""
     part = value[:width]
-    if all(32 <= byte < 127 for byte in part):
-        shown = part.decode("ascii").replace("\\", "\\\\").replace('"', '\\"')
+    if part.isascii() and (shown := part.decode("ascii")).isprintable():
+        if "\\" in shown or '"' in shown:
+            shown = shown.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{shown}"' + (".." if len(value) > width else "")
     part = value[: width // 2]
     return f"<{part.hex()}>" + (".." if len(value) > len(part) else "")

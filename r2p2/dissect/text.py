@@ -12,7 +12,7 @@ from typing import Any, Final
 from r2p2.dissect.datagrams import Other, dotted
 from r2p2.dissect.messages import Message
 from r2p2.dissect.preview import preview
-from r2p2.dissect.wire import ENTRY_KINDS, FEEDBACK, POLICY_NAMES, REQUEST, RESPONSE, TYPE_NAMES, Raft, entries
+from r2p2.dissect.wire import ENTRY_KINDS, FEEDBACK, POLICY_NAMES, REQUEST, RESPONSE, TYPE_NAMES, Entry, Raft, entries
 
 Json = dict[str, Any]
 
@@ -130,7 +130,9 @@ def _append_reply(raft: Raft) -> str:
 
 
 def _forward(raft: Raft) -> str:
-    return f"{_head(raft)} {raft.fields['count']} entries, {size(raft.fields['bytes'])}"
+    count = raft.fields["count"]
+    amount = "1 entry" if count == 1 else f"{count} entries"
+    return f"{_head(raft)} {amount}, {size(raft.fields['bytes'])}"
 
 
 def _hello(raft: Raft) -> str:
@@ -177,7 +179,7 @@ def other_line(other: Other, start_ns: int) -> str:
     return f"{seconds(other.time_ns - start_ns):>11} {text}"
 
 
-def as_json(message: Message, start_ns: int) -> Json:
+def as_json(message: Message, start_ns: int, *, with_entries: bool = False) -> Json:
     """The message as a JSON object; times in nanoseconds."""
     made: Json = {
         "number": message.number,
@@ -208,4 +210,17 @@ def as_json(message: Message, start_ns: int) -> Json:
         }
         if raft.members:
             made["raft"]["members"] = [[member.member, f"{member.incarnation:016x}"] for member in raft.members]
+        if with_entries and raft.entries:
+            made["raft"]["entries"] = [_entry_json(entry) for entry in entries(raft)]
     return made
+
+
+def _entry_json(entry: Entry) -> Json:
+    return {
+        "kind": ENTRY_KINDS[entry.kind],
+        "client": endpoint(entry.client_ip, entry.client_port),
+        "rid": entry.rid,
+        "policy": POLICY_NAMES[entry.policy],
+        "bytes": len(entry.body),
+        "what": preview(entry.body),
+    }

@@ -7,6 +7,7 @@ member drops for those of a new one. Two leaders in one term are named when they
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ SEEN_MAX: Final = 4096
 CLUSTERS_MAX: Final = 64
 
 Address = tuple[int, int]
-Event = tuple[str, Json]
 
 
 @dataclass(slots=True)
@@ -98,14 +98,15 @@ class _Cluster:
 class TimelineView:
     """Events in the order of the capture."""
 
-    def __init__(self, start_ns: int, passes: Filter) -> None:
+    def __init__(self, start_ns: int, passes: Filter, *, in_json: bool = False) -> None:
         """Messages that do not pass are as if they were not in the capture."""
+        self._in_json = in_json
         self._start_ns = start_ns
         self._passes = passes
         self._clusters: dict[int, _Cluster] = {}
         self._last_ns = start_ns
 
-    def message(self, message: Message) -> Iterator[Event]:
+    def message(self, message: Message) -> Iterator[str]:
         """What the message changes."""
         self._last_ns = message.time_ns
         if not self._passes(message):
@@ -126,11 +127,11 @@ class TimelineView:
             for name, text, values in handler(cluster, message, raft):
                 yield self._event(message.time_ns, raft.cluster_id, name, text, values)
 
-    def other(self, other: Other) -> Iterator[Event]:
+    def other(self, other: Other) -> Iterator[str]:
         """Nothing."""
         return iter(())
 
-    def close(self) -> Iterator[Event]:
+    def close(self) -> Iterator[str]:
         """Where each cluster stood at the end."""
         for cluster_id, cluster in self._clusters.items():
             yield from self._told(cluster_id, cluster)
@@ -139,11 +140,11 @@ class TimelineView:
             values: Json = {"leader": cluster.leader, "term": cluster.term, "commit": cluster.commit}
             yield self._event(self._last_ns, cluster_id, "end", text, values)
 
-    def _told(self, cluster_id: int, cluster: _Cluster) -> Iterator[Event]:
+    def _told(self, cluster_id: int, cluster: _Cluster) -> Iterator[str]:
         for name, text, values in _commit(cluster, self._last_ns, at_once=True):
             yield self._event(self._last_ns, cluster_id, name, text, values)
 
-    def _response(self, message: Message) -> Iterator[Event]:
+    def _response(self, message: Message) -> Iterator[str]:
         source = (message.source_ip, message.source_port)
         for cluster_id, cluster in self._clusters.items():
             if source != cluster.leader_address:
@@ -157,11 +158,12 @@ class TimelineView:
             cluster.waits_for_answer = False
             cluster.answer_ns = message.time_ns
 
-    def _event(self, time_ns: int, cluster_id: int, name: str, text: str, values: Json) -> Event:
+    def _event(self, time_ns: int, cluster_id: int, name: str, text: str, values: Json) -> str:
         when = time_ns - self._start_ns
+        if self._in_json:
+            return json.dumps({"time_ns": when, "cluster_id": cluster_id, "event": name} | values)
         prefix = "" if cluster_id == next(iter(self._clusters)) else f"cluster {cluster_id:08x}: "
-        head: Json = {"time_ns": when, "cluster_id": cluster_id, "event": name}
-        return f"{seconds(when):>11} {prefix}{text}", head | values
+        return f"{seconds(when):>11} {prefix}{text}"
 
 
 Told = Iterator[tuple[str, str, Json]]
@@ -267,7 +269,8 @@ def _stored(cluster: _Cluster, member: int, sent: _Append) -> Told:
     dropped = log.put(sent.prev_index + 1, sent.prev_index + sent.count, sent.term)
     if dropped is not None:
         first, last, term = dropped
-        text = f"member {member} drops entries {first}..{last} of term {term} for those of term {sent.term}"
+        which = f"entries {first}..{last}" if last > first else f"entry {first}"
+        text = f"member {member} drops {which} of term {term} for term {sent.term}"
         values: Json = {"member": member, "first_index": first, "last_index": last, "term": term}
         yield "truncation", text, values
 

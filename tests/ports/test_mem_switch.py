@@ -253,8 +253,8 @@ def test_nothing_arrives_before_its_time(switch: Switch) -> None:
 
 @pytest.mark.parametrize("kind", ["lost", "duplicated", "reordered"])
 def test_rates_are_met(switch: Switch, kind: str) -> None:
-    rate_of = {"lost": "loss", "duplicated": "duplicate", "reordered": "reorder"}
-    assert switch.faults(**{rate_of[kind]: 300_000}) == 0
+    loss, duplicate, reorder = (300_000 if kind == each else 0 for each in ("lost", "duplicated", "reordered"))
+    assert switch.faults(loss, duplicate, reorder) == 0
     payloads = send_numbers(switch, 1500)
     counts = switch.counts()
     assert 350 < counts[kind] < 550, "300,000 ppm of 1,500 is 450; these bounds are 5.6 standard deviations away"

@@ -77,12 +77,13 @@ class Endpoint:
         """The counters that count something."""
         return {name: value for name, value in self.counters().items() if value}
 
-    def send(self, *datagrams: tuple[Address, bytes], local_port: int = 0) -> int:
-        """One burst, at most 64; returns how many buffers were reserved."""
+    def send(self, *datagrams: tuple[Address, bytes], local_port: int | Sequence[int] = 0) -> int:
+        """One burst, at most 64, from one local port or one for each; returns how many buffers were reserved."""
         offset = 0
+        from_ports = [local_port] * len(datagrams) if isinstance(local_port, int) else local_port
         for i, (target, data) in enumerate(datagrams):
             one = self._datagrams[i]
-            one.ip, one.port, one.local_port = target.ip, target.port, local_port
+            one.ip, one.port, one.local_port = target.ip, target.port, from_ports[i]
             one.length, one.offset = len(data), offset
             offset += len(data)
         slab = b"".join(data for _, data in datagrams)
@@ -158,6 +159,10 @@ class World:
         """Until a datagram may be there."""
         raise NotImplementedError
 
+    def wait_any(self, endpoints: Sequence[Endpoint], timeout_ms: int) -> None:
+        """Until a datagram may be there for one of them, or the time has passed."""
+        raise NotImplementedError
+
     def outsider_sends(self, target: Address, data: bytes) -> Address:
         """A datagram of any size from somebody who is no port; returns the address it came from."""
         raise NotImplementedError
@@ -198,6 +203,11 @@ class MemWorld(World):
     def wait(self, endpoint: Endpoint) -> None:
         self.lib.r2p2_mem_switch_advance(self.switch, 1000)
 
+    def wait_any(self, endpoints: Sequence[Endpoint], timeout_ms: int) -> None:
+        now_ns = self.lib.r2p2_mem_switch_now_ns(self.switch)
+        arrival_ns = self.lib.r2p2_mem_switch_next_ns(self.switch)
+        self.lib.r2p2_mem_switch_advance(self.switch, max(0, min(arrival_ns - now_ns, timeout_ms * 1_000_000)))
+
     def outsider_sends(self, target: Address, data: bytes) -> Address:
         source = Address(int(ipaddress.IPv4Address("192.0.2.9")), 5353)
         status = self.lib.r2p2_mem_switch_inject(
@@ -213,6 +223,7 @@ class MemWorld(World):
         for endpoint in list(self.endpoints):
             self.close_endpoint(endpoint)
         if self.switch is not None:
+            self.lib.r2p2_mem_switch_advance(self.switch, 10**12)  # what is still under way is for nobody now
             assert self.lib.r2p2_mem_switch_in_flight(self.switch) == 0, "a buffer was lost"
             self.lib.r2p2_mem_switch_free(self.switch)
             self.switch = None
@@ -243,6 +254,9 @@ class UdpWorld(World):
 
     def wait(self, endpoint: Endpoint) -> None:
         select.select([endpoint.poll_fd], [], [], WAIT_S)
+
+    def wait_any(self, endpoints: Sequence[Endpoint], timeout_ms: int) -> None:
+        select.select([endpoint.poll_fd for endpoint in endpoints], [], [], timeout_ms / 1000)
 
     def outsider_sends(self, target: Address, data: bytes) -> Address:
         self._outsider.sendto(data, (str(ipaddress.IPv4Address(target.ip)), target.port))

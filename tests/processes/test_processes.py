@@ -142,3 +142,16 @@ def test_memory_of_a_chatty_child_is_bounded(supervisor: Supervisor) -> None:
     assert len(child.lines) == 10_000
     assert child.lines[-1] == "24999"
     assert child.wait_line(lambda line: line == "24998", 1) == "24998"
+
+
+def test_lines_one_by_one(supervisor: Supervisor) -> None:
+    child = supervisor.start("lister", [*PYTHON, "for i in range(3): print(i)"])
+    seen, lines = 0, []
+    for _ in range(3):
+        seen, line = child.next_line(seen, 5)
+        lines.append(line)
+    assert lines == ["0", "1", "2"]
+    with pytest.raises(ProcessFailed, match="ended while waited for: a fourth"):
+        child.next_line(seen, 5, what="a fourth")
+    with pytest.raises(ProcessFailed, match="ended while waited for: more"):
+        child.check_running("more")

@@ -1,0 +1,1 @@
+"""Simulated clusters of the Raft core: one seed decides everything, and replays it."""
