@@ -36,6 +36,7 @@ pytest: setup ## the tests alone: make pytest ARGS="tests/raft -x"
 lint: setup ## ruff, its formatter as a check, and gcc's warnings over every C file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(PY) tools/make_pyi.py --check
 	@$(PY) tools/check_c.py
 
 types: setup ## mypy --strict over the packages

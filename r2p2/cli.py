@@ -17,13 +17,13 @@ import importlib.metadata
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn, Protocol, cast
 
 from r2p2.errors import UserError
 
-__all__ = ["SUBCOMMANDS", "Subcommand", "main"]
+__all__ = ["SUBCOMMANDS", "Subcommand", "guard", "main"]
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -127,14 +127,14 @@ def _run(argv: Sequence[str]) -> int:
     return module.run(parser.parse_args(argv[1:]))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand of `argv` (default: the process's arguments).
+def guard(work: Callable[[], int]) -> int:
+    """Run `work` and turn its end, whatever it is, into an exit code; for every process of ours.
 
-    Returns the exit code; a user's error is printed, not raised.
+    A user's error is printed; Ctrl-C and SIGTERM unwind the stack, so that `finally` and `with` do their work.
     """
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        code = work()
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse: 2 after a usage error, 0 after --help
@@ -154,3 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand of `argv` (default: the process's arguments); returns the exit code."""
+    return guard(lambda: _run(sys.argv[1:] if argv is None else argv))

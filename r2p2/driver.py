@@ -33,7 +33,7 @@ class Pollable(Protocol):
         ...
 
     def next_deadline_ns(self) -> int | None:
-        """When :meth:`poll_once` must run even if nothing arrives; None: only on arrival. On the clock of :meth:`now_ns`."""
+        """When :meth:`poll_once` must run though nothing arrived, on :meth:`now_ns`'s clock; None: only on arrival."""
         ...
 
     def now_ns(self) -> int:

@@ -1,12 +1,14 @@
 """The engine, typed: one Python call for a burst, nothing of C in what it returns.
 
 Wraps ``r2p2._engine`` (see ``r2p2/csrc/r2p2_engine_api.h``). CData stays in this module: callers see ints, bytes and
-:class:`~r2p2.requests.Requests`. Addresses are ``(ip, port)`` with the IPv4 address as an int in host order (:mod:`r2p2.address`).
+:class:`~r2p2.requests.Requests`. Addresses are ``(ip, port)`` with the IPv4 address as an int in host order
+(:mod:`r2p2.address`).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from r2p2 import limits
@@ -33,6 +35,10 @@ _STATUS_TEXT: Final = {
     lib.R2P2_ERROR_MALFORMED: "malformed entries",
     lib.R2P2_ERROR_STATE: "not legal now",
 }
+_CAPTURE_RECORD: Final = Struct("=QIIHHIII")
+assert _CAPTURE_RECORD.size == ffi.sizeof("r2p2_capture_record")
+_RAFT_MESSAGE_BYTES: Final[int] = ffi.sizeof("r2p2_raft_message")
+_RAFT_PREFIX_OFFSET: Final[int] = ffi.offsetof("r2p2_raft_message", "prefix")
 FULL: Final[int] = lib.R2P2_ERROR_FULL
 _COUNTER_NAMES: Final = [ffi.string(lib.r2p2_counter_name(i)).decode() for i in range(lib.r2p2_counters_count())]
 _COUNTER_HELPS: Final = [ffi.string(lib.r2p2_counter_help(i)).decode() for i in range(lib.r2p2_counters_count())]
@@ -79,6 +85,18 @@ class Completion(NamedTuple):
     latency_ns: int
     source_ip: int
     source_port: int
+
+
+class CapturedDatagram(NamedTuple):
+    """A copy of a datagram that was received or sent; ``payload`` holds the first bytes of ``length``."""
+
+    time_ns: int
+    source_ip: int
+    source_port: int
+    target_ip: int
+    target_port: int
+    payload: bytes
+    length: int
 
 
 def _check(call: str, status: int) -> int:
@@ -145,6 +163,31 @@ class Engine:
         lib.r2p2_counters_read(self._engine, self._counters)
         return dict(zip(_COUNTER_NAMES, list(self._counters), strict=True))
 
+    # ---- capture ----
+
+    def capture_start(self, rate: int, snap_bytes: int) -> None:
+        """Copies datagrams from now on: at most ``rate`` a second under load, elections always, ``snap_bytes`` of
+        each.
+        """
+        _check("r2p2_capture_set", lib.r2p2_capture_set(self._engine, rate, snap_bytes))
+
+    def capture_take(self) -> tuple[list[CapturedDatagram], int]:
+        """The datagrams captured since the last call, and how many were left out since the start."""
+        records, missed = ffi.new("uint8_t **"), ffi.new("uint64_t *")
+        used = lib.r2p2_capture_take(self._engine, records, missed)
+        if not used:
+            return [], missed[0]
+        data = ffi.buffer(records[0], used)[:]
+        taken, at = [], 0
+        while at < used:
+            fields = _CAPTURE_RECORD.unpack_from(data, at)
+            time_ns, source_ip, target_ip, source_port, target_port, length, captured, record_bytes = fields
+            start = at + _CAPTURE_RECORD.size
+            payload = data[start : start + captured]
+            taken.append(CapturedDatagram(time_ns, source_ip, source_port, target_ip, target_port, payload, length))
+            at += record_bytes
+        return taken, missed[0]
+
     # ---- server ----
 
     def _requests(self) -> Requests:
@@ -193,7 +236,7 @@ class Engine:
         messages = []
         for i in range(count):
             m = raft[i]
-            start = i * 128 + 24
+            start = i * _RAFT_MESSAGE_BYTES + _RAFT_PREFIX_OFFSET
             prefix = self._raft_bytes[start : start + m.prefix_bytes]
             messages.append(RaftMessage(m.handle, m.length, m.source_ip, m.source_port, m.rid, m.type, prefix))
         return messages
@@ -244,7 +287,9 @@ class Engine:
         _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
 
     def append_message(self, handle: int, header_bytes: int, skip: int, count: int) -> bool:
-        """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was appended."""
+        """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was
+        appended.
+        """
         status = lib.r2p2_log_append_message(self._engine, handle, header_bytes, skip, count)
         if status == FULL:
             return False
@@ -260,7 +305,9 @@ class Engine:
         _check("r2p2_log_drop_prefix", lib.r2p2_log_drop_prefix(self._engine, through_index))
 
     def fit(self, first_index: int, last_index: int, bytes_max: int) -> int:
-        """The last index up to which entries from ``first_index`` take at most ``bytes_max``; at least ``first_index``."""
+        """The last index up to which entries from ``first_index`` take at most ``bytes_max``; at least
+        ``first_index``.
+        """
         return lib.r2p2_log_fit(self._engine, first_index, last_index, bytes_max)
 
     def range_bytes(self, first_index: int, last_index: int) -> int:
@@ -270,7 +317,9 @@ class Engine:
     # ---- apply ----
 
     def apply_prepare(self, last_index: int, entries_max: int = limits.APPLY_BATCH_ENTRIES_MAX) -> tuple[Requests, int]:
-        """The requests of the next entries up to ``last_index``, and the last index they cover (no-ops are left out)."""
+        """The requests of the next entries up to ``last_index``, and the last index they cover (no-ops are left
+        out).
+        """
         status = lib.r2p2_apply_prepare(self._engine, last_index, entries_max, self._batch)
         if status:
             _check("r2p2_apply_prepare", status)
@@ -342,8 +391,8 @@ def header_check(data: bytes) -> tuple[int, list[int]]:
     """What the C codec says of a datagram.
 
     Returns:
-        0 and ``[header_size, type, policy, is_first, is_last, rid, p_order]``, or the reason (1 short, 2 magic, 3 header_size,
-        4 type, 5 policy, 6 flags, 7 p_order) and an empty list.
+        0 and ``[header_size, type, policy, is_first, is_last, rid, p_order]``, or the reason (1 short, 2 magic, 3
+        header_size, 4 type, 5 policy, 6 flags, 7 p_order) and an empty list.
     """
     fields = ffi.new("uint16_t[8]")
     error = lib.r2p2_header_check(ffi.from_buffer(data), len(data), fields)
@@ -356,5 +405,3 @@ def resp_first_broken(requests: Requests) -> int:
         return 0
     lengths = ffi.from_buffer("uint32_t[]", requests.lengths)
     return lib.r2p2_resp_first_broken(requests.slab, lengths, len(requests))
-
-

@@ -1,7 +1,7 @@
 """Errors that users of the package see.
 
-Two kinds: :class:`UserError` is the caller's or the operator's to mend and says how; :class:`CallError` is what became of one
-call. Bytes from the network never raise: they are counted and dropped (:mod:`r2p2.engine`, ``counters``).
+Two kinds: :class:`UserError` is the caller's or the operator's to mend and says how; :class:`CallError` is what
+became of one call. Bytes from the network never raise: they are counted and dropped (:mod:`r2p2.engine`, ``counters``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Requests and replies in batches: what the engine hands to an application and takes back.
 
 A batch is one ``bytes`` slab of payloads laid end to end and their lengths; no Python object exists for a request until
-somebody asks for it. Replies are a list of ``bytes``, one for each request in order, or :class:`Replies` where the application has them
-laid out already.
+somebody asks for it. Replies are a list of ``bytes``, one for each request in order, or :class:`Replies` where the
+application has them laid out already.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ can be held against each other. :func:`bind_port` adds further ports.
 """
 
 from scapy_layers.messages import R2P2MessageSession, Reassembler, packets
-from scapy_layers.r2p2 import R2P2, R2P2Ack, R2P2Drop, R2P2Feedback, R2P2SessionExtension, bind_port
+from scapy_layers.r2p2 import R2P2, R2P2Ack, R2P2Drop, R2P2Feedback, R2P2SessionExtension, bind_port, body
 from scapy_layers.raft import (
     RaftAppend,
     RaftAppendReply,
@@ -42,5 +42,6 @@ __all__ = [
     "RaftVoteReply",
     "Reassembler",
     "bind_port",
+    "body",
     "packets",
 ]

@@ -19,7 +19,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet, Raw
 from scapy.sessions import DefaultSession
 
-from scapy_layers.r2p2 import FIRST, FIRST_PAYLOAD_BYTES, LAST, PACKETS_MAX, PAYLOAD_BYTES_MAX, R2P2, REQUEST
+from scapy_layers.r2p2 import FIRST, FIRST_PAYLOAD_BYTES, LAST, PACKETS_MAX, PAYLOAD_BYTES_MAX, R2P2, REQUEST, body
 
 HALF_MESSAGES_MAX: Final = 4096
 HALF_MESSAGE_SECONDS: Final = 10.0
@@ -33,18 +33,18 @@ def packets(message: Packet) -> list[Packet]:
     Type, policy, rid and the extension (on the first packet only) are taken over; flags and p_order are computed.
     ValueError when the message needs more than 254 packets.
     """
-    body = bytes(message.payload)
+    load = body(message)
     head = message.copy()
     head.remove_payload()
     head.type = message.type  # may have come from the payload just removed
-    if len(body) <= PAYLOAD_BYTES_MAX:
+    if len(load) <= PAYLOAD_BYTES_MAX:
         head.flags, head.p_order = FIRST | LAST, 1
-        return [head / Raw(body) if body else head]
+        return [head / Raw(load) if load else head]
     first_bytes = FIRST_PAYLOAD_BYTES if message.type == REQUEST else PAYLOAD_BYTES_MAX
-    parts = [body[:first_bytes]]
-    parts += [body[at : at + PAYLOAD_BYTES_MAX] for at in range(first_bytes, len(body), PAYLOAD_BYTES_MAX)]
+    parts = [load[:first_bytes]]
+    parts += [load[at : at + PAYLOAD_BYTES_MAX] for at in range(first_bytes, len(load), PAYLOAD_BYTES_MAX)]
     if len(parts) > PACKETS_MAX:
-        raise ValueError(f"a message of {len(body)} bytes needs {len(parts)} packets; {PACKETS_MAX} are the most")
+        raise ValueError(f"a message of {len(load)} bytes needs {len(parts)} packets; {PACKETS_MAX} are the most")
     made = []
     for index, part in enumerate(parts):
         packet = head.copy()
@@ -105,7 +105,7 @@ class Reassembler:
             if half.first is not None and half.first[R2P2].p_order != part.p_order:
                 half.parts.clear()
             half.first = packet
-        half.parts[0 if flags & FIRST else part.p_order] = bytes(part.payload)
+        half.parts[0 if flags & FIRST else part.p_order] = body(part)
         return self._complete(packet, part, half)
 
     def _half(self, key: Key, now: float) -> _Half:
@@ -143,12 +143,12 @@ def _key(packet: Packet, part: Packet) -> Key:
     return (part.type, part.rid, *source, *target)
 
 
-def _message(first: Packet, body: bytes, time: Any) -> Packet:
+def _message(first: Packet, load: bytes, time: Any) -> Packet:
     message = first.copy()
     header = message[R2P2]
     header.remove_payload()
     header.flags = FIRST | LAST
-    header.add_payload(header.guess_payload_class(body)(body))
+    header.add_payload(header.guess_payload_class(load)(load))
     header.flags = FIRST
     message.time = time
     return message

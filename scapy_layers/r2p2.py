@@ -31,7 +31,7 @@ from scapy.fields import (
     _FieldContainer,
 )
 from scapy.layers.inet import UDP
-from scapy.packet import NoPayload, Packet, Raw, bind_bottom_up, bind_layers, bind_top_down
+from scapy.packet import NoPayload, Packet, Padding, Raw, bind_bottom_up, bind_layers, bind_top_down
 
 MAGIC: Final = 0xCC
 HEADER_BYTES: Final = 8
@@ -85,6 +85,13 @@ def _extension(data: bytes) -> Packet:
 def _extension_bytes(packet: Packet) -> int:
     # A FEEDBACK's header_size is not to be trusted: deployed senders leave it uninitialised.
     return 0 if packet.type == FEEDBACK else max(0, packet.header_size - HEADER_BYTES)
+
+
+def body(packet: Packet) -> bytes:
+    """The bytes above a layer, without the Ethernet padding that Scapy hangs below the last layer."""
+    data = bytes(packet.payload)
+    padding = packet.getlayer(Padding)
+    return data if padding is None else data[: len(data) - len(padding.load)]
 
 
 class R2P2(Packet):
@@ -142,10 +149,13 @@ class R2P2(Packet):
         """
         if self.magic != MAGIC:
             return "magic"
-        body = len(self.payload)
+        load = body(self)
         if self.type == FEEDBACK:
-            return None if body == 8 else "payload"
-        return self._header_problem() or ("oversize" if body > PAYLOAD_BYTES_MAX else None) or self._payload_problem()
+            return None if len(load) == 8 else "payload"
+        problem = self._header_problem()
+        if problem is None and len(load) > PAYLOAD_BYTES_MAX:
+            problem = "oversize"
+        return problem or self._payload_problem(load)
 
     def _header_problem(self) -> str | None:
         extension_bytes = len(self.extension) if self.extension is not None else 0
@@ -164,9 +174,8 @@ class R2P2(Packet):
             return "order"
         return None if (self.p_order == 1) == bool(flags & LAST) else "flags"
 
-    def _payload_problem(self) -> str | None:
+    def _payload_problem(self, load: bytes) -> str | None:
         """REQ0 carries exactly 14 bytes, ACK and DROP their word."""
-        load = bytes(self.payload)
         if self.type in (ACK, DROP):
             return None if load == (b"ACK" if self.type == ACK else b"DROP") else "payload"
         is_req0 = self.type == REQUEST and int(self.flags) == FIRST

@@ -30,7 +30,7 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, Raw, bind_bottom_up, bind_top_down
 
-from scapy_layers.r2p2 import POLICIES, R2P2, RAFT_MSG, RAFT_REP, RAFT_REQ, AnyField
+from scapy_layers.r2p2 import POLICIES, R2P2, RAFT_MSG, RAFT_REP, RAFT_REQ, AnyField, body
 
 VERSION: Final = 1
 COMMON_BYTES: Final = 24
@@ -151,14 +151,21 @@ class RaftMessage(Packet):
             return "type"
         if self.incarnation == 0:
             return "incarnation"
-        if len(self.payload):
+        if body(self):
             return "length"
         return self._own_problem()
 
     def _own_problem(self) -> str | None:
         """What is wrong in the fields of this kind."""
-        reserved = getattr(self, "reserved", b"")
-        return "field" if any(reserved) else None
+        for field in self.fields_desc:
+            if isinstance(field, StrFixedLenField):
+                value = self.getfieldval(field.name)
+                # Scapy takes what there is where a message ends inside the field.
+                if len(value) != field.length_from(self):
+                    return "length"
+                if any(value):
+                    return "field"
+        return None
 
     def mysummary(self) -> str:
         """Kind, member and term."""
@@ -191,7 +198,7 @@ class _RaftGranted(RaftMessage):
     """What the two vote replies share."""
 
     def _own_problem(self) -> str | None:
-        return "field" if self.granted > 1 else super()._own_problem()
+        return super()._own_problem() or ("field" if self.granted > 1 else None)
 
     def mysummary(self) -> str:
         """With the answer."""
@@ -272,7 +279,7 @@ class RaftAppendReply(RaftMessage):
     ]
 
     def _own_problem(self) -> str | None:
-        return "field" if self.accepted > 1 else super()._own_problem()
+        return super()._own_problem() or ("field" if self.accepted > 1 else None)
 
     def mysummary(self) -> str:
         """With the answer."""
@@ -299,7 +306,7 @@ class RaftHello(RaftMessage):
     ]
 
     def _own_problem(self) -> str | None:
-        return "field" if self.state > 1 or self.coordinator > 1 else super()._own_problem()
+        return super()._own_problem() or ("field" if self.state > 1 or self.coordinator > 1 else None)
 
 
 class RaftFormed(RaftMessage):

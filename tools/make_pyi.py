@@ -1,7 +1,7 @@
 """Writes the type stub of a cffi module from its C declarations: ``python tools/make_pyi.py [--check]``.
 
-Pointers are ``Any`` (cffi's CData is untyped), numbers ``int`` or ``float``, functions keep their parameter names. ``--check``
-exits 1 when a stub differs from what the headers say, so that the two cannot drift.
+Pointers are ``Any`` (cffi's CData is untyped), numbers ``int`` or ``float``, functions keep their parameter names.
+``--check`` exits 1 when a stub differs from what the headers say, so that the two cannot drift.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "r2p2/_engine.pyi": ["r2p2/csrc/r2p2_limits.h", "r2p2/csrc/r2p2_engine_api.h", "r2p2/csrc/r2p2_loadgen_api.h"],
+    "dpdk_backend/_dpdk.pyi": ["dpdk_backend/csrc/dpdk_api.h"],
 }
 
 

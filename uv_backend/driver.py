@@ -24,6 +24,9 @@ __all__ = ["AsyncDriver", "run"]
 POLLS_MAX: Final = 16
 """Polls in a row before other tasks of the loop get their turn."""
 
+NS_PER_MS: Final = 1_000_000
+"""What event loops resolve: epoll's timeout and libuv's timers count milliseconds."""
+
 _Result = TypeVar("_Result")
 
 
@@ -107,7 +110,7 @@ class AsyncDriver:
             return
         try:
             for _ in range(self._polls_max):
-                if self._pollable.poll_once() == 0:
+                if self._pollable.poll_once() == 0 or not self.running:
                     break
             else:
                 self.wake()
@@ -127,9 +130,10 @@ class AsyncDriver:
             if self._timer_ns <= deadline_ns:
                 return
             self._disarm()
-        wait_ns = max(0, deadline_ns - self._pollable.now_ns())
+        # Rounded up: late once, not early and then again.
+        wait_ms = max(0, -((self._pollable.now_ns() - deadline_ns) // NS_PER_MS))
         self._timer_ns = deadline_ns
-        self._timer = self._loop.call_later(wait_ns / 1e9, self._timed_out)
+        self._timer = self._loop.call_later(wait_ms / 1e3, self._timed_out)
 
     def _disarm(self) -> None:
         if self._timer is not None:

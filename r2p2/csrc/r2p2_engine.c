@@ -41,6 +41,7 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     engine->config = *config;
     engine->tx.port = port;
     engine->tx.counters = &engine->counters;
+    engine->tx.now_ns = &engine->now_ns;
     r2p2_engine_default_sink(engine);
     engine->now_ns = port->now_ns(port->self);
     engine->raft_arena = malloc(R2P2_RAFT_ARENA_BYTES);
@@ -81,6 +82,7 @@ void r2p2_engine_free(r2p2_engine *engine) {
     r2p2_requests_destroy(&engine->requests);
     r2p2_requests_destroy(&engine->applying);
     for (uint32_t i = 0; i < engine->clients_count; i++) r2p2_client_free(engine->clients[i]);
+    r2p2_capture_stop(&engine->capture);
     free(engine->raft_arena);
     free(engine->held.data);
     free(engine->scratch.data);
@@ -262,6 +264,28 @@ static inline void packet_in(r2p2_engine *engine, const r2p2_rx_packet *packet) 
         part(engine, packet, &header, payload, bytes);
 }
 
+static void capture_received(r2p2_engine *engine, const r2p2_rx_packet *packets, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        r2p2_capture_add(&engine->capture, engine->now_ns, packets[i].source_ip, packets[i].source_port,
+                         engine->port->local_ip, packets[i].local_port, packets[i].data, packets[i].length);
+}
+
+int32_t r2p2_capture_set(r2p2_engine *engine, uint64_t rate, uint32_t snap_bytes) {
+    int32_t status = R2P2_OK;
+    if (rate == 0) r2p2_capture_stop(&engine->capture);
+    else status = r2p2_capture_start(&engine->capture, rate, snap_bytes, engine->now_ns);
+    engine->tx.capture = engine->capture.records ? &engine->capture : NULL;
+    return status;
+}
+
+uint64_t r2p2_capture_take(r2p2_engine *engine, const uint8_t **records, uint64_t *missed) {
+    uint64_t used = engine->capture.used;
+    *records = engine->capture.records;
+    *missed = engine->capture.missed;
+    engine->capture.used = 0;
+    return used;
+}
+
 static void expire(r2p2_engine *engine) {
     engine->counters.rx_expired_halves += r2p2_reassembly_expire(&engine->client_halves, engine->now_ns) +
                                           r2p2_reassembly_expire(&engine->raft_halves, engine->now_ns);
@@ -279,8 +303,11 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
     r2p2_requests_clear(&engine->requests);
     engine->now_ns = engine->port->now_ns(engine->port->self);
     while (received < engine->config.packets_per_poll_max) {
-        uint32_t n = engine->port->rx_burst(engine->port->self, packets, R2P2_BURST_MAX);
+        uint64_t room = engine->config.packets_per_poll_max - received;
+        uint32_t n = engine->port->rx_burst(engine->port->self, packets,
+                                            room < R2P2_BURST_MAX ? (uint32_t)room : R2P2_BURST_MAX);
         if (n == 0) break;
+        if (engine->capture.records) capture_received(engine, packets, n);
         for (uint32_t i = 0; i < n; i++) packet_in(engine, &packets[i]);
         engine->port->rx_release(engine->port->self, packets, n);
         received += n;

@@ -4,6 +4,7 @@
 #ifndef R2P2_ENGINE_H
 #define R2P2_ENGINE_H
 
+#include "r2p2_capture.h"
 #include "r2p2_client.h"
 #include "r2p2_counters.h"
 #include "r2p2_engine_status.h"
@@ -58,6 +59,7 @@ struct r2p2_engine {
     r2p2_engine_counters counters;
     r2p2_tx tx;
     uint64_t now_ns;
+    r2p2_capture capture; /* records NULL: off */
 
     /* Client requests and Raft messages have tables of their own: a flood of one cannot fill the other. */
     r2p2_reassembly client_halves, raft_halves;

@@ -69,7 +69,7 @@ typedef struct r2p2_raft_message {
     uint8_t reserved;
     uint16_t prefix_bytes; /* min(length, sizeof prefix) */
     uint32_t reserved2;
-    uint8_t prefix[104];   /* the first bytes: headers without entries */
+    uint8_t prefix[296];   /* the first bytes: headers without entries */
 } r2p2_raft_message;
 
 /* Requests laid end to end. request i is slab[sum(lengths[:i])..][:lengths[i]]. Valid until the next call that refills it. */
@@ -172,6 +172,21 @@ int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t ri
 /* Completions since the last call: descriptors and the slab of their payloads, valid until the next poll. */
 uint64_t r2p2_client_completions(r2p2_engine *engine, const r2p2_completion **completions, const uint8_t **slab,
                                  uint64_t *slab_bytes);
+
+/* A copy of a received or sent datagram: this header, then `captured` bytes, then zeros up to record_bytes. */
+typedef struct r2p2_capture_record {
+    uint64_t time_ns;
+    uint32_t source_ip, target_ip;
+    uint16_t source_port, target_port;
+    uint32_t length;   /* of the datagram */
+    uint32_t captured; /* min(length, snap_bytes) */
+    uint32_t record_bytes;
+} r2p2_capture_record;
+
+/* Copies datagrams from now on: at most `rate` a second under load (elections always), snap_bytes of each. rate 0 stops. */
+int32_t r2p2_capture_set(r2p2_engine *engine, uint64_t rate, uint32_t snap_bytes);
+/* The records since the last call, valid until the next poll; their bytes. missed: datagrams left out since the start. */
+uint64_t r2p2_capture_take(r2p2_engine *engine, const uint8_t **records, uint64_t *missed);
 
 /* Pure functions, for tests and oracles. */
 int32_t r2p2_header_check(const uint8_t *data, uint64_t length, uint16_t fields[8]);

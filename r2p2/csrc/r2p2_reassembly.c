@@ -7,6 +7,8 @@
 #include "r2p2_engine_status.h"
 
 #define SLOT_BYTES ((uint64_t)R2P2_PAYLOAD_BYTES_MAX)
+/* How long a whole message is remembered: longer than the network keeps a duplicate, shorter than rids take to come round. */
+#define MEMORY_NS 50000000u
 
 int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t bytes_max, uint64_t timeout_ns) {
     memset(table, 0, sizeof *table);
@@ -28,7 +30,7 @@ int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t by
 }
 
 void r2p2_reassembly_destroy(r2p2_reassembly *table) {
-    for (r2p2_half *half = table->oldest; half; half = half->newer) free(half->bytes);
+    for (r2p2_half *half = table->active.oldest; half; half = half->newer) free(half->bytes);
     free(table->halves);
     free(table->buckets);
     memset(table, 0, sizeof *table);
@@ -47,30 +49,55 @@ static r2p2_half **bucket_for(r2p2_reassembly *table, const r2p2_half *half) {
     return &table->buckets[bucket_of(table, half->source_ip, half->source_port, half->local_port, half->rid, half->type)];
 }
 
-static void unlink_half(r2p2_reassembly *table, r2p2_half *half) {
+static void list_append(struct r2p2_half_list *list, r2p2_half *half) {
+    half->newer = NULL;
+    half->older = list->newest;
+    if (list->newest) list->newest->newer = half;
+    else list->oldest = half;
+    list->newest = half;
+}
+
+static void list_remove(struct r2p2_half_list *list, r2p2_half *half) {
+    if (half->older) half->older->newer = half->newer;
+    else list->oldest = half->newer;
+    if (half->newer) half->newer->older = half->older;
+    else list->newest = half->older;
+}
+
+/* Ends a half or a memory: its bytes, its place, its name. */
+static void forget(r2p2_reassembly *table, r2p2_half *half) {
+    table->bytes -= half->slots_count * SLOT_BYTES;
+    free(half->bytes);
+    half->bytes = NULL;
+    half->slots_count = 0;
     r2p2_half **link = bucket_for(table, half);
     while (*link != half) link = &(*link)->hash_next;
     *link = half->hash_next;
-    if (half->older) half->older->newer = half->newer;
-    else table->oldest = half->newer;
-    if (half->newer) half->newer->older = half->older;
-    else table->newest = half->older;
+    list_remove(half->is_done ? &table->done : &table->active, half);
     half->hash_next = table->unused;
     table->unused = half;
     table->count--;
 }
 
+/* A half whose bytes have gone to somebody else becomes a memory. */
+static void remember(r2p2_reassembly *table, r2p2_half *half) {
+    half->bytes = NULL;
+    half->slots_count = 0;
+    list_remove(&table->active, half);
+    half->is_done = 1;
+    half->created_ns = table->now_ns;
+    list_append(&table->done, half);
+}
+
 void r2p2_reassembly_finish(r2p2_reassembly *table, r2p2_half *half) {
     table->bytes -= half->slots_count * SLOT_BYTES;
     free(half->bytes);
-    half->bytes = NULL;
-    unlink_half(table, half);
+    remember(table, half);
 }
 
 r2p2_detached r2p2_reassembly_detach(r2p2_reassembly *table, r2p2_half *half) {
     r2p2_detached detached = {half->bytes, half->slots_count * SLOT_BYTES};
-    half->bytes = NULL;
-    unlink_half(table, half);
+    remember(table, half);
     return detached;
 }
 
@@ -81,10 +108,12 @@ void r2p2_reassembly_return(r2p2_reassembly *table, r2p2_detached detached) {
 
 uint32_t r2p2_reassembly_expire(r2p2_reassembly *table, uint64_t now_ns) {
     uint32_t expired = 0;
-    while (table->oldest && now_ns - table->oldest->created_ns > table->timeout_ns) {
-        r2p2_reassembly_finish(table, table->oldest);
+    table->now_ns = now_ns;
+    while (table->active.oldest && now_ns - table->active.oldest->created_ns > table->timeout_ns) {
+        forget(table, table->active.oldest);
         expired++;
     }
+    while (table->done.oldest && now_ns - table->done.oldest->created_ns > MEMORY_NS) forget(table, table->done.oldest);
     return expired;
 }
 
@@ -115,10 +144,23 @@ static void make_contiguous(r2p2_half *half, r2p2_whole *whole) {
     whole->length = end - start;
 }
 
-/* A FIRST packet for a half that already has one. */
+static uint64_t digest(const uint8_t *data, uint32_t length) {
+    uint64_t h = length, word = 0;
+    uint32_t i = 0;
+    for (; i + 8 <= length; i += 8) {
+        memcpy(&word, data + i, 8);
+        h = (h ^ word) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 32;
+    }
+    word = 0;
+    memcpy(&word, data + i, length - i);
+    return (h ^ word) * 0x9e3779b97f4a7c15u;
+}
+
+/* A FIRST packet for a half or a memory that already has one. */
 static int same_first(const r2p2_half *half, const r2p2_header *header, const uint8_t *payload, uint32_t length) {
     return half->expected_count == header->p_order && half->policy == header->policy && half->lengths[0] == length &&
-           memcmp(half->bytes + R2P2_PAYLOAD_BYTES_MAX - length, payload, length) == 0;
+           half->first_digest == digest(payload, length);
 }
 
 /* Packets beyond a count learned late, or a LAST flag on a packet that is not the last, cannot be of this message. */
@@ -142,11 +184,12 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
 
     if (half && header->is_first &&
         (has_packet(half, 0) ? !same_first(half, header, payload, length) : !fits_first(half, header->p_order))) {
-        r2p2_reassembly_finish(table, half);
+        if (!half->is_done) result = R2P2_HALF_REPLACED;
+        forget(table, half);
         half = NULL;
-        result = R2P2_HALF_REPLACED;
     }
     if (!half) {
+        if (!table->unused && table->done.oldest) forget(table, table->done.oldest);
         half = table->unused;
         if (!half) return R2P2_HALF_FULL;
         table->unused = half->hash_next;
@@ -162,23 +205,21 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
         r2p2_half **bucket = bucket_for(table, half);
         half->hash_next = *bucket;
         *bucket = half;
-        half->older = table->newest;
-        if (table->newest) table->newest->newer = half;
-        else table->oldest = half;
-        table->newest = half;
+        list_append(&table->active, half);
         table->count++;
     }
-    if (has_packet(half, index)) return R2P2_HALF_DUPLICATE;
+    if (half->is_done || has_packet(half, index)) return R2P2_HALF_DUPLICATE;
     if (half->expected_count && index >= half->expected_count) return R2P2_HALF_BAD_ORDER;
     if (half->expected_count && header->is_last != (index + 1 == half->expected_count)) return R2P2_HALF_BAD_ORDER;
     if (!ensure_slots(table, half, header->is_first ? header->p_order : index + 1)) {
-        if (half->received_count == 0) r2p2_reassembly_finish(table, half);
+        if (half->received_count == 0) forget(table, half);
         return R2P2_HALF_FULL;
     }
     uint8_t *slot = half->bytes + index * SLOT_BYTES;
     if (index == 0) {
         half->expected_count = header->p_order;
         half->policy = header->policy;
+        half->first_digest = digest(payload, length);
         slot += R2P2_PAYLOAD_BYTES_MAX - length;
     }
     memcpy(slot, payload, length);

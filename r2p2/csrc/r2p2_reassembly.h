@@ -3,7 +3,8 @@
  *
  * Packets may come in any order and more than once. A message is known by (source ip, source port, local port, rid, type). A
  * FIRST packet that differs from the one already held means that the rid is in use anew: the stale half is replaced.
- * Count and bytes are bounded; halves expire in the order in which they began.
+ * Count and bytes are bounded; halves expire in the order in which they began. A message that became whole is remembered for a
+ * short while without its bytes, so that late duplicates of its packets do not make it twice; memories give way to new halves.
  * Leaves to others: single-packet messages (they never come here), what a whole message means.
  */
 #ifndef R2P2_REASSEMBLY_H
@@ -14,12 +15,14 @@
 
 typedef struct r2p2_half {
     struct r2p2_half *hash_next;
-    struct r2p2_half *older, *newer; /* by time of creation */
-    uint64_t created_ns;
+    struct r2p2_half *older, *newer; /* in its list, by time */
+    uint64_t created_ns;             /* of a memory: when it became whole */
     uint32_t source_ip;
     uint16_t source_port, local_port;
     uint16_t rid;
     uint8_t type, policy;
+    uint8_t is_done; /* a memory: whole, and its bytes are gone */
+    uint64_t first_digest; /* of the FIRST packet's payload */
     uint16_t expected_count; /* packets; 0 until the FIRST packet came */
     uint16_t received_count;
     uint16_t slots_count; /* packets that `bytes` has room for */
@@ -32,10 +35,12 @@ typedef struct r2p2_reassembly {
     r2p2_half *halves;   /* count_max of them */
     r2p2_half **buckets; /* count_max, a power of two */
     r2p2_half *unused;
-    r2p2_half *oldest, *newest;
+    struct r2p2_half_list {
+        r2p2_half *oldest, *newest;
+    } active, done;
     uint32_t count, count_max;
     uint64_t bytes, bytes_max;
-    uint64_t timeout_ns;
+    uint64_t timeout_ns, now_ns;
 } r2p2_reassembly;
 
 enum r2p2_reassembly_result {
@@ -59,9 +64,9 @@ void r2p2_reassembly_destroy(r2p2_reassembly *table);
 enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                                                 uint32_t length, uint32_t source_ip, uint16_t source_port,
                                                 uint16_t local_port, uint64_t now_ns, r2p2_whole *whole);
-/* Frees a message that was handed out whole. */
+/* Frees a message that was handed out whole, and remembers it. */
 void r2p2_reassembly_finish(r2p2_reassembly *table, r2p2_half *half);
-/* Detaches the bytes of a whole message from its half, which ends: the caller frees `base` and takes `bytes` off the bound with
+/* Detaches the bytes of a whole message from its half, which becomes a memory: the caller frees `base` and takes `bytes` off the bound with
  * r2p2_reassembly_return. */
 typedef struct r2p2_detached {
     uint8_t *base;

@@ -319,7 +319,7 @@ uint64_t r2p2_applied_digest(r2p2_engine *engine) { return engine->applied_diges
 
 /* ---- Raft messages ---- */
 
-_Static_assert(sizeof(r2p2_raft_message) == 128, "two cache lines a descriptor");
+_Static_assert(sizeof(r2p2_raft_message) == 320, "five cache lines a descriptor");
 _Static_assert(sizeof(((r2p2_raft_message *)0)->prefix) == R2P2_RAFT_PREFIX_BYTES, "the prefix is what limits say");
 
 uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32_t max) {
@@ -327,7 +327,7 @@ uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32
     while (n < max && engine->raft_taken < engine->raft_count) {
         const r2p2_raft_slot *slot = &engine->raft[engine->raft_taken];
         r2p2_raft_message *message = &messages[n++];
-        memset(message, 0, sizeof *message);
+        memset(message, 0, offsetof(r2p2_raft_message, prefix));
         message->handle = engine->raft_taken++;
         message->length = slot->length;
         message->source_ip = slot->source_ip;
@@ -361,8 +361,12 @@ int32_t r2p2_raft_send(r2p2_engine *engine, uint8_t type, uint16_t rid, const ui
         memcpy(packet + R2P2_HEADER_BYTES, header, header_bytes);
         if (source.log_bytes)
             r2p2_log_read(&engine->log, source.log_position, packet + R2P2_HEADER_BYTES + header_bytes, source.log_bytes);
-        for (uint32_t i = 0; i < targets_count; i++)
+        for (uint32_t i = 0; i < targets_count; i++) {
             ports[i] = (r2p2_port_target){targets[i].ip, targets[i].port, 0};
+            if (engine->capture.records)
+                r2p2_capture_add(&engine->capture, engine->now_ns, engine->port->local_ip, engine->port->local_port,
+                                 targets[i].ip, targets[i].port, packet, (uint32_t)(R2P2_HEADER_BYTES + bytes));
+        }
         engine->port->tx_broadcast(engine->port->self, packet, (uint32_t)(R2P2_HEADER_BYTES + bytes), 0, ports,
                                    targets_count);
         engine->counters.tx_messages += targets_count;

@@ -6,6 +6,7 @@
 #ifndef R2P2_TX_H
 #define R2P2_TX_H
 
+#include "r2p2_capture.h"
 #include "r2p2_counters.h"
 #include "r2p2_log.h"
 #include "r2p2_port.h"
@@ -14,6 +15,8 @@
 typedef struct r2p2_tx {
     r2p2_port *port;
     r2p2_engine_counters *counters;
+    r2p2_capture *capture; /* NULL: off */
+    const uint64_t *now_ns; /* of the poll */
     r2p2_tx_packet packets[R2P2_BURST_MAX];
     uint32_t reserved_count; /* packets[0..reserved) are ours */
     uint32_t filled_count;   /* packets[0..filled) are ready to go */

@@ -56,7 +56,8 @@ typedef struct udp_port {
     r2p2_udp_options options;
     udp_pool rx;
     udp_pool tx;
-    int epoll_fd; /* -1 while there is one socket */
+    int epoll_fd;           /* -1 while there is one socket */
+    uint32_t rotation;      /* bursts received, wrapping */
     uint32_t sockets_count; /* 1..R2P2_UDP_SOCKETS_MAX once open */
     udp_socket sockets[R2P2_UDP_SOCKETS_MAX];
     /* Scratch of one burst, kept to be initialised once. */
@@ -201,10 +202,13 @@ static uint32_t udp_rx_burst(void *port_self, r2p2_rx_packet *packets, uint32_t 
         max = R2P2_BURST_MAX;
     if (self->sockets_count == 1)
         return udp_rx_socket(self, &self->sockets[0], packets, max);
-    /* The kernel moves a reported socket to the end of its list, so a busy one does not starve the others. */
     int ready_count = epoll_wait(self->epoll_fd, ready, (int)self->sockets_count, 0);
-    for (int i = 0; i < ready_count && received < max; i++)
-        received += udp_rx_socket(self, &self->sockets[ready[i].data.u32], packets + received, max - received);
+    /* Another one goes first each time, since a busy one can fill the burst alone: the kernel reports them in a fixed order. */
+    self->rotation++;
+    for (int i = 0; i < ready_count && received < max; i++) {
+        uint32_t index = ready[(self->rotation + (uint32_t)i) % (uint32_t)ready_count].data.u32;
+        received += udp_rx_socket(self, &self->sockets[index], packets + received, max - received);
+    }
     return received;
 }
 

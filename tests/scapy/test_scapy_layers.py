@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from scapy_layers import (
@@ -28,6 +29,7 @@ from scapy_layers import (
     RaftPreVoteReply,
     RaftVote,
     RaftVoteReply,
+    body,
 )
 
 u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
@@ -321,3 +323,11 @@ def test_summaries_name_what_matters() -> None:
     append = packet / RaftAppend(sender=1, term=3, prev_index=4, entries_term=3, entries=[RaftEntry(), RaftEntry()])
     assert append.summary() == "IP / UDP / R2P2 / Raft APPEND member 1 term 3 4..6 commit 0"
     assert IP(bytes(packet / Raw(b"x")))[R2P2].mysummary() == "R2P2 REQUEST rid 7 LB_ROUTE"
+
+
+def test_ethernet_padding_is_not_payload() -> None:
+    for message in (R2P2() / R2P2Ack(), R2P2() / Raw(b"x"), R2P2() / RaftVote()):
+        padded = Ether(bytes(Ether() / IP() / UDP(sport=8000) / message) + b"\xee" * 9)
+        assert padded[R2P2].problem() is None
+        assert body(padded[R2P2]) == bytes(message)[8:]
+    assert Ether(bytes(Ether() / IP() / UDP() / R2P2() / RaftVote()) + b"\xee")[RaftMessage].problem() is None

@@ -1,0 +1,26 @@
+/* One ethdev: configure, start, stop, close. The rest of device.c is in dpdk_api.h. */
+#ifndef DPDK_BACKEND_DEVICE_H
+#define DPDK_BACKEND_DEVICE_H
+
+#include <rte_ethdev.h>
+#include <rte_mempool.h>
+#include <stdint.h>
+
+typedef struct device_setup {
+    struct rte_mempool *pool;
+    uint16_t rx_ring_count;
+    uint16_t tx_ring_count;
+    int use_offloads;
+    uint64_t rx_offloads; /* out: switched on */
+    uint64_t tx_offloads; /* out: switched on */
+} device_setup;
+
+/* Configures one rx and one tx queue; the device is stopped afterwards. 0 or a negative errno. */
+int device_configure(uint16_t port_id, device_setup *setup);
+int device_start(uint16_t port_id);
+/* The link as the driver knows it now, without waiting. */
+int device_is_link_up(uint16_t port_id);
+/* A device's name for messages; never NULL. */
+const char *device_name(uint16_t port_id);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * The stack: one local IPv4 address over several devices. Shared by port.c (the packet loop), control.c (everything that is
+ * not a datagram) and stack.c (making and freeing it).
+ *
+ * Ownership of mbufs: from rx_burst to rx_release the engine; from tx_reserve to tx_commit the engine; in tx_ready the stack
+ * (kept to be reserved); in a device's tx array the stack, until rte_eth_tx_burst takes it; what it does not take is freed.
+ */
+#ifndef DPDK_BACKEND_STACK_H
+#define DPDK_BACKEND_STACK_H
+
+#include <rte_mbuf.h>
+#include <stdint.h>
+
+#include "dpdk_module.h"
+#include "neighbour.h"
+#include "net.h"
+#include "r2p2_limits.h"
+#include "r2p2_port.h"
+
+#define STACK_BURST 64u
+#define STACK_TX_READY 256u /* mbufs kept for tx_reserve */
+
+typedef struct stack_device {
+    struct rte_mbuf *tx[STACK_BURST]; /* filled by one tx_commit, empty at its end */
+    uint32_t tx_count;
+    uint16_t port_id;
+    uint8_t mac[NET_MAC_BYTES];
+    uint8_t is_usable; /* started, and for memif connected: bursts may go to it */
+    uint8_t is_started;
+    uint8_t is_link_up;
+    uint8_t is_memif;
+    uint8_t is_reconnecting;
+    uint8_t udp_checksum; /* enum net_udp_checksum */
+    uint64_t tx_mbuf_flags;
+    uint64_t started_ns; /* when it was last started, or tried to */
+    uint64_t link_changes_count;
+    uint64_t rx_idle_polls_count;
+} stack_device;
+
+struct dpdk_stack {
+    r2p2_port port;
+    r2p2_port_counters counters;
+    struct rte_mempool *pool;
+    struct rte_mbuf *tx_ready[STACK_TX_READY];
+    uint32_t tx_ready_count;
+    uint32_t tx_ready_max;  /* a small part of the pool: what is kept here cannot be received into */
+    uint32_t tx_ready_fill; /* taken from the pool at once */
+    uint32_t devices_count;
+    uint32_t next_device;   /* the first one the next rx_burst asks */
+    uint32_t tx_retry_max;
+    uint32_t memif_count;
+    uint32_t is_gated;
+    uint64_t control_tsc;   /* when stack_control is due */
+    uint64_t control_period_tsc;
+    uint64_t link_checked_ns;
+    uint64_t now_ns;        /* of the last stack_control: good enough to date what is learned */
+    const neighbour *last;  /* the entry the last datagram left by */
+    stack_device devices[DPDK_STACK_DEVICES_MAX];
+    neighbour_table neighbours;
+    dpdk_stack_config config;
+};
+
+uint64_t stack_clock_ns(void);
+
+/* port.c: fills the vtable. */
+void stack_fill_port(dpdk_stack *stack);
+/* Sends a frame that is no datagram of the engine; takes the mbuf over. Returns whether the device took it. */
+int stack_send_frame(stack_device *device, struct rte_mbuf *mbuf);
+
+/* control.c. Both take the mbuf over. `view` is net_parse's. */
+void stack_handle_arp(dpdk_stack *stack, uint32_t device, struct rte_mbuf *mbuf);
+void stack_handle_echo(dpdk_stack *stack, uint32_t device, struct rte_mbuf *mbuf, const net_view *view);
+/* Lets links change, reconnects memif clients. Called outside bursts, every control_period_tsc. */
+void stack_control(dpdk_stack *stack);
+
+#endif

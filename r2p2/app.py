@@ -1,0 +1,105 @@
+"""What an application is to a node: a deterministic state machine over batches of requests.
+
+Replicas stay equal because each applies the same requests in the same order, and because an application's replies and
+state depend on nothing else: no clock, no randomness, no hash order, no outside world, and not on where one batch
+ends and the next begins. Leaves to others: order and durability (the node), bytes on the wire (the engine).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from r2p2.errors import UserError
+from r2p2.requests import ReplySequence, Requests
+
+__all__ = ["Handler", "StateMachine", "load_application", "state_machine"]
+
+log = logging.getLogger("r2p2.app")
+
+Handler = Callable[[bytes], bytes]
+"""One request in, one reply out."""
+
+
+class StateMachine(ABC):
+    """A replicated application. Subclass it, or decorate a function with :func:`state_machine`.
+
+    An exception out of :meth:`apply` ends the node: part of a batch may have been applied, and where a batch ends
+    differs between replicas. Answer errors instead; the function form does that by itself, request by request.
+    """
+
+    @abstractmethod
+    def apply(self, requests: Requests) -> ReplySequence:
+        """Executes committed requests in order; one reply each, in order."""
+
+    def query(self, request: bytes) -> bytes:
+        """Answers an unreplicated request from this replica's own state, which may lag behind. By default it
+        refuses.
+        """
+        return b"-ERR this service takes replicated requests only\r\n"
+
+    def state_digest(self) -> str:
+        """A text that is equal on two replicas exactly when their states are; "" when the application has none."""
+        return ""
+
+
+class _FunctionMachine(StateMachine):
+    """The one-request form. An exception becomes the same error reply on every replica, and the log goes on."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def _one(self, request: bytes) -> bytes:
+        try:
+            return self._handler(request)
+        except Exception as error:
+            log.exception("handler %r failed on a request of %d bytes", self._handler, len(request))
+            return f"-ERR {type(error).__name__}\r\n".encode()
+
+    def apply(self, requests: Requests) -> ReplySequence:
+        """Calls the function for each request."""
+        return [self._one(request) for request in requests]
+
+    def query(self, request: bytes) -> bytes:
+        """Calls the function: right for functions without state."""
+        return self._one(request)
+
+
+def state_machine(handler: Handler) -> StateMachine:
+    """Makes a state machine of a function ``bytes -> bytes``."""
+    return _FunctionMachine(handler)
+
+
+BUILT_IN = {"echo": "r2p2.apps.echo:Echo", "kv": "r2p2.apps.kv:KeyValue"}
+
+
+def load_application(name: str) -> StateMachine:
+    """The application called ``name``: ``echo``, ``kv``, or ``MODULE:NAME``.
+
+    ``NAME`` may be a :class:`StateMachine`, a class of one, a function that returns one, or a function ``bytes ->
+    bytes``.
+
+    Raises:
+        UserError: there is no such module or name, or it is none of these.
+    """
+    spec = BUILT_IN.get(name, name)
+    module_name, colon, attribute = spec.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UserError(f"--app {name!r} is neither {' nor '.join(BUILT_IN)} nor MODULE:NAME")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH."
+        ) from error
+    except AttributeError:
+        raise UserError(f"--app {name!r}: module {module_name} has no {attribute}") from None
+    if isinstance(found, type) and issubclass(found, StateMachine):
+        return found()
+    if isinstance(found, StateMachine):
+        return found
+    if callable(found) and not isinstance(found, type):
+        return state_machine(found)
+    raise UserError(f"--app {name!r} is {type(found).__name__}", "Name a StateMachine or a function bytes -> bytes.")

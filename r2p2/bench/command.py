@@ -1,0 +1,72 @@
+"""``r2p2 bench``: measure throughput, latency and processor time.
+
+``bench echo``: one server that sends back what it gets. ``bench replicated``: RESP SETs to a key-value store on a Raft
+group. All processes run on this machine. The measuring is :mod:`r2p2.bench.measure`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from r2p2.bench.measure import BenchConfig, measure
+from r2p2.bench.report import write_json
+from r2p2.errors import UserError
+from r2p2.ports import BACKENDS
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "bench"
+HELP = "measure throughput and latency, with the cpu time of each process"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("what", choices=("echo", "replicated"), help="one echo server, or SETs to a replicated store")
+    parser.add_argument("--backend", choices=BACKENDS, default="uv", help="kernel UDP, or DPDK over shared memory")
+    loop = parser.add_mutually_exclusive_group()
+    loop.add_argument(
+        "--outstanding",
+        type=int,
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="closed loop: calls that wait at any time (default: 64)",
+    )
+    loop.add_argument(
+        "--rate", type=float, default=0.0, metavar="R", help="open loop: calls a second, at exponential gaps; 0: closed"
+    )
+    parser.add_argument("--size", type=int, default=64, metavar="B", help="bytes of a request")
+    parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds measured")
+    parser.add_argument("--warmup", type=float, default=1.0, metavar="S", help="seconds before them")
+    parser.add_argument("--replicas", type=int, default=3, metavar="N", help="of the Raft group")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the processes print")
+
+
+OPEN_LOOP_WAITING_MAX = 16_384
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and report; 0 when something was answered and nothing wrongly."""
+    if args.duration <= 0 or args.warmup < 0:
+        raise UserError(f"a duration of {args.duration:g} s after a warm-up of {args.warmup:g} s")
+    if not 1 <= args.replicas <= 7:
+        raise UserError(f"{args.replicas} replicas: between 1 and 7 are possible")
+    if args.rate < 0:
+        raise UserError(f"a rate of {args.rate:g} calls a second")
+    config = BenchConfig(
+        what=args.what,
+        backend=args.backend,
+        outstanding=OPEN_LOOP_WAITING_MAX if args.rate else getattr(args, "outstanding", 64),
+        rate=args.rate,
+        size=args.size,
+        duration_s=args.duration,
+        warmup_s=args.warmup,
+        replicas=args.replicas,
+    )
+    result = measure(config, args.logs, lambda line: print(line, file=sys.stderr, flush=True))
+    print(result.text())
+    if args.json is not None:
+        write_json(args.json, result)
+    return 0 if result.is_good else 1

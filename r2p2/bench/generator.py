@@ -1,0 +1,265 @@
+"""The process that makes the load: ``python -m r2p2.bench.generator SPEC``.
+
+A process of its own, so that its processor time is counted apart from the servers' and from who judges it. SPEC is one
+JSON object (:class:`Spec`); commands come as words on standard input, one a line; events go out as JSON objects, one a
+line:
+
+* ``status``: ask each target what it knows of itself; a ``status`` event (before the load, or after ``verify``);
+* ``watch NAME=PID ...``: count these processes' cpu time, too, in ``reset`` and ``stopped``;
+* ``start``: make load until ``stop``; a ``progress`` event about every `slice_seconds`;
+* ``reset``: forget what was measured (the end of a warm-up); a ``reset`` event;
+* ``stop``: let waiting calls end; a ``stopped`` event with counts, percentiles and the timeline;
+* ``verify``: SET: read every key that was written and compare; a ``verified`` event.
+
+The end of standard input ends it. Times are ns of the port's clock; ``offset_ns`` is time.monotonic_ns() minus that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from r2p2 import cli, limits
+from r2p2.address import format_address, format_ip, parse_address
+from r2p2.bench.calls import FIXED_ROUTE, READS_AT_ONCE_MAX, Caller
+from r2p2.bench.report import PERCENTILES
+from r2p2.bench.verify import read_keys, verify
+from r2p2.engine import Engine
+from r2p2.errors import UserError
+from r2p2.loadgen import ECHO, SET, LoadConfig, LoadGenerator, LoadStats
+from r2p2.node import STATUS_REQUEST
+from r2p2.ports import PortSpec, open_port
+from r2p2.processes import cpu_seconds
+
+__all__ = ["Spec", "main"]
+
+WORKLOADS = {"echo": ECHO, "set": SET}
+DRAIN_SECONDS = 2.5  # longer than a call's timeout, so that every call has ended
+VERIFY_SECONDS = 15.0
+STATUS_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What load to make, from where, to whom. `workload`: "echo" or "set"; `targets`: "IP:PORT" each."""
+
+    port: PortSpec
+    targets: tuple[str, ...]
+    workload: str
+    policy: int
+    outstanding: int = 64
+    size: int = 64
+    rate: float = 0.0
+    keys_count: int = 16_384
+    timeout_ms: int = 1000
+    slice_seconds: float = 0.25
+    timeline_step_ms: int = 5
+
+    def to_json(self) -> str:
+        """The command line's form."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        """The inverse. UserError when it is not what :meth:`to_json` writes."""
+        try:
+            read = json.loads(text)
+            port = PortSpec.from_dict(read.pop("port"))
+            return cls(port=port, targets=tuple(read.pop("targets")), **read)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            names = ", ".join(field.name for field in fields(cls))
+            raise UserError(f"not a load generator's specification: {error}", f"a JSON object of {names}") from error
+
+    def config(self, local_port: int) -> LoadConfig:
+        """For the generator in C."""
+        if self.workload not in WORKLOADS:
+            raise UserError(f"no workload {self.workload!r}; there are: {', '.join(WORKLOADS)}")
+        return LoadConfig(
+            workload=WORKLOADS[self.workload],
+            policy=self.policy,
+            local_port=local_port,
+            outstanding=self.outstanding,
+            size=self.size,
+            rate=self.rate,
+            keys_count=self.keys_count,
+            timeout_ns=self.timeout_ms * limits.MS,
+            timeline_step_ns=self.timeline_step_ms * limits.MS,
+        )
+
+
+def say(event: str, **values: object) -> None:
+    """Write one event."""
+    print(json.dumps({"event": event, **values}), flush=True)
+
+
+class _Commands:
+    """Words from standard input, without waiting or with."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self.ended = False
+
+    def take(self, wait_seconds: float | None) -> list[str]:
+        """What has come; waits up to `wait_seconds` (None: for ever) for the first."""
+        if self.ended or not select.select([0], [], [], wait_seconds)[0]:
+            return []
+        data = os.read(0, 65536)
+        self.ended = not data
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [line.decode(errors="replace").strip() for line in lines]
+
+
+class _Generator:
+    def __init__(self, engine: Engine, spec: Spec, local_port: int) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._local_port = local_port
+        self._targets = [parse_address(target) for target in spec.targets]
+        self._config = spec.config(local_port)
+        self._config.check()
+        engine.client_open(local_port, max(spec.outstanding, READS_AT_ONCE_MAX))
+        self._load: LoadGenerator | None = None
+        self._running = False
+        self._watched: dict[str, int] = {}
+
+    def loop(self, commands: _Commands) -> None:
+        """Carry out commands until their end."""
+        say("ready", pid=os.getpid())
+        while not commands.ended:
+            for line in commands.take(0.0 if self._running else None):
+                self.command(*line.split())
+            if self._running:
+                self.load.run(self._spec.slice_seconds)
+                self.progress()
+
+    @property
+    def load(self) -> LoadGenerator:
+        if self._load is None:
+            self._load = LoadGenerator(self._engine, self._config, self._targets)
+        return self._load
+
+    def command(self, word: str, *arguments: str) -> None:
+        match word:
+            case "watch":
+                self._watched = {name: int(pid) for name, _, pid in (a.partition("=") for a in arguments)}
+            case "status":
+                self.status()
+            case "start":
+                self._running = self.load is not None
+            case "reset":
+                discarded = self.load.stats()._asdict()
+                self.load.reset()
+                say(
+                    "reset",
+                    discarded=discarded,
+                    offset_ns=self.offset_ns(),
+                    stats=self.load.stats()._asdict(),
+                    cpu_s=self.cpu_s(),
+                )
+            case "stop":
+                self._running = False
+                self.stop()
+            case "verify":
+                self.verify()
+            case _:
+                raise UserError(f"the load generator knows no command {word!r}")
+
+    def offset_ns(self) -> int:
+        return time.monotonic_ns() - self._engine.now_ns()
+
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time so far of the watched processes that still run, and of this one."""
+        used = {name: cpu_seconds(pid) for name, pid in self._watched.items()} | {"generator": time.process_time()}
+        return {name: seconds for name, seconds in used.items() if seconds is not None}
+
+    def status(self) -> None:
+        """Ask every target for its status; those that do not answer are left out."""
+        if self._load is not None:
+            raise UserError("the load generator asks for a status before its load and after `verify`, not meanwhile")
+        caller = Caller(self._engine, self._local_port)
+        replies = caller.call_each(self._targets, STATUS_REQUEST, FIXED_ROUTE, STATUS_SECONDS)
+        say("status", nodes={format_address(target): json.loads(reply) for target, reply in replies.items()})
+
+    def percentiles(self) -> dict[str, float]:
+        """Latency since the last reset, by the report's names."""
+        return dict(zip(PERCENTILES, self.load.percentiles_us(list(PERCENTILES.values())), strict=True))
+
+    def progress(self) -> None:
+        stats = self.load.stats()
+        leader = format_ip(stats.leader_ip) if stats.leader_ip else ""
+        now_ns = self._engine.now_ns()
+        say(
+            "progress",
+            now_ns=now_ns,
+            offset_ns=self.offset_ns(),
+            cpu_s=self.cpu_s(),
+            percentiles=self.percentiles(),
+            leader=leader,
+            **_counts(stats),
+        )
+
+    def stop(self) -> None:
+        ended_ns, cpu_s = self._engine.now_ns(), self.cpu_s()
+        load = self.load
+        load.run(DRAIN_SECONDS, issue=False)
+        say(
+            "stopped",
+            ended_ns=ended_ns,
+            cpu_s=cpu_s,
+            offset_ns=self.offset_ns(),
+            stats=load.stats()._asdict(),
+            percentiles=self.percentiles(),
+            timeline=load.timeline()._asdict(),
+            counters={name: value for name, value in self._engine.counters().items() if value},
+        )
+
+    def verify(self) -> None:
+        """Read back every key that was written. Ends the load, which had taken over the engine's completions."""
+        load, versions = self.load, self.load.keys()
+        names = {key: load.key(key) for key, issued in enumerate(versions.issued) if issued}
+        width = len(load.value(0, 0))
+        self.close()
+        stored = read_keys(Caller(self._engine, self._local_port), self._targets, names, VERIFY_SECONDS)
+        say("verified", **verify(versions, stored, width)._asdict())
+
+    def close(self) -> None:
+        if self._load is not None:
+            self._load.close()
+            self._load = None
+
+
+def _counts(stats: LoadStats) -> dict[str, int]:
+    names = ("answered", "timeouts", "dropped", "wrong", "max_gap_ns", "max_gap_at_ns")
+    return {name: getattr(stats, name) for name in names}
+
+
+def run(spec: Spec) -> int:
+    """Open the port, obey commands until their end, close everything; 0."""
+    with open_port(spec.port) as port:
+        engine = Engine(port.address, keep=port)
+        try:
+            generator = _Generator(engine, spec, port.local_port)
+            try:
+                generator.loop(_Commands())
+            finally:
+                generator.close()
+        finally:
+            engine.close()
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """The process; its exit code."""
+    if len(argv) != 1:
+        print("usage: python -m r2p2.bench.generator SPEC (a JSON object)", file=sys.stderr)
+        return 2
+    return cli.guard(lambda: run(Spec.from_json(argv[0])))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""What became of the writes: reads every key back and compares it with what was acknowledged.
+
+The load generator writes versions 1, 2, 3... to a key, one call at a time. A write that was acknowledged must still be
+there, and nothing may be there that was never sent: acked <= stored <= issued, and equality where every call of the key
+was answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from r2p2.bench.calls import REPLICATED_ROUTE, Caller
+from r2p2.loadgen import KeyVersions
+
+__all__ = ["Verdict", "get_command", "read_keys", "stored_version", "verify"]
+
+EXAMPLES_MAX = 5
+
+
+class Verdict(NamedTuple):
+    """Counts of keys. Only `lost` and `invented` and `unread` are failures; `examples` words a few of them."""
+
+    keys: int
+    exact: int  # every call was answered, and the last acknowledged version is stored
+    uncertain: int  # a call was not answered; what is stored lies between acknowledged and issued
+    lost: int  # an acknowledged version is gone
+    invented: int  # stored is something that was never sent, or garbage
+    unread: int  # no answer to the read
+    acknowledged_writes: int
+    examples: list[str]
+
+    @property
+    def holds(self) -> bool:
+        """Nothing acknowledged was lost and nothing unsent is there."""
+        return self.keys > 0 and self.lost == self.invented == self.unread == 0
+
+
+def get_command(key: bytes) -> bytes:
+    """RESP: GET key."""
+    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(key), key)
+
+
+def stored_version(reply: bytes, width: int) -> int | None:
+    """The version in the reply to a GET: 0 for "no such key", None for anything the generator did not write.
+
+    A value is `width` decimal digits.
+    """
+    if reply == b"$-1\r\n":
+        return 0
+    head, _, rest = reply.partition(b"\r\n")
+    value = rest[:-2]
+    if head != b"$%d" % width or rest[-2:] != b"\r\n" or len(value) != width or not value.isdigit():
+        return None
+    return int(value)
+
+
+def verify(versions: KeyVersions, replies: Mapping[int, bytes], width: int) -> Verdict:
+    """Compare the reply to each key's GET with its versions; a key that was issued and has no reply is unread."""
+    exact = uncertain = lost = invented = unread = written = 0
+    examples: list[str] = []
+    for key, (acked, issued, certain) in enumerate(zip(*versions, strict=True)):
+        if not issued:
+            continue
+        written += 1
+        stored = stored_version(replies[key], width) if key in replies else -1
+        if stored == -1:
+            unread += 1
+        elif stored is None or stored > issued or (certain and stored > acked):
+            invented += 1
+        elif stored < acked:
+            lost += 1
+        elif certain:
+            exact += 1
+            continue
+        else:
+            uncertain += 1
+            continue
+        if len(examples) < EXAMPLES_MAX:
+            examples.append(
+                f"key {key}: acknowledged {acked}, issued {issued}, stored {replies.get(key, b'nothing')!r}"
+            )
+    return Verdict(written, exact, uncertain, lost, invented, unread, sum(versions.acked), examples)
+
+
+def read_keys(
+    caller: Caller, targets: Sequence[tuple[int, int]], names: Mapping[int, bytes], timeout_seconds: float
+) -> dict[int, bytes]:
+    """The reply to a replicated GET of each name, by its key; what could not be read in time is left out."""
+    requests = {key: get_command(name) for key, name in names.items()}
+    return caller.call_all(targets, requests, REPLICATED_ROUTE, timeout_seconds)

@@ -1,0 +1,232 @@
+"""Clients: calls over kernel UDP, from asyncio and from plain scripts.
+
+:class:`Client` is for asyncio; :class:`BlockingClient` for scripts and tools. Both run the same engine over one UDP
+socket. A call ends with the reply's bytes or one of :class:`~r2p2.errors.CallError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from r2p2 import limits
+from r2p2.address import format_address, parse_address
+from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, Completion, Engine, EngineConfig
+from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout
+from r2p2.ports import PortSpec, open_port
+
+__all__ = ["FIXED_ROUTE", "LB_ROUTE", "REPLICATED", "REPLICATED_READ", "BlockingClient", "Client"]
+
+LB_ROUTE: Final = 0
+"""Policy: any server may answer."""
+FIXED_ROUTE: Final = 1
+"""Policy: this server answers, from its own state."""
+REPLICATED: Final = 2
+"""Policy: executed once it is committed, on every replica in the same order."""
+REPLICATED_READ: Final = 3
+"""Policy: as replicated, and has no side effects."""
+
+_TIMER_STEP_NS: Final = 1 * limits.MS
+# A client keeps no log and forwards nothing.
+_ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
+
+
+def _outcome(completion: Completion, target: str) -> bytes | CallError:
+    """The reply, or the error that says what happened."""
+    if completion.status == DONE_OK:
+        return completion.payload
+    after = f"after {completion.latency_ns / limits.MS:.1f} ms"
+    if completion.status == DONE_DROPPED:
+        return CallDropped(f"{target} refused the request {after} (DROP); it was not executed")
+    if completion.status == DONE_CANCELLED:
+        return CallCancelled(f"the call to {target} was cancelled {after}")
+    return CallTimeout(f"no answer from {target} {after}; is a server running there?")
+
+
+class _Calls:
+    """What both clients share: a port, an engine, a number for each call."""
+
+    def __init__(self, bind: str) -> None:
+        ip, port = parse_address(bind, default_port=0)
+        self._port = open_port(PortSpec("uv", format_address((ip, port)).partition(":")[0], port))
+        self._engine = Engine(self._port.address, _ENGINE, keep=self._port)
+        self._local_port = self._port.local_port
+        self._engine.client_open(self._local_port)
+        self._tag = 0
+        self._closed = False
+
+    def begin(self, target: tuple[int, int], payload: bytes, policy: int, timeout_s: float) -> tuple[int, int]:
+        """Sends a request; its tag and rid."""
+        self._tag += 1
+        rid = self._engine.call(
+            self._local_port, target, payload, policy=policy, timeout_ns=int(timeout_s * limits.SECOND), tag=self._tag
+        )
+        return self._tag, rid
+
+    def close(self) -> None:
+        """Frees the engine, then the socket. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._engine.close()
+            self._port.__exit__(None, None, None)
+
+
+class BlockingClient(_Calls):
+    """A client for scripts: one call at a time, from one thread. A context manager.
+
+    Args:
+        bind: local address, ``IP`` or ``IP:PORT``; by default any.
+    """
+
+    def __init__(self, bind: str = "0.0.0.0") -> None:
+        super().__init__(bind)
+        self._poll = select.poll()
+        self._poll.register(self._port.fileno(), select.POLLIN)
+
+    def call(self, target: str, payload: bytes, *, policy: int = FIXED_ROUTE, timeout_s: float = 1.0) -> bytes:
+        """Sends ``payload`` to ``target`` (``IP:PORT``) and waits for the reply.
+
+        Raises:
+            CallTimeout: no answer within ``timeout_s`` seconds.
+            CallDropped: the server refused.
+            RequestTooLarge: more than 370,406 bytes; nothing was sent.
+        """
+        tag, _ = self.begin(parse_address(target), payload, policy, timeout_s)
+        self._engine.flush()
+        while True:
+            # The engine ends the call at its deadline; its clock has steps of 1 ms.
+            self._poll.poll(_TIMER_STEP_NS // limits.MS)
+            self._engine.poll()
+            for completion in self._engine.completions():
+                if completion.tag == tag:
+                    outcome = _outcome(completion, target)
+                    if isinstance(outcome, CallError):
+                        raise outcome
+                    return outcome
+
+    def __enter__(self) -> BlockingClient:
+        """The client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        self.close()
+
+
+class Client(_Calls):
+    """A client for asyncio. ``async with Client("127.0.0.1:8000") as client: await client.call(b"...")``.
+
+    Args:
+        targets: servers, ``IP:PORT`` each. A call goes to the one that answered the last replicated call, and after a
+            failure to the next.
+        bind: local address; by default any.
+        timeout_s: of a call that names none, seconds.
+    """
+
+    def __init__(self, *targets: str, bind: str = "0.0.0.0", timeout_s: float = 1.0) -> None:
+        if not targets:
+            raise ValueError("a client needs a server's address")
+        self._targets = [parse_address(target) for target in targets]
+        self._timeout_s = timeout_s
+        self._current = 0
+        self._waiting: dict[int, tuple[asyncio.Future[bytes], tuple[int, int]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush: asyncio.Handle | None = None
+        super().__init__(bind)
+
+    async def __aenter__(self) -> Client:
+        """Begins to listen in the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._port.fileno(), self._on_readable)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends waiting calls as cancelled and closes the socket."""
+        self._loop.remove_reader(self._port.fileno())
+        for handle in (self._timer, self._flush):
+            if handle is not None:
+                handle.cancel()
+        for future, _ in self._waiting.values():
+            if not future.done():
+                future.set_exception(CallCancelled("the client was closed"))
+        self._waiting.clear()
+        self.close()
+
+    async def call(
+        self, payload: bytes, *, policy: int = REPLICATED, timeout_s: float | None = None, target: str | None = None
+    ) -> bytes:
+        """Sends one request and waits for its reply.
+
+        Args:
+            payload: at most 370,406 bytes.
+            policy: ``REPLICATED`` and the like.
+            timeout_s: seconds; by default the client's.
+            target: ``IP:PORT``; by default the server that is likely to be right.
+
+        Raises:
+            CallTimeout: no answer in time: the request may or may not have been executed.
+            CallDropped: refused: it was not executed.
+            RequestTooLarge: nothing was sent.
+        """
+        address = parse_address(target) if target is not None else self._targets[self._current]
+        tag, rid = self.begin(address, payload, policy, self._timeout_s if timeout_s is None else timeout_s)
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiting[tag] = (future, address)
+        if self._flush is None:  # calls made in one turn of the loop leave together
+            self._flush = self._loop.call_soon(self._send)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_TIMER_STEP_NS / limits.SECOND, self._on_timer)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._waiting.pop(tag, None) is not None:
+                self._engine.cancel(self._local_port, rid)
+            raise
+
+    async def call_many(
+        self, payloads: Sequence[bytes], *, policy: int = REPLICATED, timeout_s: float | None = None
+    ) -> list[bytes | CallError]:
+        """Calls at once; one reply or error each, in order."""
+        calls = (self.call(payload, policy=policy, timeout_s=timeout_s) for payload in payloads)
+        outcomes: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, CallError):
+                raise outcome
+        return outcomes
+
+    def _send(self) -> None:
+        self._flush = None
+        self._engine.flush()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._on_readable()
+        if self._waiting:
+            self._timer = self._loop.call_later(_TIMER_STEP_NS / limits.SECOND, self._on_timer)
+
+    def _on_readable(self) -> None:
+        self._engine.poll()
+        for completion in self._engine.completions():
+            waiting = self._waiting.pop(completion.tag, None)
+            if waiting is None:
+                continue
+            future, address = waiting
+            outcome = _outcome(completion, format_address(address))
+            if isinstance(outcome, CallError):
+                if address == self._targets[self._current]:
+                    self._current = (self._current + 1) % len(self._targets)
+            elif (source := (completion.source_ip, completion.source_port)) in self._targets:
+                self._current = self._targets.index(source)
+            if future.done():
+                continue
+            if isinstance(outcome, CallError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)

@@ -1,0 +1,89 @@
+/* A tap on the engine. See r2p2_capture.h. */
+#include "r2p2_capture.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "r2p2_wire.h"
+
+#define SECOND_NS 1000000000u
+#define APPEND_KIND 5
+#define FORWARD_KIND 7
+
+int r2p2_capture_start(r2p2_capture *capture, uint64_t rate, uint32_t snap_bytes, uint64_t now_ns) {
+    if (rate == 0 || rate > SECOND_NS || snap_bytes == 0) return R2P2_ERROR_ARGUMENT;
+    if (!capture->records) capture->records = malloc(R2P2_CAPTURE_BYTES);
+    if (!capture->records) return R2P2_ERROR_NO_MEMORY;
+    capture->used = 0;
+    capture->missed = 0;
+    capture->rate = rate;
+    capture->tokens_ns = SECOND_NS;
+    capture->refilled_ns = now_ns;
+    capture->snap_bytes = snap_bytes < R2P2_DATAGRAM_BYTES_MAX ? snap_bytes : R2P2_DATAGRAM_BYTES_MAX;
+    return R2P2_OK;
+}
+
+void r2p2_capture_stop(r2p2_capture *capture) {
+    free(capture->records);
+    memset(capture, 0, sizeof *capture);
+}
+
+/* Votes, forming: rare, and what a reader looks for. Appends, their replies and forwards are most of the traffic. */
+static int is_rare(const uint8_t *data, uint32_t length) {
+    if (length < R2P2_HEADER_BYTES + 2u || data[0] != R2P2_MAGIC || data[2] >> 4 < R2P2_TYPE_RAFT_REQ) return 0;
+    if (!(data[3] & R2P2_FLAG_FIRST)) return 0;
+    uint8_t kind = data[R2P2_HEADER_BYTES + 1];
+    return kind < APPEND_KIND || kind > FORWARD_KIND;
+}
+
+/* Remembers for a multi-packet message whether it is being taken; answers that for its later packets. */
+static int belongs_to_taken(r2p2_capture *capture, uint32_t source_ip, uint32_t target_ip, const uint8_t *data,
+                            uint32_t length, int affordable) {
+    if (length < R2P2_HEADER_BYTES || data[0] != R2P2_MAGIC) return 0;
+    uint8_t flags = data[3] & (R2P2_FLAG_FIRST | R2P2_FLAG_LAST);
+    if (flags == (R2P2_FLAG_FIRST | R2P2_FLAG_LAST)) return 0;
+    uint64_t key = ((uint64_t)source_ip << 32 | target_ip) * 0x9e3779b97f4a7c15u ^
+                   ((uint64_t)r2p2_load_u16(data + 4) << 8 | data[2] | 1u << 30);
+    uint64_t *slot = &capture->taking[(key ^ key >> 32) & (R2P2_CAPTURE_MESSAGES - 1)];
+    if (flags & R2P2_FLAG_FIRST) {
+        if (affordable) *slot = key;
+        else if (*slot == key) *slot = 0;
+        return 0;
+    }
+    return *slot == key;
+}
+
+void r2p2_capture_add(r2p2_capture *capture, uint64_t now_ns, uint32_t source_ip, uint16_t source_port, uint32_t target_ip,
+                      uint16_t target_port, const uint8_t *data, uint32_t length) {
+    /* The bucket holds a second's worth; a packet costs a second / rate. */
+    capture->tokens_ns += now_ns - capture->refilled_ns;
+    capture->refilled_ns = now_ns;
+    if (capture->tokens_ns > SECOND_NS) capture->tokens_ns = SECOND_NS;
+    uint64_t cost_ns = SECOND_NS / capture->rate;
+    uint32_t captured = length < capture->snap_bytes ? length : capture->snap_bytes;
+    uint64_t bytes = (sizeof(r2p2_capture_record) + captured + 7) & ~(uint64_t)7;
+    int affordable = capture->tokens_ns >= cost_ns;
+    int wanted = belongs_to_taken(capture, source_ip, target_ip, data, length, affordable) || is_rare(data, length);
+    /* Under load the rest of a message that was not taken is of no use, even when it could be afforded. */
+    if (capture->tokens_ns < SECOND_NS / 2 && length >= R2P2_HEADER_BYTES && data[0] == R2P2_MAGIC && !(data[3] & R2P2_FLAG_FIRST)) affordable = wanted;
+    if (capture->used + bytes > R2P2_CAPTURE_BYTES || (!affordable && !wanted)) {
+        capture->missed++;
+        return;
+    }
+    capture->tokens_ns -= capture->tokens_ns < cost_ns ? capture->tokens_ns : cost_ns;
+    r2p2_capture_record record = {
+        .time_ns = now_ns,
+        .source_ip = source_ip,
+        .target_ip = target_ip,
+        .source_port = source_port,
+        .target_port = target_port,
+        .length = length,
+        .captured = captured,
+        .record_bytes = (uint32_t)bytes,
+    };
+    uint8_t *out = capture->records + capture->used;
+    memcpy(out, &record, sizeof record);
+    memcpy(out + sizeof record, data, captured);
+    memset(out + sizeof record + captured, 0, bytes - sizeof record - captured);
+    capture->used += bytes;
+}

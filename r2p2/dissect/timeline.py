@@ -1,0 +1,298 @@
+"""``--raft``: what a cluster went through, as a timeline.
+
+Told from the messages alone: who starts, who stands for election and with what votes, who leads from when and how long
+nobody did, how the commit index and the forgotten prefix move, who rejects entries, and which entries of an old term a
+member drops for those of a new one. Two leaders in one term are named when they are seen. Every table is bounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from r2p2.dissect.datagrams import Other
+from r2p2.dissect.filters import Filter
+from r2p2.dissect.messages import Message
+from r2p2.dissect.text import Json, duration, endpoint, seconds
+from r2p2.dissect.wire import RESPONSE, Raft
+
+COMMIT_INTERVAL_NS: Final = 100_000_000
+IN_FLIGHT_MAX: Final = 4096
+RUNS_MAX: Final = 256
+SEEN_MAX: Final = 4096
+CLUSTERS_MAX: Final = 64
+
+Address = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Append:
+    """The entries of an APPEND on its way."""
+
+    prev_index: int
+    count: int
+    term: int
+
+
+@dataclass(slots=True)
+class _Log:
+    """What a member's log holds as far as the capture shows: runs of (first index, last index, term), ascending."""
+
+    runs: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def put(self, first: int, last: int, term: int) -> tuple[int, int, int] | None:
+        """Entries first..last of ``term`` stand there now.
+
+        Where entries of another term were known in that range, they and all after them are gone: the first and last
+        index dropped, and the first one's term.
+        """
+        conflicts = [run for run in self.runs if run[2] != term and run[0] <= last and run[1] >= first]
+        dropped: tuple[int, int, int] | None = None
+        if conflicts:
+            cut = max(conflicts[0][0], first)
+            dropped = (cut, self.runs[-1][1], conflicts[0][2])
+            self.runs = [(a, min(b, cut - 1), t) for a, b, t in self.runs if a < cut]
+        apart = []
+        for run in self.runs:
+            if run[2] == term and run[0] <= last + 1 and run[1] >= first - 1:
+                first, last = min(first, run[0]), max(last, run[1])
+            else:
+                apart.append(run)
+        self.runs = sorted([*apart, (first, last, term)])[-RUNS_MAX:]
+        return dropped
+
+
+@dataclass(slots=True)
+class _Cluster:
+    """One cluster's story so far."""
+
+    leader: int | None = None
+    leader_address: Address = (0, 0)
+    term: int = 0
+    append_ns: int = 0  # of the leader's last APPEND
+    commit: int = 0
+    global_commit: int = 0
+    told_commit: int = 0
+    told_ns: int = 0
+    election_ns: int | None = None  # when the first candidate since the last leader stood up
+    answer_ns: int | None = None  # the last RESPONSE of the leader before
+    waits_for_answer: bool = False
+    members: dict[Address, int] = field(default_factory=dict)
+    logs: dict[int, _Log] = field(default_factory=dict)
+    in_flight: OrderedDict[tuple[int, ...], _Append] = field(default_factory=OrderedDict)
+    told: OrderedDict[tuple[object, ...], None] = field(default_factory=OrderedDict)
+
+    def first_time(self, *what: object) -> bool:
+        """True once for each ``what``, as far as memory reaches."""
+        if what in self.told:
+            return False
+        self.told[what] = None
+        if len(self.told) > SEEN_MAX:
+            self.told.popitem(last=False)
+        return True
+
+
+class TimelineView:
+    """Events in the order of the capture."""
+
+    def __init__(self, start_ns: int, passes: Filter, *, in_json: bool = False) -> None:
+        """Messages that do not pass are as if they were not in the capture."""
+        self._in_json = in_json
+        self._start_ns = start_ns
+        self._passes = passes
+        self._clusters: dict[int, _Cluster] = {}
+        self._last_ns = start_ns
+
+    def message(self, message: Message) -> Iterator[str]:
+        """What the message changes."""
+        self._last_ns = message.time_ns
+        if not self._passes(message):
+            return
+        if message.type == RESPONSE:
+            yield from self._response(message)
+        raft = message.raft
+        if raft is None:
+            return
+        cluster = self._clusters.get(raft.cluster_id)
+        if cluster is None:
+            if len(self._clusters) >= CLUSTERS_MAX:
+                return
+            cluster = self._clusters[raft.cluster_id] = _Cluster()
+        cluster.members[message.source_ip, message.source_port] = raft.sender
+        handler = _HANDLERS.get(raft.kind)
+        if handler is not None:
+            for name, text, values in handler(cluster, message, raft):
+                yield self._event(message.time_ns, raft.cluster_id, name, text, values)
+
+    def other(self, other: Other) -> Iterator[str]:
+        """Nothing."""
+        return iter(())
+
+    def close(self) -> Iterator[str]:
+        """Where each cluster stood at the end."""
+        for cluster_id, cluster in self._clusters.items():
+            yield from self._told(cluster_id, cluster)
+            leader = "no leader seen" if cluster.leader is None else f"member {cluster.leader} led term {cluster.term}"
+            text = f"end of the capture: {leader}, commit {cluster.commit}"
+            values: Json = {"leader": cluster.leader, "term": cluster.term, "commit": cluster.commit}
+            yield self._event(self._last_ns, cluster_id, "end", text, values)
+
+    def _told(self, cluster_id: int, cluster: _Cluster) -> Iterator[str]:
+        for name, text, values in _commit(cluster, self._last_ns, at_once=True):
+            yield self._event(self._last_ns, cluster_id, name, text, values)
+
+    def _response(self, message: Message) -> Iterator[str]:
+        source = (message.source_ip, message.source_port)
+        for cluster_id, cluster in self._clusters.items():
+            if source != cluster.leader_address:
+                continue
+            if cluster.waits_for_answer and cluster.answer_ns is not None:
+                gap_ns = message.time_ns - cluster.answer_ns
+                text = (
+                    f"first answer to a client, from {endpoint(*source)}: {duration(gap_ns)} after the last one before"
+                )
+                yield self._event(message.time_ns, cluster_id, "answer", text, {"interruption_ns": gap_ns})
+            cluster.waits_for_answer = False
+            cluster.answer_ns = message.time_ns
+
+    def _event(self, time_ns: int, cluster_id: int, name: str, text: str, values: Json) -> str:
+        when = time_ns - self._start_ns
+        if self._in_json:
+            return json.dumps({"time_ns": when, "cluster_id": cluster_id, "event": name} | values)
+        prefix = "" if cluster_id == next(iter(self._clusters)) else f"cluster {cluster_id:08x}: "
+        return f"{seconds(when):>11} {prefix}{text}"
+
+
+Told = Iterator[tuple[str, str, Json]]
+
+
+def _hello(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    if cluster.first_time("hello", raft.sender, raft.incarnation):
+        state = "in a formed cluster" if raft.fields["state"] else "fresh"
+        text = f"member {raft.sender} is there, {state}, incarnation {raft.incarnation:016x}"
+        yield "hello", text, {"member": raft.sender, "incarnation": f"{raft.incarnation:016x}"}
+
+
+def _formed(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    members = [member.member for member in raft.members]
+    if cluster.first_time("formed", *members):
+        yield "formed", f"cluster formed of members {', '.join(map(str, members))}", {"members": members}
+
+
+def _stands(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    if not cluster.first_time(raft.kind, raft.sender, raft.term):
+        return
+    if cluster.election_ns is None:
+        cluster.election_ns = message.time_ns
+    how = "would stand" if raft.kind == "PRE_VOTE" else "stands"
+    last = f"{raft.fields['last_index']}@{raft.fields['last_term']}"
+    text = f"member {raft.sender} {how} in term {raft.term}, log ends at {last}"
+    if cluster.leader is not None:
+        text += f", {duration(message.time_ns - cluster.append_ns)} after the last APPEND"
+    yield raft.kind.lower(), text, {"member": raft.sender, "term": raft.term} | raft.fields
+
+
+def _votes(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    candidate = cluster.members.get((message.target_ip, message.target_port))
+    if not cluster.first_time(raft.kind, raft.sender, raft.term, candidate, raft.fields["granted"]):
+        return
+    granted = bool(raft.fields["granted"])
+    verb = "votes for" if granted else "refuses"
+    if raft.kind == "PRE_VOTE_REPLY":
+        verb = "would vote for" if granted else "would refuse"
+    whom = f"member {candidate}" if candidate is not None else endpoint(message.target_ip, message.target_port)
+    text = f"member {raft.sender} {verb} {whom} in term {raft.term}"
+    yield raft.kind.lower(), text, {"member": raft.sender, "for": candidate, "term": raft.term, "granted": granted}
+
+
+def _append(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    if raft.term < cluster.term:
+        if cluster.first_time("late", raft.sender, raft.term):
+            text = f"member {raft.sender} still sends APPEND of term {raft.term}; term is {cluster.term}"
+            yield "deposed", text, {"member": raft.sender, "term": raft.term}
+        return
+    if raft.term == cluster.term and cluster.leader not in (None, raft.sender):
+        if cluster.first_time("two", raft.sender, raft.term):
+            text = f"TWO LEADERS in term {raft.term}: members {cluster.leader} and {raft.sender}"
+            yield "two_leaders", text, {"members": [cluster.leader, raft.sender], "term": raft.term}
+        return
+    if raft.term > cluster.term or cluster.leader is None:
+        yield from _leads(cluster, message, raft)
+    cluster.append_ns = message.time_ns
+    fields = raft.fields
+    if fields["count"]:
+        sent = _Append(fields["prev_index"], fields["count"], fields["entries_term"])
+        cluster.in_flight[raft.term, fields["round"], message.target_ip, message.target_port] = sent
+        if len(cluster.in_flight) > IN_FLIGHT_MAX:
+            cluster.in_flight.popitem(last=False)
+        yield from _stored(cluster, raft.sender, sent)
+    cluster.commit = max(cluster.commit, fields["commit"])
+    cluster.global_commit = max(cluster.global_commit, fields["global_commit"])
+    yield from _commit(cluster, message.time_ns)
+
+
+def _leads(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    yield from _commit(cluster, message.time_ns, at_once=True)
+    text = f"member {raft.sender} leads term {raft.term}"
+    values: Json = {"member": raft.sender, "term": raft.term}
+    if cluster.leader is not None:
+        gap_ns = message.time_ns - cluster.append_ns
+        text += f", {duration(gap_ns)} after the last APPEND of member {cluster.leader} in term {cluster.term}"
+        values |= {"without_leader_ns": gap_ns}
+    if cluster.election_ns is not None:
+        values["election_ns"] = message.time_ns - cluster.election_ns
+        text += f", {duration(message.time_ns - cluster.election_ns)} after the election began"
+    cluster.waits_for_answer = cluster.leader is not None
+    cluster.leader, cluster.term, cluster.election_ns = raft.sender, raft.term, None
+    cluster.leader_address = (message.source_ip, message.source_port)
+    yield "leader", text, values
+
+
+def _append_reply(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    fields = raft.fields
+    sent = cluster.in_flight.pop((raft.term, fields["round"], message.source_ip, message.source_port), None)
+    if fields["accepted"]:
+        if sent is not None:
+            yield from _stored(cluster, raft.sender, sent)
+    elif cluster.first_time("reject", raft.sender, raft.term, fields["match_index"]):
+        hint = f"{fields['hint_index']}@{fields['hint_term']}"
+        text = f"member {raft.sender} rejects entries after {fields['match_index']} in term {raft.term}, hint {hint}"
+        yield "reject", text, {"member": raft.sender, "term": raft.term} | fields
+
+
+def _stored(cluster: _Cluster, member: int, sent: _Append) -> Told:
+    """``member`` holds the entries now; told when it dropped others for them."""
+    log = cluster.logs.setdefault(member, _Log())
+    dropped = log.put(sent.prev_index + 1, sent.prev_index + sent.count, sent.term)
+    if dropped is not None:
+        first, last, term = dropped
+        which = f"entries {first}..{last}" if last > first else f"entry {first}"
+        text = f"member {member} drops {which} of term {term} for term {sent.term}"
+        values: Json = {"member": member, "first_index": first, "last_index": last, "term": term}
+        yield "truncation", text, values
+
+
+def _commit(cluster: _Cluster, now_ns: int, *, at_once: bool = False) -> Told:
+    if cluster.commit == cluster.told_commit or not (at_once or now_ns - cluster.told_ns >= COMMIT_INTERVAL_NS):
+        return
+    text = f"commit {cluster.commit} (+{cluster.commit - cluster.told_commit}) in term {cluster.term}"
+    if cluster.global_commit:
+        text += f", forgotten through {cluster.global_commit}"
+    cluster.told_commit, cluster.told_ns = cluster.commit, now_ns
+    values: Json = {"commit": cluster.commit, "global_commit": cluster.global_commit, "term": cluster.term}
+    yield "commit", text, values
+
+
+_HANDLERS: Final = {
+    "HELLO": _hello,
+    "FORMED": _formed,
+    "PRE_VOTE": _stands,
+    "VOTE": _stands,
+    "PRE_VOTE_REPLY": _votes,
+    "VOTE_REPLY": _votes,
+    "APPEND": _append,
+    "APPEND_REPLY": _append_reply,
+}

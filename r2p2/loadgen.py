@@ -1,0 +1,197 @@
+"""The load generator, typed: makes calls in C, so that what is measured is the servers.
+
+Wraps ``r2p2/csrc/r2p2_loadgen_api.h``, where closed and open loop and the two workloads are described. What this file
+adds: percentiles from the histogram, the timeline as lists. One generator uses one engine, whose completions it takes
+over. Who starts servers and judges the figures: :mod:`r2p2.bench`, :mod:`r2p2.demo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+from r2p2 import limits
+from r2p2._engine import ffi, lib
+from r2p2.engine import Engine
+from r2p2.errors import UserError
+
+__all__ = ["ECHO", "SET", "KeyVersions", "LoadConfig", "LoadGenerator", "LoadStats", "Timeline", "percentile_ns"]
+
+ECHO: int = lib.R2P2_LOAD_ECHO
+SET: int = lib.R2P2_LOAD_SET
+SET_BYTES_MIN = 48  # the RESP words and a key leave room for a version in no less
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfig:
+    """`rate` 0: closed loop of `outstanding` calls; else calls a second, at most `outstanding` waiting."""
+
+    workload: int
+    policy: int
+    local_port: int
+    outstanding: int = 64
+    size: int = 64
+    rate: float = 0.0
+    keys_count: int = 16_384
+    timeout_ns: int = limits.CALL_TIMEOUT_NS
+    timeline_step_ns: int = 5 * limits.MS
+    timeline_count: int = 12_000
+    seed: int = 1
+
+    def check(self) -> None:
+        """UserError for what the generator would refuse, with the bound."""
+        if not 1 <= self.outstanding <= limits.CALLS_MAX:
+            raise UserError(f"{self.outstanding} outstanding calls: between 1 and {limits.CALLS_MAX} are possible")
+        smallest = SET_BYTES_MIN if self.workload == SET else 0
+        if not smallest <= self.size <= limits.PAYLOAD_BYTES_MAX:
+            raise UserError(
+                f"requests of {self.size} bytes: between {smallest} and {limits.PAYLOAD_BYTES_MAX} are possible"
+            )
+        if self.rate < 0:
+            raise UserError(f"a rate of {self.rate:g} calls a second")
+        if self.workload == SET and self.keys_count < self.outstanding:
+            raise UserError(
+                f"{self.keys_count} keys for {self.outstanding} outstanding calls: each call needs its own key"
+            )
+
+
+class LoadStats(NamedTuple):
+    """Since the start or the last reset. Times in ns of the port's clock; `leader_ip`: who answered last."""
+
+    issued: int
+    answered: int
+    timeouts: int
+    dropped: int
+    wrong: int
+    waiting: int
+    leader_ip: int
+    retargets: int
+    first_answer_ns: int
+    last_answer_ns: int
+    max_gap_ns: int
+    max_gap_at_ns: int
+    started_ns: int
+    polls: int
+    idle_polls: int
+
+
+class Timeline(NamedTuple):
+    """Bucket i covers `step_ns` from i * step_ns after the start or reset. All lists have the same length."""
+
+    step_ns: int
+    answered: list[int]
+    failed: list[int]
+    latency_sum_ns: list[int]
+    latency_max_ns: list[int]
+
+
+class KeyVersions(NamedTuple):
+    """SET: of each key the highest version acknowledged and issued, and whether every call of it had an answer."""
+
+    acked: list[int]
+    issued: list[int]
+    certain: list[bool]
+
+
+def percentile_ns(counts: Sequence[int], edges_ns: Sequence[int], fraction: float) -> int:
+    """The upper edge of the bucket that holds the call at `fraction` (0..1) of all; 0 without any call."""
+    total = sum(counts)
+    if total == 0:
+        return 0
+    rank = min(total - 1, int(fraction * total))
+    for index, below in enumerate(accumulate(counts)):
+        if below > rank:
+            return edges_ns[index]
+    raise AssertionError(f"rank {rank} of {total} not found")
+
+
+class LoadGenerator:
+    """A generator on `engine`, calling `targets` ((ip, port) each); the engine's port has `config.local_port` open."""
+
+    def __init__(self, engine: Engine, config: LoadConfig, targets: Sequence[tuple[int, int]]) -> None:
+        """`config.local_port` is open for calls (`Engine.client_open`). UserError for a configuration out of bounds."""
+        config.check()
+        self.config = config
+        c_config = ffi.new(
+            "r2p2_loadgen_config *",
+            {
+                "seed": config.seed,
+                "timeout_ns": config.timeout_ns,
+                "timeline_step_ns": config.timeline_step_ns,
+                "keys_count": config.keys_count,
+                "rate": config.rate,
+                "timeline_count": config.timeline_count,
+                "workload": config.workload,
+                "outstanding": config.outstanding,
+                "size": config.size,
+                "local_port": config.local_port,
+                "policy": config.policy,
+            },
+        )
+        error = ffi.new("int32_t *")
+        c_targets = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets])
+        self._load = lib.r2p2_loadgen_new(engine.handle, c_config, c_targets, len(targets), error)
+        if self._load == ffi.NULL:
+            raise UserError(f"the load generator refused its configuration (status {error[0]}): {config}")
+        self._engine = engine
+        self._stats = ffi.new("r2p2_loadgen_stats *")
+        self._stats_view = memoryview(ffi.buffer(self._stats)).cast("B").cast("Q")
+        buckets = lib.r2p2_loadgen_buckets_count()
+        self._edges_ns = [lib.r2p2_loadgen_bucket_ns(i) for i in range(buckets)]
+        self._counts = ffi.new("uint64_t[]", buckets)
+
+    def run(self, seconds: float, *, issue: bool = True) -> None:
+        """Make load for a while. `issue` False: only let waiting calls end; returns as soon as none waits."""
+        lib.r2p2_loadgen_run(self._load, int(seconds * 1e9), int(issue))
+
+    def reset(self) -> None:
+        """Forget what was measured so far, not the state of keys and calls."""
+        lib.r2p2_loadgen_reset(self._load)
+
+    def stats(self) -> LoadStats:
+        """Counts since the start or the last reset."""
+        lib.r2p2_loadgen_stats_read(self._load, self._stats)
+        return LoadStats(*self._stats_view.tolist())
+
+    def percentiles_us(self, fractions: Sequence[float]) -> list[float]:
+        """Latency at each fraction, in microseconds, within 1.6 %."""
+        lib.r2p2_loadgen_histogram(self._load, self._counts)
+        counts = list(self._counts)
+        return [percentile_ns(counts, self._edges_ns, fraction) / 1000 for fraction in fractions]
+
+    def timeline(self) -> Timeline:
+        """The timeline, cut behind the last bucket in which a call ended."""
+        count = self.config.timeline_count
+        buckets = ffi.new("r2p2_timeline_bucket[]", count)
+        lib.r2p2_loadgen_timeline(self._load, buckets)
+        numbers = memoryview(ffi.buffer(buckets)).cast("B").cast("Q").tolist()
+        answered, failed, total, longest = (numbers[column::4] for column in range(4))
+        used = max((i + 1 for i in range(count) if answered[i] or failed[i]), default=0)
+        return Timeline(self.config.timeline_step_ns, answered[:used], failed[:used], total[:used], longest[:used])
+
+    def keys(self) -> KeyVersions:
+        """SET: the versions of all keys."""
+        count = self.config.keys_count
+        acked, issued = ffi.new("uint64_t[]", count), ffi.new("uint64_t[]", count)
+        certain = ffi.new("uint8_t[]", count)
+        status = lib.r2p2_loadgen_keys(self._load, 0, count, acked, issued, certain)
+        assert status == 0, f"r2p2_loadgen_keys: {status}"
+        return KeyVersions(list(acked), list(issued), [value != 0 for value in certain])
+
+    def key(self, index: int) -> bytes:
+        """The name of key `index` as it is sent."""
+        out = ffi.new("uint8_t[]", limits.PAYLOAD_BYTES_MAX)
+        return bytes(ffi.buffer(out, lib.r2p2_loadgen_key(self._load, index, out)))
+
+    def value(self, index: int, version: int) -> bytes:
+        """The value of `version` of key `index` as it is sent."""
+        out = ffi.new("uint8_t[]", limits.PAYLOAD_BYTES_MAX)
+        return bytes(ffi.buffer(out, lib.r2p2_loadgen_value(self._load, index, version, out)))
+
+    def close(self) -> None:
+        """Give the engine's completions back and free everything. Idempotent; before the engine is closed."""
+        if self._load != ffi.NULL:
+            lib.r2p2_loadgen_free(self._load)
+            self._load = ffi.NULL

@@ -1,0 +1,118 @@
+"""A whole cluster in one process and one event loop: for examples, notebooks and tests of applications.
+
+Real nodes, real UDP sockets on loopback, real elections; only the processes are missing, so it shows no parallel
+speed and cannot lose one member to a crash of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+from r2p2.address import format_address, parse_ip
+from r2p2.app import StateMachine
+from r2p2.client import Client
+from r2p2.errors import UserError
+from r2p2.node import Node, NodeConfig, Timers
+from r2p2.ports import OpenPort, PortSpec, open_port, start_driver
+
+__all__ = ["LocalCluster"]
+
+_READY_STEP_SECONDS: Final = 0.005
+
+
+class LocalCluster:
+    """``async with LocalCluster(Counter) as cluster, cluster.client() as client: ...``.
+
+    Args:
+        make_app: called once for each member.
+        size: members.
+        ip: where they listen, each on a UDP port of the kernel's choice.
+        timers: Raft's.
+        ready_timeout_s: how long to wait for the first leader, seconds.
+
+    Attributes:
+        nodes: the members, by slot.
+    """
+
+    def __init__(
+        self,
+        make_app: Callable[[], StateMachine],
+        size: int = 3,
+        *,
+        ip: str = "127.0.0.1",
+        timers: Timers | None = None,
+        ready_timeout_s: float = 5.0,
+    ) -> None:
+        if size < 1:
+            raise UserError(f"size is {size}, not at least 1")
+        self._make_app = make_app
+        self._size = size
+        self._ip = ip
+        self._timers = timers or Timers()
+        self._ready_timeout_s = ready_timeout_s
+        self._ports: list[OpenPort] = []
+        self._drivers: list[Any] = []
+        self._stopped: set[int] = set()
+        self.nodes: list[Node] = []
+
+    @property
+    def addresses(self) -> list[str]:
+        """``IP:PORT`` of every member, by slot."""
+        return [format_address((parse_ip(self._ip), port.local_port)) for port in self._ports]
+
+    @property
+    def leader(self) -> int | None:
+        """The slot of the member that leads, if one does."""
+        return next((i for i, node in enumerate(self.nodes) if i not in self._stopped and node.is_leader), None)
+
+    def client(self, *, timeout_s: float = 1.0) -> Client:
+        """A client of all members."""
+        return Client(*self.addresses, bind=self._ip, timeout_s=timeout_s)
+
+    def stop_member(self, slot: int) -> None:
+        """Stops a member for good: its memory is gone, as after a crash."""
+        self._stopped.add(slot)
+        self._drivers[slot].stop()
+        self.nodes[slot].close()
+        self._ports[slot].__exit__(None, None, None)
+
+    async def __aenter__(self) -> LocalCluster:
+        """Starts the members and waits for a leader.
+
+        Raises:
+            UserError: none was elected in time.
+        """
+        try:
+            self._ports = [open_port(PortSpec("uv", self._ip)) for _ in range(self._size)]
+            members = {i: (parse_ip(self._ip), port.local_port) for i, port in enumerate(self._ports)}
+            for slot, port in enumerate(self._ports):
+                config = NodeConfig(node_id=slot, members=members, timers=self._timers)
+                node = Node(config, port.address, self._make_app(), keep=port)
+                self.nodes.append(node)
+                self._drivers.append(start_driver(node, port))
+            async with asyncio.timeout(self._ready_timeout_s):
+                while self.leader is None:
+                    await asyncio.sleep(_READY_STEP_SECONDS)
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, TimeoutError):
+                raise UserError(f"no leader after {self._ready_timeout_s} s") from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops everything."""
+        self._stop()
+
+    def _stop(self) -> None:
+        for driver in self._drivers:
+            driver.stop()
+        for node in self.nodes:
+            node.close()
+        for port in self._ports:
+            port.__exit__(None, None, None)

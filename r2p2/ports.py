@@ -1,0 +1,194 @@
+"""Opens a port by the name of its backend, and drives a node over it, so that a program can take the backend as an
+argument.
+
+The one place of r2p2 that names the backends, and only when one is asked for: importing this imports neither. What a
+backend cannot do here it says as a :class:`~r2p2.errors.UserError` with the remedy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol
+
+from r2p2.busy_loop import run_busy
+from r2p2.driver import Pollable
+from r2p2.errors import UserError
+
+__all__ = ["BACKENDS", "Link", "OpenPort", "PortSpec", "drive", "open_port", "start_driver"]
+
+BACKENDS = ("uv", "dpdk")
+STOP_CHECK_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """DPDK: shared memory (memif) to one other process of this machine. One end is the server of the socket."""
+
+    socket_path: str
+    role: Literal["server", "client"]
+    peer_ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """Which backend, our IPv4 address and UDP port (uv: 0 lets the kernel choose), and for dpdk the links."""
+
+    backend: str
+    ip: str
+    port: int = 0
+    links: tuple[Link, ...] = ()
+    vdevs: tuple[str, ...] = ()
+    """DPDK: further devices as testpmd spells them, ``NAME,KEY=VALUE,...``; each may lead anywhere."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PortSpec:
+        """From :func:`dataclasses.asdict`. KeyError, TypeError for anything else."""
+        links = tuple(Link(**link) for link in values["links"])
+        return cls(values["backend"], values["ip"], values["port"], links, tuple(values.get("vdevs", ())))
+
+
+class OpenPort(Protocol):
+    """What both backends' ports offer."""
+
+    @property
+    def address(self) -> int:
+        """Of the ``struct r2p2_port``, for the engine."""
+
+    @property
+    def local_port(self) -> int:
+        """The first UDP port."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when datagrams wait; -1: the port must be polled."""
+
+    def exhausted(self) -> bool:
+        """Whether a capture that is being received has come to its end; never for ports to the world."""
+
+    def counters(self) -> dict[str, int]:
+        """Drops by reason and the like."""
+
+    def __enter__(self) -> OpenPort: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Opened:
+    """A backend's port with the one number it lacks."""
+
+    def __init__(self, port: Any, local_port: int) -> None:
+        self._port = port
+        self.local_port = local_port
+
+    @property
+    def address(self) -> int:
+        return int(self._port.address)
+
+    def fileno(self) -> int:
+        return int(self._port.fileno()) if hasattr(self._port, "fileno") else -1
+
+    def exhausted(self) -> bool:
+        return bool(self._port.exhausted()) if hasattr(self._port, "exhausted") else False
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._port.counters())
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._port.close()
+
+
+def open_port(spec: PortSpec) -> OpenPort:
+    """Open it; leaving its `with` block closes it.
+
+    Raises:
+        UserError: no such backend, or the backend's own reason and remedy.
+    """
+    if spec.backend == "uv":
+        return _open_udp(spec)
+    if spec.backend == "dpdk":
+        return _open_dpdk(spec)
+    raise UserError(f"there is no backend {spec.backend!r}", f"Choose one of: {', '.join(BACKENDS)}.")
+
+
+def _open_udp(spec: PortSpec) -> OpenPort:
+    if spec.links or spec.vdevs:
+        raise UserError("the uv backend uses the kernel's network and has no devices", "Leave --link and --vdev out.")
+    try:
+        from uv_backend.port import UdpPort
+    except ImportError as error:
+        raise UserError(f"the uv backend is not built: {error}", "pip install . again, or make setup.") from error
+    try:
+        port = UdpPort(spec.ip, spec.port)
+    except OSError as error:
+        raise UserError(error.strerror or str(error)) from error
+    return _Opened(port, port.local_ports[0])
+
+
+def _open_dpdk(spec: PortSpec) -> OpenPort:
+    try:
+        from dpdk_backend.devices import memif, vdev
+        from dpdk_backend.errors import DpdkError
+        from dpdk_backend.port import DpdkPort, PortConfig
+    except ImportError as error:
+        raise UserError(f"the dpdk backend is not here: {error}", "pip install . again, or make setup.") from error
+    if not spec.links and not spec.vdevs:
+        raise UserError("the dpdk backend needs a device", "Name one --link for each peer, or a --vdev.")
+    try:
+        devices = tuple(
+            memif(index, link.socket_path, role=link.role, routes=(link.peer_ip,))
+            for index, link in enumerate(spec.links)
+        ) + tuple(vdev(name, arguments) for name, _, arguments in (text.partition(",") for text in spec.vdevs))
+        port = DpdkPort(PortConfig(spec.ip, devices, local_port=spec.port))
+    except DpdkError as error:
+        raise UserError(str(error).partition("\n  remedy: ")[0], error.remedy) from error
+    except ValueError as error:
+        raise UserError(f"the dpdk backend: {error}") from error
+    return _Opened(port, spec.port)
+
+
+def drive(port: OpenPort, pollable: Pollable, stop: threading.Event, idle: str = "yield") -> None:
+    """Polls until ``stop`` is set: over asyncio where the port has a descriptor, else in a busy loop.
+
+    Args:
+        port: the pollable's.
+        pollable: a node.
+        stop: set by a signal handler; seen within a few milliseconds.
+        idle: what the busy loop does when nothing comes, see :mod:`r2p2.busy_loop`.
+
+    Raises:
+        Exception: what a poll raised.
+    """
+    if port.fileno() < 0:
+        run_busy(pollable, stop, idle)
+        return
+    from uv_backend.driver import run
+
+    async def main() -> None:
+        driver = start_driver(pollable, port)
+        while not stop.is_set() and driver.running:
+            await asyncio.sleep(STOP_CHECK_SECONDS)
+        driver.stop()
+        await driver.wait_closed()
+
+    run(main())
+
+
+def start_driver(pollable: Pollable, port: OpenPort) -> Any:
+    """An :class:`uv_backend.driver.AsyncDriver` in the running event loop: started, to be stopped with its
+    ``stop()``.
+    """
+    from uv_backend.driver import AsyncDriver
+
+    driver = AsyncDriver(pollable, port.fileno())
+    driver.start()
+    return driver

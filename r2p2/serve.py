@@ -1,0 +1,194 @@
+"""``r2p2 serve``: one node, an application behind a backend, replicated or not."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from r2p2 import limits
+from r2p2.address import format_address, format_ip, parse_address
+from r2p2.app import load_application
+from r2p2.busy_loop import IDLE_POLICIES
+from r2p2.capture import PcapWriter
+from r2p2.engine import EngineConfig
+from r2p2.errors import UserError
+from r2p2.node import Node, NodeConfig, Timers
+from r2p2.ports import BACKENDS, Link, PortSpec, drive, open_port
+
+NAME = "serve"
+HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
+
+READY_PREFIX = "r2p2: serving "
+"""A line that begins so says that the node answers; processes that start nodes wait for it."""
+
+CAPTURE_BYTES_MAX = 64 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "--app", default="echo", help="echo, kv, or MODULE:NAME (a StateMachine or a function bytes -> bytes)"
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default="uv", help="uv: kernel UDP; dpdk: kernel bypass")
+    parser.add_argument("--bind", default="127.0.0.1:8000", metavar="IP:PORT", help="where to listen")
+    parser.add_argument(
+        "--members",
+        default="",
+        metavar="IP:PORT,...",
+        help="every member of the Raft group in order of their slots, this one too; empty: not replicated",
+    )
+    parser.add_argument(
+        "--node-id", type=int, default=None, help="this member's slot; by default the one with --bind's address"
+    )
+    parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
+    parser.add_argument("--timers", default="default", choices=("default", "datacenter"), help="Raft's timers")
+    parser.add_argument(
+        "--link",
+        action="append",
+        default=[],
+        metavar="ROLE:PEER_IP:SOCKET",
+        help="dpdk: a memif to another process; ROLE is server or client, SOCKET a path",
+    )
+    parser.add_argument(
+        "--vdev", action="append", default=[], metavar="NAME,ARGS", help="dpdk: a virtual device as testpmd spells it"
+    )
+    parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
+    parser.add_argument(
+        "--log-mib",
+        type=int,
+        default=limits.LOG_BYTES_MAX >> 20,
+        help="MiB of log kept at most; beyond it requests are refused",
+    )
+    parser.add_argument(
+        "--pcap", metavar="FILE", help="write what is received and sent: a sample under load, elections always"
+    )
+    parser.add_argument("--pcap-rate", type=int, default=2000, help="packets a second that --pcap takes under load")
+
+
+def parse_link(text: str) -> Link:
+    """``server:10.0.0.2:/run/r2p2/a.sock`` as a :class:`~r2p2.ports.Link`.
+
+    Raises:
+        UserError: it is not of this form.
+    """
+    role, _, rest = text.partition(":")
+    peer, _, path = rest.partition(":")
+    if role not in ("server", "client") or not peer or not path:
+        raise UserError(f"--link {text!r} is not ROLE:PEER_IP:SOCKET", "For example server:10.0.0.2:/tmp/r2p2/0-1.sock")
+    peer_ip, _ = parse_address(peer, default_port=0)
+    return Link(path, "server" if role == "server" else "client", format_ip(peer_ip))
+
+
+def node_config(args: argparse.Namespace) -> NodeConfig:
+    """The node that the arguments describe.
+
+    Raises:
+        UserError: they contradict each other; the message names the argument.
+    """
+    if args.log_mib < 1:
+        raise UserError(f"--log-mib is {args.log_mib}, not at least 1")
+    log_bytes = args.log_mib << 20
+    engine = EngineConfig(
+        log_bytes_max=log_bytes,
+        log_entries_max=max(limits.LOG_ENTRIES_MAX, log_bytes // limits.ENTRY_HEADER_BYTES // 4),
+    )
+    if not args.members:
+        if args.node_id is not None:
+            raise UserError("--node-id without --members", "Name the members of the Raft group.")
+        return NodeConfig(engine=engine)
+    addresses = [parse_address(text) for text in args.members.split(",")]
+    if len(set(addresses)) != len(addresses):
+        raise UserError(f"--members {args.members} names one twice")
+    bind = parse_address(args.bind)
+    node_id = args.node_id
+    if node_id is None:
+        if bind not in addresses:
+            raise UserError(f"--bind {args.bind} is not one of --members {args.members}", "Add it, or give --node-id.")
+        node_id = addresses.index(bind)
+    if not 0 <= node_id < len(addresses):
+        raise UserError(f"--node-id {node_id} is outside 0..{len(addresses) - 1}, the slots of --members")
+    return NodeConfig(
+        node_id=node_id,
+        members=dict(enumerate(addresses)),
+        cluster_id=args.cluster_id,
+        timers=Timers.profile(args.timers),
+        engine=engine,
+    )
+
+
+class CapturingNode:
+    """A node whose datagrams go to a capture file after each poll."""
+
+    def __init__(self, node: Node, path: str, rate: int) -> None:
+        self._node = node
+        try:
+            self._writer = PcapWriter(Path(path), max_bytes=CAPTURE_BYTES_MAX)
+        except OSError as error:
+            raise UserError(f"--pcap {path}: {error.strerror}") from error
+        # The port's clock starts anywhere; a capture's counts from 1970.
+        self._offset_ns = time.time_ns() - node.now_ns()
+        self.missed = 0
+        node.engine.capture_start(rate, limits.DATAGRAM_BYTES_MAX)
+        self.next_deadline_ns = node.next_deadline_ns
+        self.now_ns = node.now_ns
+
+    def poll_once(self) -> int:
+        """Polls the node, then writes."""
+        count = self._node.poll_once()
+        self._drain()
+        return count
+
+    def _drain(self) -> None:
+        taken, self.missed = self._node.engine.capture_take()
+        for d in taken:
+            self._writer.write(
+                d.time_ns + self._offset_ns, d.source_ip, d.source_port, d.target_ip, d.target_port, d.payload
+            )
+
+    def close(self) -> None:
+        """Writes the rest."""
+        self._drain()
+        self._writer.close()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGINT or SIGTERM; 0 after a clean stop."""
+    logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
+    config = node_config(args)
+    app = load_application(args.app)
+    ip, port_number = parse_address(args.bind)
+    links = tuple(parse_link(text) for text in args.link)
+    spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev))
+    stop = threading.Event()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, on_signal)
+    with open_port(spec) as port:
+        node = Node(config, port.address, app, keep=port, on_event=lambda text: print(f"r2p2: {text}", flush=True))
+        capture = CapturingNode(node, args.pcap, args.pcap_rate) if args.pcap else None
+        try:
+            where = format_address((ip, port.local_port))
+            what = f"member {config.node_id} of {len(config.members)}" if config.members else "not replicated"
+            print(f"{READY_PREFIX}{args.app} on {where} ({args.backend}, {what})", flush=True)
+            # What exists now stays: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            drive(port, capture or node, stop, args.idle)
+        finally:
+            if capture is not None:
+                capture.close()
+            counters = {
+                name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
+            }
+            node.close()
+    print(f"r2p2: stopped; dropped: {counters or 'nothing'}", flush=True)
+    return 0

@@ -1,0 +1,243 @@
+"""Messages of one and of many packets, in any order, duplicated, bad: the real engine over the in-memory port."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, DONE_TIMEOUT
+from r2p2.errors import EngineError, RequestTooLarge
+from tests.engine.support import CLIENT, SERVER, STRANGER, packet, pair, request_packets
+
+SIZES = [0, 1, 13, 14, 15, 1463, 1464, 1465, 14 + 1464, 14 + 1464 + 1, 50_000, 370_406]
+
+
+def test_golden_bytes() -> None:
+    with pair() as (network, server, _):
+        network.inject(STRANGER, SERVER, bytes.fromhex("cc0800c00001000131323334"))
+        network.advance(10_000)
+        server.engine.capture_start(1000, 1472)
+        server.poll_once()
+        server.poll_once()
+        sent = [d.payload.hex() for d in server.engine.capture_take()[0] if d.source_ip == SERVER[0]]
+        assert sent == ["cc0811c00001000131323334"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_request_of_any_size_is_echoed(size: int) -> None:
+    payload = bytes(i * 7 % 256 for i in range(size))
+    with pair() as (network, server, caller):
+        caller.call(5, payload)
+        network.run([server, caller], 5_000_000)
+        assert caller.ended == {5: (DONE_OK, payload)}
+        assert server.seen == [payload]
+
+
+def test_too_large_is_a_local_error_before_anything_is_sent() -> None:
+    with pair() as (_, _, caller):
+        with pytest.raises(RequestTooLarge, match="370407"):
+            caller.call(1, bytes(370_407))
+        assert caller.engine.counters()["tx_packets"] == 0
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_every_order_of_packets_makes_the_message_once(count: int) -> None:
+    payload = bytes(range(256)) * 7 * count
+    payload = payload[: 14 + (count - 2) * 1464 + 1460]
+    packets = request_packets(3, payload)
+    assert len(packets) == count
+    for order in itertools.permutations(range(count)):
+        with pair() as (network, server, caller):
+            for i in order:
+                network.inject(STRANGER, SERVER, packets[i])
+            network.run([server, caller], 1_000_000)
+            assert server.seen == [payload], order
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_duplicates_and_reordering_of_many_messages(data: st.DataObject) -> None:
+    """Every message arrives whole, whatever the order and however often its packets come."""
+    sizes = data.draw(st.lists(st.integers(1465, 9000), min_size=1, max_size=4))
+    payloads = [bytes([i + 1]) * size for i, size in enumerate(sizes)]
+    packets = [(rid, p) for rid, payload in enumerate(payloads) for p in request_packets(rid, payload)]
+    extra = data.draw(st.lists(st.sampled_from(packets), max_size=6))
+    with pair() as (network, server, caller):
+        for _, p in data.draw(st.permutations(packets + extra)):
+            network.inject(STRANGER, SERVER, p)
+        network.run([server, caller], 1_000_000)
+        assert sorted(server.seen) == sorted(payloads)
+
+
+def test_loss_of_one_packet_is_a_timeout_and_the_half_expires() -> None:
+    with pair(reassembly_timeout_ns=20_000_000) as (network, server, caller):
+        for p in request_packets(1, bytes(5000))[:-1]:
+            network.inject(STRANGER, SERVER, p)
+        network.run([server, caller], 10_000_000)
+        assert server.engine.counters()["rx_expired_halves"] == 0
+        network.run([server, caller], 30_000_000)
+        assert server.engine.counters()["rx_expired_halves"] == 1
+        assert server.seen == []
+
+
+def test_a_new_first_packet_replaces_the_stale_half() -> None:
+    old, new = request_packets(1, b"o" * 2500), request_packets(1, b"n" * 2500)
+    with pair() as (network, server, caller):
+        for p in [old[0], old[1], new[0], new[1], new[2]]:
+            network.inject(STRANGER, SERVER, p)
+        network.run([server, caller], 1_000_000)
+        assert server.seen == [b"n" * 2500]
+        assert server.engine.counters()["rx_replaced_halves"] == 1
+
+
+def test_tables_are_bounded() -> None:
+    with pair(reassembly_count_max=8) as (network, server, caller):
+        for rid in range(50):
+            network.inject(STRANGER, SERVER, request_packets(rid, bytes(3000))[0])
+        network.run([server, caller], 1_000_000)
+        assert server.engine.counters()["rx_drop_reassembly_full"] == 42
+        # What is honest and small still gets through.
+        caller.call(1, b"hello")
+        network.run([server, caller], 1_000_000)
+        assert caller.ended == {1: (DONE_OK, b"hello")}
+
+
+BAD = {
+    "rx_bad_short": b"\xcc\x08\x00",
+    "rx_bad_magic": b"\xcd" + packet(0, 1, 1, b"x")[1:],
+    "rx_bad_header_size": b"\xcc\x07" + packet(0, 1, 1, b"x")[2:],
+    "rx_bad_type": packet(9, 1, 1, b"x"),
+    "rx_bad_policy": packet(0, 9, 1, b"x"),
+    "rx_bad_flags": packet(0, 1, 1, b"x", order=2),
+    "rx_bad_order": packet(0, 1, 1, b"x", last=False, order=255),
+    "rx_bad_length": packet(0, 1, 1, b"", last=False, order=2),
+    "rx_unexpected": packet(5, 1, 1, b"raft"),
+    "rx_unmatched": packet(1, 1, 1, b"nobody asked"),
+}
+
+
+@pytest.mark.parametrize("counter", BAD)
+def test_bad_datagrams_are_counted_by_reason(counter: str) -> None:
+    with pair() as (network, server, caller):
+        network.inject(STRANGER, SERVER, BAD[counter])
+        network.run([server, caller], 1_000_000)
+        counters = server.engine.counters()
+        assert counters[counter] == 1
+        assert server.seen == []
+        assert counters["tx_packets"] == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=60) | st.binary(max_size=50).map(lambda b: b"\xcc\x08" + b), max_size=20))
+def test_arbitrary_bytes_always_end_somewhere(datagrams: list[bytes]) -> None:
+    """Whatever comes is a request, a stored packet, or a counted drop."""
+    with pair() as (network, server, caller):
+        for datagram in datagrams:
+            network.inject(STRANGER, SERVER, datagram)
+        network.run([server, caller], 1_000_000)
+        c = server.engine.counters()
+        assert c["rx_packets"] == len(datagrams)
+        bad = sum(n for name, n in c.items() if name.startswith("rx_bad_"))
+        ended = bad + c["rx_unexpected"] + c["rx_unmatched"] + c["rx_requests"] + c["rx_duplicate_packets"]
+        assert ended <= len(datagrams)
+        assert len(server.seen) + c["drops_no_service"] == c["rx_requests"]
+        network.run([server, caller], 400_000_000)
+        c = server.engine.counters()
+        halves = c["rx_expired_halves"] + c["rx_replaced_halves"]
+        assert ended + halves <= len(datagrams) or halves <= len(datagrams)
+
+
+def test_timeout_drop_and_cancel_are_told_apart() -> None:
+    with pair() as (network, server, caller):
+        caller.call(1, b"to nobody", target=(0x0A000009, 1), ms=5)
+        caller.call(2, b"replicated, but there is no group", policy=2)
+        rid = caller.call(3, b"given up", target=(0x0A000009, 1))
+        caller.engine.cancel(CLIENT[1], rid)
+        network.run([server, caller], 20_000_000)
+        assert {tag: status for tag, (status, _) in caller.ended.items()} == {
+            1: DONE_TIMEOUT,
+            2: DONE_DROPPED,
+            3: DONE_CANCELLED,
+        }
+
+
+def test_an_answer_after_the_deadline_is_not_taken_for_another_calls() -> None:
+    """The rid of a call without an answer rests: the late answer finds nobody, instead of the next call."""
+    with pair() as (network, server, caller):
+        rid = caller.call(1, b"slow", target=STRANGER, ms=2)
+        network.run([server, caller], 5_000_000)
+        assert caller.ended[1][0] == DONE_TIMEOUT
+        rids = {caller.call(tag, b"x", ms=1) for tag in range(10, 1000)}
+        assert rid not in rids
+        network.inject(STRANGER, CLIENT, packet(1, 1, rid, b"late"))
+        network.run([caller], 100_000)
+        assert caller.engine.counters()["rx_unmatched"] == 1
+
+
+def test_rids_wrap_past_those_in_use() -> None:
+    with pair() as (network, server, caller):
+        kept = caller.call(0, b"waits", target=STRANGER, ms=100_000)
+        seen = set()
+        for tag in range(1, 70_001):
+            rid = caller.call(tag, b"")
+            assert rid != kept
+            seen.add(rid)
+            if tag % 500 == 0:
+                network.run([server, caller], 50_000)
+        assert len(seen) == 65_535
+        assert sum(status == DONE_OK for status, _ in caller.ended.values()) == 70_000
+
+
+def test_the_number_of_calls_is_bounded() -> None:
+    from r2p2.memory import MemoryNetwork
+    from tests.engine.support import Caller
+
+    with MemoryNetwork(1) as network:
+        caller = Caller(network, calls_max=3)
+        for tag in range(3):
+            caller.call(tag, b"x")
+        with pytest.raises(EngineError, match="bound"):
+            caller.call(3, b"x")
+        caller.engine.close()
+
+
+def test_deadlines_hold_over_long_and_short_times() -> None:
+    with pair() as (network, _, caller):
+        for tag, ms in enumerate([1, 2, 50, 1023, 1024, 1025, 3000]):
+            caller.call(tag, b"x", target=(0x0A000009, 1), ms=ms)
+        ended_at = {}
+        for ms in range(1, 3100):
+            network.advance(1_000_000)
+            caller.poll_once()
+            for tag in caller.ended:
+                ended_at.setdefault(tag, ms)
+        assert all(
+            want <= got <= want + 2
+            for want, got in zip([1, 2, 50, 1023, 1024, 1025, 3000], ended_at.values(), strict=True)
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_messages_with_loss_duplication_and_reordering(seed: int) -> None:
+    """Each call ends exactly once; nothing stays behind in the tables or the network."""
+    with pair(seed) as (network, server, caller):
+        network.faults(
+            loss_ppm=10_000, duplicate_ppm=10_000, reorder_ppm=10_000, delay_min_ns=5_000, delay_max_ns=90_000
+        )
+        total = 3000
+        for tag in range(total):
+            caller.call(tag, bytes([tag % 256]) * (tag * 37 % 4000), ms=40)
+            if tag % 100 == 99:
+                network.run([server, caller], 2_000_000)
+        network.faults()
+        network.run([server, caller], 500_000_000)
+        assert len(caller.ended) == total
+        good = [tag for tag, (status, _) in caller.ended.items() if status == DONE_OK]
+        assert len(good) > 0.8 * total
+        assert all(caller.ended[tag][1] == bytes([tag % 256]) * (tag * 37 % 4000) for tag in good)
+        server.engine.close()
+        caller.engine.close()
+        assert network.in_flight == 0

@@ -1,0 +1,109 @@
+"""A cluster on the in-memory network, with a client that can be asked what it got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from r2p2.app import StateMachine
+from r2p2.apps.kv import KeyValue
+from r2p2.engine import EngineConfig
+from r2p2.memory import MemoryNetwork
+from r2p2.node import Node, NodeConfig
+from tests.engine.support import Caller
+
+MS = 1_000_000
+SMALL = {"reassembly_count_max": 256}
+
+
+class World:
+    """Members 0..n-1 at 10.0.0.1.., a client at 10.0.0.100."""
+
+    def __init__(
+        self,
+        size: int = 3,
+        seed: int = 1,
+        make_app: Callable[[], StateMachine] = KeyValue,
+        **engine: int,
+    ) -> None:
+        self.network = MemoryNetwork(seed, packets_max=16_384)
+        self.network.faults(delay_min_ns=5_000, delay_max_ns=60_000)
+        self.addresses = {i: (0x0A000001 + i, 8000) for i in range(size)}
+        self.make_app = make_app
+        self.seed = seed
+        self.engine_config = EngineConfig(**(SMALL | engine))
+        self.events: list[tuple[float, int, str]] = []
+        self.ports: dict[int, int] = {}
+        self.nodes: dict[int, Node] = {}
+        for i in range(size):
+            self.launch(i)
+        self.client = Caller(self.network, (0x0A000064, 9000))
+        self.tag = 0
+
+    def launch(self, i: int, incarnation: int = 0) -> None:
+        config = NodeConfig(
+            node_id=i,
+            members=self.addresses,
+            engine=self.engine_config,
+            seed=self.seed * 100 + i,
+            incarnation=incarnation or self.seed * 1000 + i + 1,
+        )
+        self.ports[i] = self.network.open(*self.addresses[i])
+        self.nodes[i] = Node(
+            config,
+            self.ports[i],
+            self.make_app(),
+            on_event=lambda text: self.events.append((self.network.now_ns / MS, i, text)),
+        )
+
+    def kill(self, i: int) -> None:
+        """The process is gone; what it had not sent is lost."""
+        self.nodes.pop(i).close()
+        self.network.close_port(self.ports.pop(i))
+
+    def run(self, ms: float) -> None:
+        self.network.run([*self.nodes.values(), self.client], int(ms * MS))
+
+    def run_until(self, condition: Callable[[], bool], ms: float = 2000) -> None:
+        end_ns = self.network.now_ns + ms * MS
+        while not condition():
+            assert self.network.now_ns < end_ns, f"not within {ms} ms: {self.events[-8:]}"
+            self.run(1)
+
+    @property
+    def leader(self) -> int | None:
+        leaders = [(n.status()["term"], i) for i, n in self.nodes.items() if n.is_leader]
+        return max(leaders)[1] if leaders else None
+
+    def elect(self) -> int:
+        self.run_until(lambda: self.leader is not None)
+        self.run(30)
+        leader = self.leader
+        assert leader is not None
+        return leader
+
+    def call(self, payload: bytes, to: int, policy: int = 2, ms: int = 1000) -> int:
+        self.tag += 1
+        self.client.call(self.tag, payload, self.addresses[to], policy, ms)
+        return self.tag
+
+    def ask(self, payload: bytes, to: int, policy: int = 2, ms: int = 1000) -> tuple[int, bytes]:
+        """Calls and waits."""
+        tag = self.call(payload, to, policy, ms)
+        self.run_until(lambda: tag in self.client.ended, ms + 50)
+        return self.client.ended[tag]
+
+    def digests(self) -> set[tuple[object, ...]]:
+        keys = ("applied_index", "applied_digest", "state_digest")
+        return {tuple(node.status()[k] for k in keys) for node in self.nodes.values()}
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes.values():
+            node.close()
+        self.client.engine.close()
+        self.network.close()

@@ -1,0 +1,26 @@
+"""Fixtures of the port tests: the probe, built once, and a world over each port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import probe_build
+import pytest
+from worlds import WORLDS, World
+
+
+@pytest.fixture(scope="session")
+def probe_module(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The compiled probe and in-memory port."""
+    directory: Path = tmp_path_factory.mktemp("probe")
+    return probe_build.build(directory)
+
+
+@pytest.fixture(params=sorted(WORLDS))
+def world(request: pytest.FixtureRequest, probe_module: ModuleType) -> Iterator[World]:
+    """A world over each port in turn; closed, with its own checks, after the test."""
+    made = WORLDS[request.param](probe_module)
+    yield made
+    made.close()

@@ -1,0 +1,148 @@
+"""What only the kernel UDP port has: several UDP ports, separate pools, drops of the kernel seen while receiving."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+from worlds import Address, Endpoint, UdpWorld
+
+from uv_backend.port import UdpPort
+
+LOOPBACK = 0x7F000001
+pytestmark = pytest.mark.needs("linux")
+
+
+@pytest.fixture
+def udp(probe_module: ModuleType) -> Iterator[UdpWorld]:
+    """A world over kernel UDP."""
+    made = UdpWorld(probe_module)
+    yield made
+    made.close()
+
+
+def open_with(udp: UdpWorld, port: UdpPort) -> Endpoint:
+    """An endpoint over a port made by the test; the world closes both."""
+    udp.ports[port.address] = port
+    udp.endpoints.append(Endpoint(udp, port.address))
+    return udp.endpoints[-1]
+
+
+def test_each_udp_port_receives_and_sends_as_itself(udp: UdpWorld) -> None:
+    server = udp.open()
+    port = UdpPort("127.0.0.1", extra_ports=(0, 0, 0))
+    client = open_with(udp, port)
+    for number in port.local_ports:
+        client.send((server.address, b"from"), local_port=number)
+    sources = [got.source for got in server.receive(4)]
+    assert sources == [Address(LOOPBACK, number) for number in port.local_ports]
+    for source in sources:
+        server.send((source, source.port.to_bytes(2, "big")))
+    answers = client.receive(4)
+    assert sorted(got.local_port for got in answers) == sorted(port.local_ports)
+    assert all(int.from_bytes(got.data, "big") == got.local_port for got in answers)
+
+
+def test_one_burst_may_leave_through_several_udp_ports(udp: UdpWorld) -> None:
+    server = udp.open()
+    port = UdpPort("127.0.0.1", extra_ports=(0, 0))
+    client = open_with(udp, port)
+    x, y, z = port.local_ports
+    order = [x, x, y, z, z, y, x]
+    client.send(*((server.address, bytes([i])) for i in range(len(order))), local_port=order)
+    received = server.receive(len(order))
+    assert [(got.data[0], got.source.port) for got in received] == list(enumerate(order))
+
+
+def test_local_port_zero_is_the_first_one(udp: UdpWorld) -> None:
+    server = udp.open()
+    port = UdpPort("127.0.0.1", extra_ports=(0,))
+    client = open_with(udp, port)
+    client.send((server.address, b"x"), local_port=0)
+    assert server.receive(1)[0].source.port == port.local_ports[0]
+
+
+def test_a_flood_on_one_udp_port_does_not_starve_another(udp: UdpWorld) -> None:
+    server = udp.open()
+    port = UdpPort("127.0.0.1", extra_ports=(0,))
+    client = open_with(udp, port)
+    flooded, quiet = (Address(LOOPBACK, number) for number in port.local_ports)
+    for _ in range(10):
+        server.send(*((flooded, b"flood") for _ in range(64)))
+    server.send((quiet, b"quiet"))
+    bursts = 0
+    while not any(got.data == b"quiet" for got in client.receive_now()):
+        client.release()
+        bursts += 1
+        assert bursts < 5, "ten bursts of the flood wait; the quiet one must not wait for them"
+    client.release()
+
+
+def test_an_unknown_local_port_is_an_error_of_that_datagram(udp: UdpWorld) -> None:
+    a, b = udp.open(), udp.open()
+    wrong = b.address.port
+    a.send((b.address, b"x"), (b.address, b"x"), local_port=wrong)
+    a.broadcast(b"x", [b.address], local_port=wrong)
+    assert a.nonzero() == {"tx_drop_error": 3}
+    a.send((b.address, b"y"))
+    assert b.receive(1)[0].data == b"y"
+
+
+def test_all_receive_buffers_held_leaves_datagrams_in_the_kernel(udp: UdpWorld) -> None:
+    a, b = udp.open(), udp.open(64)
+    for start in (0, 50):
+        a.send(*((b.address, bytes([start + i])) for i in range(50)))
+    held = b.receive(64, hold=True)
+    assert b.receive_now() == []
+    assert b.reserve(64) == 64, "the flood takes no room from answers"
+    b.unreserve()
+    b.release()
+    rest = b.receive(36)
+    assert [got.data for got in held + rest] == [bytes([i]) for i in range(100)]
+    assert b.nonzero() == {"rx_packets": 100, "rx_bytes": 100}
+
+
+def test_kernel_drops_show_while_receiving(udp: UdpWorld) -> None:
+    port = UdpPort("127.0.0.1", rcvbuf_bytes=4096)
+    b = open_with(udp, port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        for _ in range(200):
+            other.sendto(bytes(1000), port.local_address)
+        world_received = len(b.receive_now())
+        b.release()
+        other.sendto(b"tells of the drops before it", port.local_address)
+        b.receive(1)
+    assert b.counters()["rx_drop_kernel"] == 200 - world_received
+    assert port.counters()["rx_drop_kernel"] == 200 - world_received, "looked at another way, counted once"
+
+
+def test_kernel_drops_told_late_are_not_counted_again(udp: UdpWorld) -> None:
+    port = UdpPort("127.0.0.1", rcvbuf_bytes=4096)
+    b = open_with(udp, port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        received = 0
+        for _ in range(2):
+            # The second time around, what waits was queued after the first drops and before the next ones.
+            for _ in range(100):
+                other.sendto(bytes(1000), port.local_address)
+            assert port.counters()["rx_drop_kernel"] > 50
+            received += len(b.receive_now())
+            b.release()
+    assert b.counters()["rx_drop_kernel"] == 200 - received
+
+
+def test_a_burst_of_truncated_datagrams_loses_no_buffer(udp: UdpWorld) -> None:
+    b = udp.open(64)
+    for number in range(300):
+        udp.outsider_sends(b.address, bytes(1473 if number % 3 else 10))
+        if number % 60 == 59:
+            assert len(b.receive(20)) == 20
+    assert b.counters()["rx_drop_truncated"] == 200
+    assert udp.close_endpoint(b) == 0
+
+
+def test_the_names_of_counters_are_the_contract(udp: UdpWorld) -> None:
+    b = udp.open()
+    assert list(b.counters()) == list(udp.ports[b.port_address].counters())
