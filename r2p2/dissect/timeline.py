@@ -78,7 +78,8 @@ class _Cluster:
     told_commit: int = 0
     told_ns: int = 0
     election_ns: int | None = None  # when the first candidate since the last leader stood up
-    answer_ns: int | None = None  # the last RESPONSE of the leader before
+    answer_ns: int | None = None  # the last RESPONSE of a leader
+    old_append_ns: int = 0  # the last APPEND of the leader before this one
     waits_for_answer: bool = False
     members: dict[Address, int] = field(default_factory=dict)
     logs: dict[int, _Log] = field(default_factory=dict)
@@ -149,11 +150,13 @@ class TimelineView:
         for cluster_id, cluster in self._clusters.items():
             if source != cluster.leader_address:
                 continue
-            if cluster.waits_for_answer and cluster.answer_ns is not None:
-                gap_ns = message.time_ns - cluster.answer_ns
-                text = (
-                    f"first answer to a client, from {endpoint(*source)}: {duration(gap_ns)} after the last one before"
-                )
+            if cluster.waits_for_answer:
+                # Without the old leader's answers in the capture, its last APPEND says when it was last alive.
+                before_ns, what = cluster.old_append_ns, "APPEND of the old leader"
+                if cluster.answer_ns is not None:
+                    before_ns, what = cluster.answer_ns, "one before"
+                gap_ns = message.time_ns - before_ns
+                text = f"first answer to a client, from {endpoint(*source)}: {duration(gap_ns)} after the last {what}"
                 yield self._event(message.time_ns, cluster_id, "answer", text, {"interruption_ns": gap_ns})
             cluster.waits_for_answer = False
             cluster.answer_ns = message.time_ns
@@ -246,6 +249,7 @@ def _leads(cluster: _Cluster, message: Message, raft: Raft) -> Told:
         values["election_ns"] = message.time_ns - cluster.election_ns
         text += f", {duration(message.time_ns - cluster.election_ns)} after the election began"
     cluster.waits_for_answer = cluster.leader is not None
+    cluster.old_append_ns = cluster.append_ns
     cluster.leader, cluster.term, cluster.election_ns = raft.sender, raft.term, None
     cluster.leader_address = (message.source_ip, message.source_port)
     yield "leader", text, values

@@ -263,6 +263,19 @@ def test_timeline_tells_commits_at_intervals_and_none_twice(story: Story, capsys
     ]
 
 
+def test_timeline_measures_an_interruption_without_the_old_leaders_answers(
+    story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story.append(1, 3)
+    story.append(2, 4, after_ms=100)
+    story.send(1, 9, R2P2(type="RESPONSE"), after_ms=1)
+    story.send(2, 9, R2P2(type="RESPONSE"), after_ms=4)
+    told = [text for text in story.told(capsys) if "answer" in text]
+    assert told == [
+        "first answer to a client, from 0.0.0.2:8000: 105.00 ms after the last APPEND of the old leader",
+    ]
+
+
 def test_timeline_keeps_clusters_apart(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     story.append(1, 3, cluster_id=1)
     story.append(2, 8, cluster_id=2)
