@@ -34,6 +34,8 @@ VIEWS = {
     "replication.txt": ["replication.pcap", "--entries"],
     "replication-raft.txt": ["replication.pcap", "--raft"],
     "replication.ndjson": ["replication.pcap", "--json", "--entries", "--filter", "kind=APPEND"],
+    "election.mmd": ["election.pcap", "--mermaid"],
+    "forward.mmd": ["forward.pcap", "--mermaid", "--filter", "ip=10.0.0.9"],
     "forward.txt": ["forward.pcap"],
     "forward-pairs.txt": ["forward.pcap", "--pairs"],
     "forward-pairs.ndjson": ["forward.pcap", "--pairs", "--json", "--filter", "type=REQUEST"],
@@ -176,6 +178,26 @@ def test_other_ports_need_the_magic_or_the_option(tmp_path: Path, capsys: pytest
     assert len(out.splitlines()) == 1
     _, out, _ = dissect(capsys, str(path), "--port", "7777")
     assert "malformed (magic)" in out.splitlines()[1]
+
+
+def test_a_diagram_ends_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("r2p2.dissect.mermaid.MESSAGES_MAX", 2)
+    path = tmp_path / "a.pcap"
+    with PcapWriter(path) as writer:
+        for number in range(5):
+            writer.write(T0 + number, 1, 1, 2, 8000, bytes(R2P2(rid=number) / Raw(b"a;b#c<d>")))
+    assert lines(capsys, str(path), "--mermaid") == [
+        "sequenceDiagram",
+        "    participant n0 as client 0.0.0.1:1",
+        "    participant n1 as host 0.0.0.2:8000",
+        "    n0->>n1: 0.0 us: REQUEST rid 0 LB_ROUTE 8 bytes #quot;a#59;b#35;c#60;d#62;#quot;",
+        "    n0->>n1: 0.0 us: REQUEST rid 1 LB_ROUTE 8 bytes #quot;a#59;b#35;c#60;d#62;#quot;",
+        "    Note over n0: 3 more messages left out",
+    ]
+    code, _, err = dissect(capsys, str(path), "--mermaid", "--json")
+    assert code == 1 and "exclude each other" in err
 
 
 class Terminal(io.StringIO):
