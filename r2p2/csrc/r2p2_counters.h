@@ -41,6 +41,9 @@
     X(log_applied, "entries applied")                                                                                  \
     X(forwarded_requests, "requests sent on to the leader")                                                            \
     X(client_calls, "calls made")                                                                                      \
+    X(client_retries, "requests sent again because no answer came")                                                    \
+    X(rx_bad_sender, "answers from somebody whom the client does not trust")                                           \
+    X(feedbacks, "FEEDBACK messages sent to the router")                                                               \
     X(client_timeouts, "calls without an answer in time")                                                              \
     X(client_dropped, "calls refused by a server")
 
