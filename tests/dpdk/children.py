@@ -109,7 +109,9 @@ def memif_echo(socket_path: str, role: Any, duration_s: float = 60.0, ring_log2:
 def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
     """The near end: datagrams of every size, one at a time and in bursts, checked byte for byte."""
     device = dpdk.memif(0, socket_path, role=role, routes=("10.0.0.2",))
-    port = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,), udp_checksum=checksum))
+    port = dpdk.DpdkPort(
+        dpdk.PortConfig("10.0.0.1", (device,), local_port=4000, local_ports_count=20, udp_checksum=checksum)
+    )
     await_link(port)
     meet(port, "10.0.0.2")
     at_start = port.pool_in_use()
@@ -125,7 +127,9 @@ def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
             raise AssertionError("the pool ran out")
         got: list[dpdk.Datagram] = []
         deadline = time.monotonic() + 10
-        while len(got) < len(sent) and time.monotonic() < deadline:
+        while len(got) < len(sent):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(got)} of {len(sent)} answers: {summary(port)}")
             got += port.receive()
         answered += len(got)
         wrong += [d.payload for d in got] != [d.payload for d in sent]
