@@ -201,6 +201,35 @@ def ring_full(socket_path: str) -> Result:
     }
 
 
+def ring_frames() -> Result:
+    """Frames of many sizes through a ring device, buffers running out, and a burst that is forgotten."""
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=64))
+    burst = dpdk.Burst()
+    wrong = []
+    with dpdk.EthDev(dpdk.ring(0), mbufs_count=511) as device:
+        for size in (14, 60, 1514, 2048, 2049, 9000):
+            frames = [bytes((size + i + k) % 256 for k in range(size)) for i in range(20)]
+            if (device.write(burst, frames), len(burst), device.send(burst), len(burst)) != (20, 20, 20, 0):
+                wrong.append(f"{size}: not sent")
+            if (device.receive(burst, 15), device.receive(burst)) != (15, 5) or burst.frames() != frames:
+                wrong.append(f"{size}: not received")
+            burst.free()
+        if device.pool_in_use() != 0:
+            wrong.append("a buffer is in use")
+        bursts = [dpdk.Burst() for _ in range(8)]
+        made = [device.repeat(b, bytes(64), 64) for b in bursts]
+        short = made[-1]
+        for b in bursts:
+            b.free()
+        after = device.repeat(burst, bytes(64), 64)
+        device.send(burst)
+    leaked = device.leaked_mbufs
+    careless = dpdk.EthDev(dpdk.ring(1), mbufs_count=511)
+    careless.repeat(burst, bytes(64), 3)
+    careless.close()
+    return {"wrong": wrong, "short_of_buffers": short, "after": after, "leaked": leaked, "kept": careless.leaked_mbufs}
+
+
 def caught(call: Callable[[], object]) -> Result:
     """The error a call raises."""
     try:
