@@ -431,7 +431,7 @@ def test_random_bytes_are_always_counted_and_never_break_the_service(net: Net) -
 
 def test_a_flood_of_halves_is_held_to_its_quota_and_others_pass(net: Net) -> None:
     # What one source address may hold. On loopback the client has the same one.
-    quota = limits.REASSEMBLY_COUNT_MAX // 4
+    quota = limits.REASSEMBLY_COUNT_MAX // limits.SOURCE_SHARE
     on_loopback = net.client_end.address.ip == net.outsider.address.ip
     for rid in range(quota + 50):
         net.outsider_sends(packet(REQUEST, rid, b"x" * 14, FIRST, 254))
