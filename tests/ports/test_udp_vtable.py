@@ -144,6 +144,16 @@ def test_a_burst_of_truncated_datagrams_loses_no_buffer(udp: UdpWorld) -> None:
     assert udp.close_endpoint(b) == 0
 
 
+def test_a_burst_of_refused_datagrams_does_not_look_like_none(udp: UdpWorld) -> None:
+    b = udp.open()
+    for _ in range(100):
+        udp.outsider_sends(b.address, bytes(1473))
+    udp.outsider_sends(b.address, b"behind them")
+    udp.wait(b)
+    assert [got.data for got in b.receive_now()] == [b"behind them"]
+    b.release()
+
+
 def test_the_names_of_counters_are_the_contract(udp: UdpWorld) -> None:
     b = udp.open()
     assert list(b.counters()) == list(udp.ports[b.port_address].counters())

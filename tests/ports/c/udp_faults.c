@@ -23,6 +23,7 @@ static int script[SCRIPT_MAX];
 static int script_length;
 static int script_next;
 static int calls;
+static unsigned int messages_offered; /* by the last call */
 
 int __real_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags);
 int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags);
@@ -32,6 +33,7 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 /* The number of messages to pass on, or -1 with errno set. */
 static int scripted(unsigned int count) {
     calls++;
+    messages_offered = count;
     if (script_next == script_length)
         return (int)count;
     int what = script[script_next++];
@@ -70,17 +72,25 @@ static void expect(const char *what, uint64_t got, uint64_t wanted) {
 static r2p2_port *a;
 static r2p2_port *b;
 
-/* Sends `count` one-byte datagrams 0, 1, 2... from a to b in one commit. */
-static void send_numbers(uint32_t count) {
+/* Sends `count` datagrams 0, 1, 2... of these sizes from a to b in one commit. */
+static void send_sized(uint32_t count, const uint32_t *sizes) {
     r2p2_tx_packet packets[R2P2_BURST_MAX];
     expect("reserved", a->tx_reserve(a->self, packets, count), count);
     for (uint32_t i = 0; i < count; i++) {
         packets[i].data[0] = (uint8_t)i;
-        packets[i].length = 1;
+        packets[i].length = sizes[i];
         packets[i].target_ip = b->local_ip;
         packets[i].target_port = b->local_port;
     }
     a->tx_commit(a->self, packets, count);
+}
+
+/* One byte each. */
+static void send_numbers(uint32_t count) {
+    uint32_t sizes[R2P2_BURST_MAX];
+    for (uint32_t i = 0; i < count; i++)
+        sizes[i] = 1;
+    send_sized(count, sizes);
 }
 
 /* Everything b receives, as bits: bit i for datagram i. */
@@ -187,6 +197,23 @@ static void test_a_whole_burst_is_one_message(void) {
     expect("segmented: bytes", a->counters->tx_bytes, 64);
 }
 
+static void test_runs_become_messages(void) {
+    static const uint32_t sizes[] = {2, 2, 1, 2, 2, 3, 3, 3, 1, 1};
+    PLAY(64);
+    send_sized(10, sizes); /* 2 2 1 | 2 2 | 3 3 3 1 | 1 */
+    expect("runs: calls", (uint64_t)calls, 1);
+    expect("runs: messages", messages_offered, 4);
+    expect("runs: received", receive_bits(), 0x3FF);
+    uint32_t longest[R2P2_BURST_MAX];
+    for (uint32_t i = 0; i < R2P2_BURST_MAX; i++)
+        longest[i] = R2P2_DATAGRAM_BYTES_MAX;
+    PLAY(64);
+    send_sized(R2P2_BURST_MAX, longest);
+    expect("longest: calls", (uint64_t)calls, 1);
+    expect("longest: messages", messages_offered, 2);
+    expect("longest: received", receive_bits(), UINT64_MAX);
+}
+
 static void test_an_error_of_the_whole_costs_only_the_datagrams_that_fail(void) {
     PLAY(-EPERM, 1, 1, -EPERM);
     send_numbers(8);
@@ -257,6 +284,7 @@ int main(void) {
     close_both();
     open_both(1);
     test_a_whole_burst_is_one_message();
+    test_runs_become_messages();
     test_an_error_of_the_whole_costs_only_the_datagrams_that_fail();
     test_a_full_buffer_drops_whole_messages();
     test_segmentation_is_given_up_when_it_cannot_be();
