@@ -323,15 +323,19 @@ static void handle_raft(r2p2_engine *engine, script *input) {
 /* A table's bounds and books; returns the packets it holds. */
 static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_bytes) {
     uint64_t count = 0, bytes = detached_bytes, packets = 0;
-    for (const r2p2_half *half = table->oldest; half; half = half->newer) {
+    for (const r2p2_half *half = table->active.oldest; half; half = half->newer) {
         uint64_t here = 0;
         for (uint32_t i = 0; i < 4; i++) here += (uint64_t)__builtin_popcountll(half->received[i]);
         expect("packets of a half", half->received_count, here);
         expect("no half is whole", half->received_count == half->expected_count, 0);
         expect("no half is empty", half->received_count == 0, 0);
         count++;
-        bytes += (uint64_t)half->slots_count * R2P2_PAYLOAD_BYTES_MAX;
+        bytes += half->capacity;
         packets += here;
+    }
+    for (const r2p2_half *half = table->done.oldest; half; half = half->newer) {
+        expect("a memory has no bytes", half->bytes != NULL || half->capacity != 0, 0);
+        count++;
     }
     expect("halves", table->count, count);
     expect("half bytes", table->bytes, bytes);
@@ -477,7 +481,8 @@ static void call(r2p2_engine *engine, script *input) {
     uint64_t length = below(input, 4) ? payload_length(input) : take(input, 3) % (sizeof payload + 1);
     pattern(payload, (uint32_t)length, R2P2_FIRST_PAYLOAD_BYTES);
     int32_t rid = r2p2_client_call(engine, CLIENT_PORT, 1 + below(input, 2), a_port(input), (uint8_t)below(input, 5), payload,
-                                   length, below(input, 40) * UINT64_C(1000000), take(input, 1));
+                                   length, below(input, 40) * UINT64_C(1000000),
+                                   below(input, 3) * UINT64_C(3000000), take(input, 1));
     if (rid >= 0 && below(input, 4) == 0)
         expect("cancel", (uint64_t)(int64_t)r2p2_client_cancel(engine, CLIENT_PORT, (uint16_t)rid), R2P2_OK);
 }
