@@ -27,6 +27,7 @@ _pool_numbers = itertools.count()
 BURST_MAX = 64
 _PAYLOAD_BYTES_MAX = 65_507
 _XSTATS_MAX = 512
+_LOG_QUOTED_LINES = 5
 
 
 class Datagram(NamedTuple):
@@ -61,7 +62,7 @@ class PortConfig:
         local_port: the first UDP port: datagrams leave from it when they name none.
         local_ports_count: how many UDP ports are open, from ``local_port`` on; what comes for others is dropped.
         neighbours: IPv4 address -> MAC, fixed; further ones are learned from ARP and from valid datagrams to us.
-        mbufs_count: packet buffers, 2.4 kB each; a power of two minus one is the best use of memory.
+        mbufs_count: packet buffers, 4 kB each without hugepages; a power of two minus one is the best use of memory.
         mbuf_data_bytes: room of one buffer with DPDK's headroom of 128 bytes.
         tx_retry_max: further attempts for what a device does not take at once; then it is dropped and counted.
         udp_checksum: write UDP checksums; False is for links between own processes on one machine.
@@ -236,7 +237,7 @@ class DpdkPort:
 
     def _device_error(self) -> DeviceError:
         """The last error with the end of DPDK's log, where drivers say their reasons."""
-        lines = [f"  dpdk: {line}" for line in eal_log().strip().splitlines()[-3:]]
+        lines = [f"  dpdk: {line}" for line in eal_log().strip().splitlines()[-_LOG_QUOTED_LINES:]]
         return DeviceError("\n".join([self._native.error_text(), *lines]))
 
     # ---- for the engine ----
@@ -404,5 +405,10 @@ class DpdkPort:
 
 
 def memory_mb_for(config: PortConfig) -> int:
-    """Megabytes of EAL memory a port needs: its buffers, their bookkeeping, and 24 for drivers."""
-    return 24 + config.mbufs_count * (config.mbuf_data_bytes + 320) // 1_000_000 + 8 * len(config.devices)
+    """Megabytes of EAL memory a port needs: its buffers, their bookkeeping, and 24 for drivers.
+
+    With ordinary pages DPDK lets no buffer cross a page of 4 kB (lib/mempool), so a buffer takes whole pages or a part.
+    """
+    object_bytes = config.mbuf_data_bytes + 320
+    buffer_bytes = 4096 // (4096 // object_bytes) if object_bytes <= 4096 else -(-object_bytes // 4096) * 4096
+    return 24 + (config.mbufs_count * buffer_bytes + 999_999) // 1_000_000 + 8 * len(config.devices)

@@ -68,7 +68,7 @@ def udp_packet(source_ip: int, source_port: int, target_ip: int, target_port: in
             _DONT_FRAGMENT,
             _TTL,
             _UDP,
-            0xFFFF - ip_sum % 0xFFFF,
+            -ip_sum % 0xFFFF,  # 0 and 0xFFFF mean the same to a receiver; a sender writes 0 (RFC 1071)
             source_ip,
             target_ip,
             source_port,

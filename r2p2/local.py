@@ -1,7 +1,7 @@
 """A whole cluster in one process and one event loop: for examples, notebooks and tests of applications.
 
-Real nodes, real UDP sockets on loopback, real elections; only the processes are missing, so it shows no parallel speed and cannot
-lose one member to a crash of the process.
+Real nodes, real UDP sockets on loopback, real elections; only the processes are missing, so it shows no parallel
+speed and cannot lose one member to a crash of the process.
 """
 
 from __future__ import annotations

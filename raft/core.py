@@ -262,9 +262,7 @@ class Raft:
         self._pending = False
         if self.role is LEADER:
             if log_ops:
-                self._pending = (
-                    True  # the storage does not hold these entries yet: their Appends come in the next Ready
-                )
+                self._pending = True  # the storage does not hold these yet: their Appends come in the next Ready
             else:
                 self._update_global_commit()
                 self._replicate()
@@ -274,19 +272,14 @@ class Raft:
         if log_ops or hard_state is not None or self._log_unstable:
             vote_term = self.term if self._own_vote_pending else 0
             self._unpersisted.append(_Unpersisted(number, self.last_index, vote_term, withheld))
-            if log_ops:
-                self._log_ops = []
             self._hard_changed = self._own_vote_pending = self._log_unstable = False
-            if withheld:
-                self._after = []
         elif withheld:
             if self._unpersisted:
                 self._unpersisted[-1].messages.extend(withheld)
             else:
                 messages.extend(withheld)
-            self._after = []
-        if messages:
-            self._out = []
+        # New lists even for empty ones: these belong to the Ready and to what it withholds.
+        self._log_ops, self._out, self._after = [], [], []
         forget = min(self.global_commit, self.applied_index)
         if forget >= self.first_index:
             self._runs.drop(forget)
@@ -565,9 +558,7 @@ class Raft:
             waiting.last_index = min(waiting.last_index, self.last_index)
 
     def _answer_append(self, message: Append, *, accepted: bool, match: int, hint: int = 0, hint_term: int = 0) -> None:
-        # Applied, but no further than durable: others forget what everybody has applied, and we may lose what is not
-        # durable.
-        applied = min(self.applied_index, self._durable_index)
+        # This leaves when everything up to here is durable, so all we report as applied is: others may forget it.
         self._after.append(
             AppendReply(
                 self._node_id,
@@ -577,7 +568,7 @@ class Raft:
                 match,
                 hint,
                 hint_term,
-                applied,
+                self.applied_index,
                 accepted,
                 message.request_id,
             )
@@ -599,25 +590,29 @@ class Raft:
         peer.heard_ns = now_ns
         if message.round > peer.acked_round:
             peer.acked_round = message.round
-        if message.applied_index > peer.applied_index:
-            peer.applied_index = message.applied_index
+        # What it has applied was committed, hence is in our log too: it matches, whatever this Append was about.
+        reached = message.applied_index
+        if reached > peer.applied_index:
+            peer.applied_index = reached
+        if message.accepted and match > reached:
+            reached = match
+        if reached > peer.match_index:
+            peer.match_index = reached
+            peer.progress_ns = now_ns
+            inflight = peer.inflight
+            while inflight and inflight[0][0] <= reached:
+                peer.inflight_bytes -= inflight.popleft()[1]
+            if peer.next_index <= reached:
+                peer.next_index = reached + 1
+            if reached > self.commit_index:
+                self._advance_commit()
         if not message.accepted:
             self._on_refusal(peer, message)
             return
-        if match > peer.match_index:
-            peer.match_index = match
-            peer.progress_ns = now_ns
-            inflight = peer.inflight
-            while inflight and inflight[0][0] <= match:
-                peer.inflight_bytes -= inflight.popleft()[1]
-            if peer.next_index <= match:
-                peer.next_index = match + 1
-            if match > self.commit_index:
-                self._advance_commit()
         if peer.state == PROBE and message.round >= peer.epoch_round:
             peer.state = REPLICATE
             peer.behind_log = False
-            peer.next_index = peer.known_index() + 1
+            peer.next_index = peer.match_index + 1
         if peer.next_index <= self.last_index or (peer.sent_commit < self.commit_index and not peer.inflight):
             self._pending = True
 
@@ -637,10 +632,13 @@ class Raft:
             # run of it.
             ours = self._runs.last_of_term(message.hint_term)
             next_index = ours + 1 if 0 < ours < prev else message.hint_index
-        next_index = min(next_index, prev)
-        lowest = max(peer.known_index() + 1, self.first_index)
+        lowest = max(peer.match_index + 1, self.first_index)
+        next_index = max(min(next_index, prev), lowest)
         peer.behind_log = prev < self.first_index
-        peer.probe(max(next_index, lowest), epoch_round=self._round + 1)
+        if peer.state == REPLICATE and message.hint_term == 0:
+            peer.go_back(next_index, epoch_round=self._round + 1)  # a gap: an Append was lost or overtaken
+        else:
+            peer.probe(next_index, epoch_round=self._round + 1)
         self._pending = True
 
     def _advance_commit(self) -> None:
@@ -674,7 +672,7 @@ class Raft:
             if peer.state == REPLICATE:
                 prev = max(peer.match_index, self.first_index - 1)
                 if peer.inflight and peer.progress_ns <= silent_ns:
-                    peer.probe(peer.known_index() + 1, epoch_round=self._round + 1)
+                    peer.probe(peer.match_index + 1, epoch_round=self._round + 1)
             else:
                 prev = peer.next_index - 1
             shared = self._send_append(peer, prev, prev, shared)

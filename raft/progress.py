@@ -69,15 +69,15 @@ class Progress:
     def probe(self, next_index: int, *, epoch_round: int) -> None:
         """Look for the match point from ``next_index`` on; refusals of rounds before ``epoch_round`` are old."""
         self.state = PROBE
+        self.probe_sent = False
+        self.go_back(next_index, epoch_round=epoch_round)
+
+    def go_back(self, next_index: int, *, epoch_round: int) -> None:
+        """Send again from ``next_index`` on, as if nothing were in flight; refusals from before are old."""
         self.next_index = next_index
         self.epoch_round = epoch_round
         self.inflight.clear()
         self.inflight_bytes = 0
-        self.probe_sent = False
-
-    def known_index(self) -> int:
-        """What the member surely holds of our log: what matched, and what it applied, for that was committed."""
-        return max(self.match_index, self.applied_index)
 
     def status(self) -> dict[str, object]:
         """For people."""

@@ -64,8 +64,8 @@ void r2p2_capture_add(r2p2_capture *capture, uint64_t now_ns, uint32_t source_ip
     uint64_t bytes = (sizeof(r2p2_capture_record) + captured + 7) & ~(uint64_t)7;
     int affordable = capture->tokens_ns >= cost_ns;
     int wanted = belongs_to_taken(capture, source_ip, target_ip, data, length, affordable) || is_rare(data, length);
-    /* The rest of a message that was not taken is of no use, even when it could be afforded. */
-    if (length >= R2P2_HEADER_BYTES && data[0] == R2P2_MAGIC && !(data[3] & R2P2_FLAG_FIRST)) affordable = wanted;
+    /* Under load the rest of a message that was not taken is of no use, even when it could be afforded. */
+    if (capture->tokens_ns < SECOND_NS / 2 && length >= R2P2_HEADER_BYTES && data[0] == R2P2_MAGIC && !(data[3] & R2P2_FLAG_FIRST)) affordable = wanted;
     if (capture->used + bytes > R2P2_CAPTURE_BYTES || (!affordable && !wanted)) {
         capture->missed++;
         return;

@@ -44,6 +44,7 @@ class Options:
     clock_drift: float = 0.0  # each member's clock runs up to this much faster or slower
     request_mean_ns: int = 3 * MS
     batch_max: int = 4
+    backlog_max: int = 100  # entries of a leader not yet committed, over which clients hold back
     inflight_max: int = 64
     append_bytes_max: int = 256 << 10
     pre_vote: bool = True
@@ -67,6 +68,7 @@ class Options:
             pauses=rng.random() < 0.5,
             clock_drift=rng.choice((0.0, 0.0, 0.05, 0.2)),
             request_mean_ns=rng.choice((1 * MS, 3 * MS, 20 * MS)),
+            backlog_max=rng.choice((10, 100, 1_000)),
             batch_max=rng.choice((1, 4, 40)),
             inflight_max=rng.choice((1, 2, 64)),
             append_bytes_max=rng.choice((64, 300, 256 << 10)),
@@ -272,6 +274,8 @@ class World:
         node = self.nodes[i]
         if node is None or self._paused_until[i] > self.now:
             return
+        if node.raft.last_index - node.raft.commit_index > self.options.backlog_max:
+            return
         values = range(self._value, self._value + self.rng.randint(1, self.options.batch_max))
         self._value = values.stop
         try:
@@ -377,8 +381,12 @@ class World:
         return not self.faults and i not in self.healthy
 
     def _until_live(self) -> None:
-        """A leader, and a value proposed from now on applied by every healthy member, within virtual seconds."""
-        deadline = self.now + 5_000 * MS + 4 * self.options.straggler_max_ns
+        """One leader commits in its own term, further than before, and every healthy member applies it, in seconds."""
+        options = self.options
+        slowest_ns = 10 * MS + options.sync_max_ns + 4 * options.delay_max_ns  # an Append of one entry, and its answer
+        backlog_ns = slowest_ns * (options.backlog_max + options.batch_max) if options.append_bytes_max < 1_000 else 0
+        deadline = self.now + 5_000 * MS + 4 * options.straggler_max_ns + backlog_ns
+        before = self.checkers.committed_last
         goal = 0
         while self.now < deadline:
             self._next()
@@ -389,9 +397,10 @@ class World:
             nodes = [node for i in self.healthy if (node := self.nodes[i]) is not None]
             if not goal:
                 leaders = [node for node in nodes if node.raft.role is Role.LEADER]
-                current = [node for node in leaders if node.raft.commit_index >= node.raft._term_first_index]
-                if len(leaders) == 1 and current:
-                    goal = leaders[0].raft.last_index + 1
+                if len(leaders) == 1:
+                    commit = leaders[0].raft.commit_index
+                    in_its_term = commit > before and leaders[0].log.entry(commit)[0] == leaders[0].raft.term
+                    goal = commit if in_its_term else 0
             elif len(nodes) == len(self.healthy) and all(node.raft.applied_index >= goal for node in nodes):
                 if len({(node.digests.get(goal)) for node in nodes if goal in node.digests}) > 1:
                     raise Violation("state machine safety", f"digests differ at {goal}")

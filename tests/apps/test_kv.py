@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2p2.apps.kv import KeyValue, encode_command
-from r2p2.requests import Requests
+from r2p2.requests import Replies, Requests
 
 
 def apply(kv: KeyValue, *requests: bytes) -> list[bytes]:
     replies = kv.apply(Requests.of(requests))
-    assert isinstance(replies, list)
-    return replies
+    packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
+    ends = list(accumulate(packed.lengths))
+    assert ends[-1:] == ([len(packed.slab)] if requests else [])
+    return [packed.slab[end - length : end] for end, length in zip(ends, packed.lengths, strict=True)]
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,9 @@ def test_mutations_agree_with_hiredis(words: list[bytes], data: st.DataObject) -
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"*", b"*1", b"*1\r\n", b"*0\r\n", b"*-1\r\n", b"*1\r\n$-1\r\n", b"*1\r\n$01\r\nx\r\n", b"*1\r\n$9999999999\r\n",
-     b"*1\r\n$1\r\nx\r", b"*1\r\n:1\r\n", b"PING\r\n", b"*1\r\n$1\r\nxx\n", b"*2\r\n$1\r\nx\r\n"],
+    [b"", b"*", b"*1", b"*1\r\n", b"*0\r\n", b"*-1\r\n", b"*1\r\n$-1\r\n", b"*1\r\n$01\r\nx\r\n",
+     b"*1\r\n$9999999999\r\n", b"*1\r\n$1\r\nx\r", b"*1\r\n:1\r\n", b"PING\r\n", b"*1\r\n$1\r\nxx\n",
+     b"*2\r\n$1\r\nx\r\n"],
 )  # fmt: skip
 def test_what_is_not_whole(data: bytes) -> None:
     assert not is_whole(data)

@@ -220,7 +220,7 @@ def test_garbage_at_a_live_cluster_is_counted_and_harms_nobody() -> None:
         counters = world.nodes[0].status()["counters"]
         for reason in ("rx_bad_magic", "rx_bad_short", "raft_bad_short", "raft_bad_cluster", "raft_bad_kind"):
             assert counters[reason] > 0, reason
-        assert counters["raft_drop_stranger"] + counters["raft_bad_length"] + counters.get("raft_bad_sender", 0) > 0
+        assert counters["raft_bad_length"] > 0
 
 
 def test_a_forward_to_who_does_not_lead_is_refused_and_goes_no_further() -> None:
