@@ -76,6 +76,7 @@ class PairsView:
         """``passes`` is asked about requests, not about answers."""
         self._start_ns = start_ns
         self._in_json = in_json
+        self._is_filtered = is_filtered
         self._passes = passes
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self._totals = {REQUEST: _Totals("requests"), RAFT_REQ: _Totals("raft")}
