@@ -109,7 +109,9 @@ def memif_echo(socket_path: str, role: Any, duration_s: float = 60.0, ring_log2:
 def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
     """The near end: datagrams of every size, one at a time and in bursts, checked byte for byte."""
     device = dpdk.memif(0, socket_path, role=role, routes=("10.0.0.2",))
-    port = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,), udp_checksum=checksum))
+    port = dpdk.DpdkPort(
+        dpdk.PortConfig("10.0.0.1", (device,), local_port=4000, local_ports_count=20, udp_checksum=checksum)
+    )
     await_link(port)
     meet(port, "10.0.0.2")
     at_start = port.pool_in_use()
@@ -125,7 +127,9 @@ def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
             raise AssertionError("the pool ran out")
         got: list[dpdk.Datagram] = []
         deadline = time.monotonic() + 10
-        while len(got) < len(sent) and time.monotonic() < deadline:
+        while len(got) < len(sent):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(got)} of {len(sent)} answers: {summary(port)}")
             got += port.receive()
         answered += len(got)
         wrong += [d.payload for d in got] != [d.payload for d in sent]
@@ -195,6 +199,35 @@ def ring_full(socket_path: str) -> Result:
         "arrived_again": arrived_again,
         "gone": gone,
     }
+
+
+def ring_frames() -> Result:
+    """Frames of many sizes through a ring device, buffers running out, and a burst that is forgotten."""
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=64))
+    burst = dpdk.Burst()
+    wrong = []
+    with dpdk.EthDev(dpdk.ring(0), mbufs_count=511) as device:
+        for size in (14, 60, 1514, 2048, 2049, 9000):
+            frames = [bytes((size + i + k) % 256 for k in range(size)) for i in range(20)]
+            if (device.write(burst, frames), len(burst), device.send(burst), len(burst)) != (20, 20, 20, 0):
+                wrong.append(f"{size}: not sent")
+            if (device.receive(burst, 15), device.receive(burst)) != (15, 5) or burst.frames() != frames:
+                wrong.append(f"{size}: not received")
+            burst.free()
+        if device.pool_in_use() != 0:
+            wrong.append("a buffer is in use")
+        bursts = [dpdk.Burst() for _ in range(8)]
+        made = [device.repeat(b, bytes(64), 64) for b in bursts]
+        short = made[-1]
+        for b in bursts:
+            b.free()
+        after = device.repeat(burst, bytes(64), 64)
+        device.send(burst)
+    leaked = device.leaked_mbufs
+    careless = dpdk.EthDev(dpdk.ring(1), mbufs_count=511)
+    careless.repeat(burst, bytes(64), 3)
+    careless.close()
+    return {"wrong": wrong, "short_of_buffers": short, "after": after, "leaked": leaked, "kept": careless.leaked_mbufs}
 
 
 def caught(call: Callable[[], object]) -> Result:

@@ -93,6 +93,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "UDP length beyond the packet": (patch(udp(), 38, b"\x01\x00"), "rx_drop_bad_udp"),
     "wrong UDP checksum": (patch(udp(), 40, b"\xde\xad"), "rx_drop_bad_checksum"),
     "damaged payload": (patch(udp(bytes(64)), 80, b"\xff"), "rx_drop_bad_checksum"),
+    "a UDP port nobody opened": (patch(patch(udp(), 36, b"\x23\x29"), 40, bytes(2)), "rx_drop_no_listener"),
     "another's MAC": (patch(udp(), 0, b"\x02\x00\x0a\x00\x00\x02"), "rx_drop_foreign_address"),
     "multicast MAC": (patch(udp(), 0, b"\x01\x00\x5e\x00\x00\x01"), "rx_drop_foreign_address"),
     "another's address": (bytes(udp(dst="10.0.0.2")), "rx_drop_foreign_address"),

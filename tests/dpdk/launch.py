@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 CHILDREN = Path(__file__).parent / "children.py"
-TIMEOUT_S = 60
+TIMEOUT_S = 50
 
 
 class Child:
@@ -27,6 +28,8 @@ class Child:
             stderr=self._errors,
             text=True,
         )
+        self._watchdog = threading.Timer(TIMEOUT_S, self.process.kill)
+        self._watchdog.start()
 
     def _read(self) -> str:
         assert self.process.stdout is not None
@@ -57,6 +60,7 @@ class Child:
 
     def end(self) -> None:
         """SIGKILL if it lives: it gets no chance to say good-bye."""
+        self._watchdog.cancel()
         self.process.kill()
         self.process.wait(timeout=TIMEOUT_S)
         if self.process.stdout is not None:
