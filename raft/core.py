@@ -20,9 +20,21 @@ from __future__ import annotations
 from collections import deque
 
 from raft.config import Chance, Config, HardState, Log, NotLeader, Role
-from raft.messages import Append, AppendReply, Message, PreVote, PreVoteReply, Vote, VoteReply
+from raft.messages import (
+    Append,
+    AppendReply,
+    Message,
+    PreVote,
+    PreVoteReply,
+    ReadIndex,
+    ReadIndexReply,
+    TimeoutNow,
+    Vote,
+    VoteReply,
+)
 from raft.progress import PROBE, REPLICATE, Progress
 from raft.quorum import has_majority, majority, reached_by_majority
+from raft.reads import LOCAL, Read, Reads
 from raft.ready import AppendEntries, AppendNoop, LogOp, Ready, Truncate
 from raft.term_runs import TermRuns
 
@@ -33,6 +45,9 @@ FOLLOWER = Role.FOLLOWER
 PRE_CANDIDATE = Role.PRE_CANDIDATE
 CANDIDATE = Role.CANDIDATE
 LEADER = Role.LEADER
+
+EVERY_ROUND = 1 << 63  # what a leader has "answered" to itself
+ASKED_MAX = 1_024  # reads a follower waits for; more push out the oldest
 
 
 class _Unpersisted:
@@ -83,11 +98,15 @@ class Raft:
         "_peers",
         "_peers_list",
         "_pending",
+        "_reads",
         "_resend_ns",
         "_rng",
         "_round",
         "_runs",
+        "_taking_over",
         "_term_first_index",
+        "_transfer_deadline_ns",
+        "_transfer_urged",
         "_unpersisted",
         "_voters",
         "_votes",
@@ -101,6 +120,7 @@ class Raft:
         "leader_id",
         "role",
         "term",
+        "transfer_target",
         "vote",
     )
 
@@ -159,10 +179,15 @@ class Raft:
         self._resend_ns = 0
         self._election_timeout_ns = 0
         self._election_deadline_ns = 0
+        self._taking_over = False  # a candidate: the leader asked for it
 
         # Leading.
         self._round = 0
         self._term_first_index = 0  # index of the no-op that opened this leader's term
+        self._reads = Reads(rng.random())
+        self.transfer_target: int | None = None
+        self._transfer_deadline_ns = 0
+        self._transfer_urged = False  # asked since the last heartbeat
         self._me = Progress(config.node_id)
         self._peers = {member: Progress(member) for member in config.members if member != config.node_id}
         self._peers_list = list(self._peers.values())
@@ -212,6 +237,15 @@ class Raft:
                 # A deposed leader, or a live one while we are ahead of it by a lost election: our term makes it step
                 # down.
                 self._answer_append(message, accepted=False, match=message.prev_index, hint=self.last_index)
+        elif isinstance(message, ReadIndex):
+            if self._newer_or_same(message, now_ns):
+                self._on_read_index(message)
+        elif isinstance(message, ReadIndexReply):
+            if self._newer_or_same(message, now_ns):
+                self._on_read_index_reply(message)
+        elif isinstance(message, TimeoutNow):
+            if self._newer_or_same(message, now_ns):
+                self._on_timeout_now(message, now_ns)
         else:
             self.ignored["other_kind"] += 1
 
@@ -251,6 +285,49 @@ class Raft:
         self._pending = True
         return first
 
+    def read_index(self, now_ns: int) -> int:
+        """Asks for a linearizable read, or a batch of them; returns a ticket that a later Ready's reads or
+        reads_failed names.
+
+        At the leader it costs no message where Appends flow anyway. A follower asks its leader; datagrams get lost,
+        so a ticket that is not heard of again has to be given up after a while. Raises NotLeader when no leader is
+        known.
+        """
+        self._now_ns = now_ns
+        reads = self._reads
+        if self.role is LEADER:
+            ticket = reads.ticket()
+            self._note_read(LOCAL, ticket, 0)
+            return ticket
+        if self.leader_id is None:
+            raise NotLeader(None)
+        ticket = reads.ticket()
+        if len(reads.asked) >= ASKED_MAX:
+            oldest = next(iter(reads.asked))
+            del reads.asked[oldest]
+            reads.failed.append(oldest)
+        reads.asked[ticket] = None
+        self._out.append(ReadIndex(self._node_id, self.leader_id, self.term, ticket))
+        self._pending = True
+        return ticket
+
+    def transfer(self, target: int, now_ns: int) -> None:
+        """The leader hands its role to ``target``, as soon as that has been sent everything; tried for an election
+        timeout.
+
+        Proposals are still taken meanwhile: a target that cannot keep up delays itself, and then the transfer is
+        given up. ``transfer_target`` says whom it is under way to. Raises NotLeader; ValueError for a target that is
+        no other member.
+        """
+        if self.role is not LEADER:
+            raise NotLeader(self.leader_id)
+        if target not in self._peers:
+            raise ValueError(f"transfer: {target} is not another member")
+        self.transfer_target = target
+        self._transfer_deadline_ns = now_ns + self._config.election_min_ns
+        self._transfer_urged = False
+        self._pending = True
+
     def has_ready(self) -> bool:
         """Whether ready() has anything to say."""
         return self._pending
@@ -266,6 +343,10 @@ class Raft:
             else:
                 self._update_global_commit()
                 self._replicate()
+                if self._reads.waiting:
+                    self._confirm_reads()
+                if self.transfer_target is not None:
+                    self._urge_target()
         messages = self._out
         withheld = self._after
         hard_state = HardState(self.term, self.vote) if self._hard_changed else None
@@ -286,7 +367,12 @@ class Raft:
             self.first_index = forget + 1
         else:
             forget = 0
-        return Ready(number, hard_state, log_ops, messages, self.commit_index, forget)
+        reads = self._reads
+        if not reads.done and not reads.failed:
+            return Ready(number, hard_state, log_ops, messages, self.commit_index, forget)
+        done, failed = tuple(reads.done), tuple(reads.failed)
+        reads.done, reads.failed = [], []
+        return Ready(number, hard_state, log_ops, messages, self.commit_index, forget, done, failed)
 
     def persisted(self, number: int) -> list[Message]:
         """Says that Readies through ``number`` are durable. Returns the messages that waited for it; may commit."""
@@ -359,9 +445,20 @@ class Raft:
             self.role = FOLLOWER
             self._pending = True
             self._draw_election_timeout(now_ns)
-        self.leader_id = None
+        self._forget_leader()
+        self._taking_over = False
+        self.transfer_target = None
         self._own_vote_pending = False
         self._votes.clear()
+
+    def _forget_leader(self) -> None:
+        """Nobody is known to lead, so nobody will confirm the reads that wait."""
+        self.leader_id = None
+        reads = self._reads
+        if reads.waiting or reads.asked:
+            for read in reads.fail():
+                self._answer_read(read, granted=False)
+            self._pending = True
 
     def _draw_election_timeout(self, now_ns: int) -> None:
         config = self._config
@@ -385,7 +482,8 @@ class Raft:
     # -- elections ----------------------------------------------------------------------------------------------------
 
     def _campaign(self, now_ns: int) -> None:
-        self.leader_id = None
+        self._forget_leader()
+        self._taking_over = False
         if not self._config.pre_vote:
             self._become_candidate(now_ns)
             return
@@ -419,7 +517,8 @@ class Raft:
                 self._out.append(PreVote(me, peer, self.term + 1, last_index, last_term))
             else:
                 # Withheld: the term, our vote and the log we boast of have to be durable first.
-                self._after.append(Vote(me, peer, self.term, last_index, last_term))
+                vote = Vote(me, peer, self.term, last_index, last_term, transfer=self._taking_over)
+                self._after.append(vote)
         self._pending = True
         self._resend_ns = now_ns + self._config.heartbeat_ns
         self.deadline_ns = min(self._resend_ns, self._election_deadline_ns)
@@ -455,7 +554,7 @@ class Raft:
 
     def _on_vote(self, message: Vote, now_ns: int) -> None:
         if message.term > self.term:
-            if self._config.check_quorum and self._leader_alive(now_ns):
+            if self._config.check_quorum and not message.transfer and self._leader_alive(now_ns):
                 self.ignored["leader_alive"] += 1
                 return
             self._become_follower(message.term, now_ns)
@@ -490,6 +589,8 @@ class Raft:
         for peer in self._peers_list:
             peer.reset(next_index=first, now_ns=now_ns)
         self._me.match_index = self._durable_index
+        self._me.acked_round = EVERY_ROUND
+        self._taking_over = False
         self._log_ops.append(AppendNoop(first, self.term))
         self.last_index = first
         self._runs.extend(first, self.term)
@@ -606,6 +707,8 @@ class Raft:
                 peer.next_index = reached + 1
             if reached > self.commit_index:
                 self._advance_commit()
+        if self._reads.waiting and message.round >= self._reads.waiting[0].round:
+            self._count_confirmations()
         if not message.accepted:
             self._on_refusal(peer, message)
             return
@@ -655,6 +758,74 @@ class Raft:
         if index > self.global_commit:
             self.global_commit = index
 
+    # -- reads and transfer --------------------------------------------------------------------------------------------
+
+    def _note_read(self, member: int, context: int, request_id: int) -> None:
+        index = max(self.commit_index, self._term_first_index)
+        self._reads.waiting.append(Read(self._round + 1, index, member, context, request_id))
+        self._pending = True
+
+    def _confirm_reads(self) -> None:
+        """Everybody gets an Append of a round later than the newest read: what goes out anyway, else an empty one."""
+        newest = self._reads.waiting[-1].round
+        shared: Append | None = None
+        for peer in self._peers_list:
+            if peer.sent_round < newest:
+                known = peer.match_index if peer.state == REPLICATE else peer.next_index - 1
+                prev = max(known, self.first_index - 1)
+                shared = self._send_append(peer, prev, prev, shared)
+        self._count_confirmations()  # a cluster of one has nobody to wait for
+
+    def _count_confirmations(self) -> None:
+        round_ = reached_by_majority([voter.acked_round for voter in self._voters])
+        for read in self._reads.confirmed(round_):
+            self._answer_read(read, granted=True)
+        if self._reads.done:
+            self._pending = True
+
+    def _answer_read(self, read: Read, *, granted: bool) -> None:
+        index = read.index if granted else 0
+        reply = ReadIndexReply(self._node_id, read.member, self.term, read.context, index, granted, read.request_id)
+        self._out.append(reply)
+        self._pending = True
+
+    def _on_read_index(self, message: ReadIndex) -> None:
+        if self.role is LEADER:
+            self._note_read(message.sender, message.context, message.request_id)
+        else:
+            self._answer_read(Read(0, 0, message.sender, message.context, message.request_id), granted=False)
+
+    def _on_read_index_reply(self, message: ReadIndexReply) -> None:
+        reads = self._reads
+        if message.sender != self.leader_id or message.context not in reads.asked:
+            self.ignored["old_reply"] += 1
+            return
+        del reads.asked[message.context]
+        if message.granted:
+            reads.done.append((message.context, message.index))
+        else:
+            reads.failed.append(message.context)
+        self._pending = True
+
+    def _urge_target(self) -> None:
+        """Tells the target to stand for election once everything has been sent to it; again at each heartbeat."""
+        target = self.transfer_target
+        if target is None or self._transfer_urged:
+            return
+        peer = self._peers[target]
+        if peer.state == REPLICATE and peer.next_index > self.last_index and peer.match_index >= self.commit_index:
+            self._transfer_urged = True
+            self._out.append(TimeoutNow(self._node_id, target, self.term))
+
+    def _on_timeout_now(self, message: TimeoutNow, now_ns: int) -> None:
+        """Only of the leader that is followed; no pre-vote, since that leader would not be deposed by one."""
+        if self.role is not FOLLOWER or message.sender != self.leader_id:
+            self.ignored["old_reply"] += 1
+            return
+        self._forget_leader()
+        self._taking_over = True
+        self._become_candidate(now_ns)
+
     def _hears_majority(self, now_ns: int) -> bool:
         """Whether a majority has answered within the shortest election timeout; we hear ourselves."""
         since_ns = now_ns - self._config.election_min_ns
@@ -664,6 +835,9 @@ class Raft:
     def _heartbeat(self, now_ns: int) -> None:
         """An Append without entries to everybody, whatever is in flight; a silent member goes back to PROBE."""
         self._update_global_commit()
+        self._transfer_urged = False
+        if self.transfer_target is not None and now_ns >= self._transfer_deadline_ns:
+            self.transfer_target = None
         self.deadline_ns = now_ns + self._config.heartbeat_ns
         self._pending = True
         silent_ns = now_ns - self._config.heartbeat_ns
@@ -757,5 +931,6 @@ class Raft:
                 count,
                 size,
             )
+        peer.sent_round = append.round
         self._out.append(append)
         return append
