@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections import deque
 
 LOCAL = -1
+EVERY_ROUND = 1 << 63  # what a leader has "answered" to itself
+ASKED_MAX = 1_024  # reads a follower waits for; more push out the oldest
 
 
 class Read:

@@ -7,7 +7,7 @@ from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
 from raft import Append, AppendReply, NotLeader, ReadIndex, ReadIndexReply, Role, TimeoutNow, Vote
-from raft.core import ASKED_MAX
+from raft.reads import ASKED_MAX
 
 
 def reads(node: SimNode) -> list[tuple[int, int]]:
