@@ -56,7 +56,7 @@ STATUS_REQUEST: Final = b"\x00r2p2-status"
 """
 
 # R2P2 type by kind of Raft message (docs/wire.md): requests 5, replies 6, one-way messages 7.
-_R2P2_TYPE: Final = {1: 5, 2: 6, 3: 5, 4: 6, 5: 5, 6: 6, 7: 7, 8: 7, 9: 7}
+_R2P2_TYPE: Final = {1: 5, 2: 6, 3: 5, 4: 6, 5: 5, 6: 6, 7: 7, 8: 7, 9: 7, 10: 5, 11: 6, 12: 7}
 _FORWARD_HEADER_BYTES: Final = Forward.HEADER_BYTES
 _COUNTS_BYTES: Final = 8
 # A leader that has not been heard for so many heartbeats is probably gone: what is sent to it would be lost with it.
