@@ -47,6 +47,7 @@ class PortConfig:
         local_port: the first UDP port: datagrams leave from it when they name none.
         local_ports_count: how many UDP ports are open, from ``local_port`` on; what comes for others is dropped.
         neighbours: IPv4 address -> MAC, fixed; further ones are learned from ARP and from valid datagrams to us.
+        neighbour_ttl_s: a learned neighbour not heard of for so long is asked for again, by ARP.
         mbufs_count: packet buffers, 4 kB each without hugepages; a power of two minus one is the best use of memory.
         mbuf_data_bytes: room of one buffer with DPDK's headroom of 128 bytes.
         tx_retry_max: further attempts for what a device does not take at once; then it is dropped and counted.
@@ -59,6 +60,7 @@ class PortConfig:
     local_port: int = 9000
     local_ports_count: int = 1
     neighbours: Mapping[str, str] = field(default_factory=dict)
+    neighbour_ttl_s: float = 60.0
     mbufs_count: int = 16_383
     mbuf_data_bytes: int = 2_176
     tx_retry_max: int = 8
@@ -77,6 +79,8 @@ class PortConfig:
             raise ValueError(f"local_port is {self.local_port}: 1..65535")
         if not 1 <= self.local_ports_count <= 65_536 - self.local_port:
             raise ValueError(f"local_ports_count is {self.local_ports_count}: 1..{65_536 - self.local_port}")
+        if self.neighbour_ttl_s <= 0:
+            raise ValueError(f"neighbour_ttl_s is {self.neighbour_ttl_s}: more than 0")
         for device in self.devices:
             for route in device.routes:
                 ipaddress.IPv4Network(route)
@@ -148,6 +152,7 @@ class DpdkPort:
         c_config = ffi.new(
             "dpdk_stack_config *",
             {
+                "neighbour_ttl_ns": int(config.neighbour_ttl_s * 1e9),
                 "local_ip": _ip_number(config.local_ip),
                 "local_port": config.local_port,
                 "local_ports_count": config.local_ports_count,

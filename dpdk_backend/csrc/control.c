@@ -15,8 +15,14 @@
 
 #define MILLISECOND_NS 1000000u
 #define LINK_CHECK_NS (100u * MILLISECOND_NS) /* of devices other than memif: it may be a system call */
+#define NEIGHBOURS_CHECK_NS (100u * MILLISECOND_NS)
 #define RECONNECT_NS (20u * MILLISECOND_NS)   /* between two attempts to call a memif server */
 #define HANDSHAKE_NS (500u * MILLISECOND_NS)  /* an attempt that connected gets this long until the link is up */
+
+void stack_learn(dpdk_stack *stack, uint32_t ip, const uint8_t *mac, uint32_t device) {
+    neighbour_learn(&stack->neighbours, ip, mac, stack->devices[device].mac, (uint8_t)device, stack->now_ns);
+    resolve_done(stack, ip);
+}
 
 void stack_handle_arp(dpdk_stack *stack, uint32_t index, struct rte_mbuf *mbuf) {
     stack_device *device = &stack->devices[index];
@@ -29,7 +35,7 @@ void stack_handle_arp(dpdk_stack *stack, uint32_t index, struct rte_mbuf *mbuf) 
         return;
     }
     if (arp.sender_ip != 0)
-        neighbour_learn(&stack->neighbours, arp.sender_ip, arp.sender_mac, device->mac, (uint8_t)index, stack->now_ns);
+        stack_learn(stack, arp.sender_ip, arp.sender_mac, index);
     if (verdict == NET_ARP_REPLY) {
         stack->counters.arp_replies++;
         rte_pktmbuf_free(mbuf);
@@ -107,5 +113,10 @@ void stack_control(dpdk_stack *stack) {
         gate_poll();
     for (uint32_t i = 0; i < stack->devices_count; i++)
         device_control(&stack->devices[i], now_ns, is_slow_check_due);
+    resolve_control(stack);
+    if (now_ns - stack->neighbours_checked_ns >= NEIGHBOURS_CHECK_NS) {
+        stack->neighbours_checked_ns = now_ns;
+        neighbour_expire(&stack->neighbours, now_ns, stack->config.neighbour_ttl_ns);
+    }
     stack->control_tsc = rte_rdtsc() + stack->control_period_tsc;
 }

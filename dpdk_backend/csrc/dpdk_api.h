@@ -72,6 +72,7 @@ int32_t dpdk_device_xstats(uint16_t port_id, dpdk_xstat *xstats, uint32_t max);
 typedef struct dpdk_stack dpdk_stack;
 
 typedef struct dpdk_stack_config {
+    uint64_t neighbour_ttl_ns; /* a learned neighbour not heard of for so long is asked for again */
     uint32_t local_ip;
     uint16_t local_port;      /* the first UDP port: what tx packets with local_port 0 leave from */
     uint16_t local_ports_count; /* UDP ports local_port, local_port + 1... that are open */

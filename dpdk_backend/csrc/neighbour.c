@@ -53,6 +53,13 @@ void neighbour_forget(neighbour_table *table, uint32_t ip) {
             memset(&set[way], 0, sizeof set[way]);
 }
 
+void neighbour_expire(neighbour_table *table, uint64_t now_ns, uint64_t ttl_ns) {
+    neighbour *entries = &table->learned[0][0];
+    for (uint32_t i = 0; i < DPDK_NEIGHBOURS_LEARNED_MAX; i++)
+        if (entries[i].ip != 0 && now_ns - entries[i].confirmed_ns > ttl_ns)
+            memset(&entries[i], 0, sizeof entries[i]);
+}
+
 int route_add(neighbour_table *table, uint32_t ip, uint32_t prefix_bits, uint8_t device) {
     if (table->routes_count == DPDK_ROUTES_MAX)
         return -ENOSPC;

@@ -5,7 +5,7 @@
  * many slots as entries. Learned ones (from ARP and from valid datagrams to us) live in 256 sets of 4; a full set gives up the
  * entry not confirmed for the longest time, so a flood of addresses costs bounded memory and no static entry.
  * Routes say which device leads to a prefix; the longest wins. No time is asked for here: `now_ns` comes in.
- * Leaves to others: asking by ARP (control.c).
+ * Leaves to others: asking by ARP (resolve.c).
  */
 #ifndef DPDK_BACKEND_NEIGHBOUR_H
 #define DPDK_BACKEND_NEIGHBOUR_H
@@ -61,6 +61,9 @@ void neighbour_learn(neighbour_table *table, uint32_t ip, const uint8_t *mac, co
                      uint64_t now_ns);
 /* Forgets a learned entry. */
 void neighbour_forget(neighbour_table *table, uint32_t ip);
+
+/* Forgets learned entries not confirmed for ttl_ns. */
+void neighbour_expire(neighbour_table *table, uint64_t now_ns, uint64_t ttl_ns);
 
 /* 0, or -ENOSPC. */
 int route_add(neighbour_table *table, uint32_t ip, uint32_t prefix_bits, uint8_t device);

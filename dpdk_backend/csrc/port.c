@@ -4,7 +4,7 @@
  * rx_burst asks the devices in turn, checks every frame (net.h), hands up valid datagrams to our address and counts the rest
  * by reason. tx_commit writes headers in place, gathers per device and sends one burst each. No function pointer, no allocation and
  * no lock in the loop beyond the driver's own.
- * Leaves to others: ARP, ICMP, links (control.c), which UDP ports are open (the engine).
+ * Leaves to others: ARP, ICMP, links (control.c, resolve.c), which UDP ports are open (the engine).
  */
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
@@ -91,8 +91,7 @@ static inline void learn_source(dpdk_stack *stack, uint32_t device, const uint8_
                              stack->now_ns - known->confirmed_ns > 1000000000u,
                          0) &&
         !(frame[NET_MAC_BYTES] & 1u))
-        neighbour_learn(&stack->neighbours, ip, frame + NET_MAC_BYTES, stack->devices[device].mac, (uint8_t)device,
-                        stack->now_ns);
+        stack_learn(stack, ip, frame + NET_MAC_BYTES, device);
 }
 
 static uint32_t port_rx_burst(void *self, r2p2_rx_packet *packets, uint32_t max) {
@@ -250,11 +249,11 @@ static void flush_device(dpdk_stack *stack, stack_device *device) {
 static inline void queue_datagram(dpdk_stack *stack, struct rte_mbuf *mbuf, uint32_t length, uint32_t ip, uint16_t port,
                                   uint16_t local_port) {
     const neighbour *target = stack->last;
-    if (__builtin_expect(target->ip != ip, 0)) {
+    if (__builtin_expect(target->ip != ip || ip == 0, 0)) { /* a free entry has address 0 */
         target = neighbour_find(&stack->neighbours, ip);
         if (__builtin_expect(target == NULL, 0)) {
-            stack->counters.tx_drop_no_route++;
-            give_back(stack, mbuf);
+            waiting_packet packet = {.mbuf = mbuf, .length = length, .port = port, .local_port = local_port};
+            resolve_wait(stack, ip, &packet);
             return;
         }
         stack->last = target;
@@ -280,6 +279,12 @@ static void flush_all(dpdk_stack *stack) {
     for (uint32_t i = 0; i < stack->devices_count; i++)
         if (stack->devices[i].tx_count > 0)
             flush_device(stack, &stack->devices[i]);
+}
+
+void stack_send_waiting(dpdk_stack *stack, uint32_t ip, const waiting_packet *packets, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        queue_datagram(stack, packets[i].mbuf, packets[i].length, ip, packets[i].port, packets[i].local_port);
+    flush_all(stack);
 }
 
 static void port_tx_commit(void *self, r2p2_tx_packet *packets, uint32_t count) {

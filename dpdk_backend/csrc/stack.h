@@ -16,6 +16,7 @@
 #include "net.h"
 #include "r2p2_limits.h"
 #include "r2p2_port.h"
+#include "resolve.h"
 
 #define STACK_BURST 64u
 #define STACK_TX_READY 256u /* mbufs kept for tx_reserve */
@@ -53,10 +54,12 @@ struct dpdk_stack {
     uint64_t control_tsc;   /* when stack_control is due */
     uint64_t control_period_tsc;
     uint64_t link_checked_ns;
+    uint64_t neighbours_checked_ns;
     uint64_t now_ns;        /* of the last stack_control: good enough to date what is learned */
     const neighbour *last;  /* the entry the last datagram left by */
     stack_device devices[DPDK_STACK_DEVICES_MAX];
     neighbour_table neighbours;
+    resolver resolver;
     dpdk_stack_config config;
 };
 
@@ -67,7 +70,12 @@ void stack_fill_port(dpdk_stack *stack);
 /* Sends a frame that is no datagram of the engine; takes the mbuf over. Returns whether the device took it. */
 int stack_send_frame(stack_device *device, struct rte_mbuf *mbuf);
 
-/* control.c. Both take the mbuf over. `view` is net_parse's. */
+/* Sends datagrams that waited for their neighbour; takes the mbufs over. */
+void stack_send_waiting(dpdk_stack *stack, uint32_t ip, const waiting_packet *packets, uint32_t count);
+
+/* control.c. ip was heard from mac on a device: remembered, and what waits for it is sent. */
+void stack_learn(dpdk_stack *stack, uint32_t ip, const uint8_t *mac, uint32_t device);
+/* Both take the mbuf over. `view` is net_parse's. */
 void stack_handle_arp(dpdk_stack *stack, uint32_t device, struct rte_mbuf *mbuf);
 void stack_handle_echo(dpdk_stack *stack, uint32_t device, struct rte_mbuf *mbuf, const net_view *view);
 /* Lets links change, reconnects memif clients. Called outside bursts, every control_period_tsc. */

@@ -337,5 +337,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
     half->received[index >> 6] |= (uint64_t)1 << (index & 63);
     half->received_count++;
     if (half->received_count != half->expected_count) return result;
-    return make_contiguous(table, half, whole);
+    result = make_contiguous(table, half, whole);
+    if (result != R2P2_HALF_COMPLETE) forget(table, half);
+    return result;
 }
