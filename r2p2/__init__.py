@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from r2p2.memory import MemoryNetwork
     from r2p2.node import Node, NodeConfig, Timers
     from r2p2.ports import PortSpec, open_port
-    from r2p2.requests import DROP, Replies, Requests
+    from r2p2.requests import DROP, LATER, Replies, Requests
+    from r2p2.server import Deferred, Server, ServerConfig, Service
 
 __all__ = [
     "DROP",
     "FIXED_ROUTE",
+    "LATER",
     "LB_ROUTE",
     "REPLICATED",
     "REPLICATED_READ",
@@ -30,6 +32,7 @@ __all__ = [
     "CallError",
     "CallTimeout",
     "Client",
+    "Deferred",
     "LocalCluster",
     "MemoryNetwork",
     "Node",
@@ -39,6 +42,9 @@ __all__ = [
     "Replies",
     "RequestTooLarge",
     "Requests",
+    "Server",
+    "ServerConfig",
+    "Service",
     "StateMachine",
     "Timers",
     "UserError",
@@ -62,7 +68,8 @@ _MODULES = {
     "r2p2.memory": ("MemoryNetwork",),
     "r2p2.node": ("Node", "NodeConfig", "Timers"),
     "r2p2.ports": ("PortSpec", "open_port"),
-    "r2p2.requests": ("DROP", "Replies", "Requests"),
+    "r2p2.requests": ("DROP", "LATER", "Replies", "Requests"),
+    "r2p2.server": ("Deferred", "Server", "ServerConfig", "Service"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -39,6 +39,10 @@ class CallCancelled(CallError):
     """The caller gave the call up: the request may or may not have been executed."""
 
 
+class TooManyCalls(CallError):
+    """Every local port has all the calls it can have. Nothing was sent."""
+
+
 class RequestTooLarge(CallError, ValueError):
     """The request does not fit in 254 packets. Nothing was sent."""
 
