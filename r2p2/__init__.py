@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from r2p2.app import StateMachine, state_machine
     from r2p2.client import FIXED_ROUTE, LB_ROUTE, REPLICATED, REPLICATED_READ, BlockingClient, Client
-    from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout, R2P2Error, RequestTooLarge, UserError
+    from r2p2.errors import (
+        CallCancelled,
+        CallDropped,
+        CallError,
+        CallTimeout,
+        NoRoute,
+        R2P2Error,
+        RequestTooLarge,
+        TooManyCalls,
+        UserError,
+    )
     from r2p2.local import LocalCluster
     from r2p2.memory import MemoryNetwork
     from r2p2.node import Node, NodeConfig, Timers
@@ -35,6 +45,7 @@ __all__ = [
     "Deferred",
     "LocalCluster",
     "MemoryNetwork",
+    "NoRoute",
     "Node",
     "NodeConfig",
     "PortSpec",
@@ -47,6 +58,7 @@ __all__ = [
     "Service",
     "StateMachine",
     "Timers",
+    "TooManyCalls",
     "UserError",
     "open_port",
     "state_machine",
@@ -60,8 +72,10 @@ _MODULES = {
         "CallDropped",
         "CallError",
         "CallTimeout",
+        "NoRoute",
         "R2P2Error",
         "RequestTooLarge",
+        "TooManyCalls",
         "UserError",
     ),
     "r2p2.local": ("LocalCluster",),

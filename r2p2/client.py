@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, Completion, Engine, EngineConfig
-from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout, TooManyCalls
+from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout, NoRoute, TooManyCalls
 from r2p2.ports import PortSpec, open_port
 
 __all__ = ["FIXED_ROUTE", "LB_ROUTE", "REPLICATED", "REPLICATED_READ", "BlockingClient", "Client"]
@@ -29,6 +30,8 @@ REPLICATED: Final = 2
 REPLICATED_READ: Final = 3
 """Policy: as replicated, and has no side effects."""
 
+ROUTES_MAX: Final = 4096
+"""Targets remembered as reachable; others are asked about at every call."""
 _TIMER_STEP_NS: Final = 1 * limits.MS
 # A client keeps no log and forwards nothing.
 _ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
@@ -59,6 +62,7 @@ class _Calls:
             if senders:
                 self._engine.restrict(local_port, senders)
         self._current_port = 0
+        self._routed: set[tuple[int, int]] = set()
         self._tag = 0
         self._closed = False
 
@@ -68,6 +72,7 @@ class _Calls:
         """Sends a request; its tag, local port and rid."""
         if timeout_s <= 0 or retry_s < 0:
             raise ValueError(f"timeout_s is {timeout_s}, retry_s is {retry_s}: above 0, and not below it")
+        self._check_route(target)
         self._tag += 1
         local_ports = self._port.local_ports
         for _ in local_ports:
@@ -88,6 +93,18 @@ class _Calls:
         raise TooManyCalls(
             f"{len(local_ports)} local ports have all the calls they can; open the client with more (ports_count)"
         )
+
+    def _check_route(self, target: tuple[int, int]) -> None:
+        """Asks the kernel once a target whether it knows a way there; connecting a UDP socket sends nothing."""
+        if target in self._routed:
+            return
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((format_ip(target[0]), target[1] or 1))
+            except OSError as error:
+                raise NoRoute(f"no route to {format_address(target)}: {error.strerror}; nothing was sent") from error
+        if len(self._routed) < ROUTES_MAX:
+            self._routed.add(target)
 
     def close(self) -> None:
         """Frees the engine, then the socket. Idempotent."""
@@ -127,6 +144,7 @@ class BlockingClient(_Calls):
             CallTimeout: no answer within ``timeout_s`` seconds.
             CallDropped: the server refused.
             RequestTooLarge: more than 370,406 bytes; nothing was sent.
+            NoRoute: this machine knows no way to the target; nothing was sent.
         """
         tag, _, _ = self.begin(parse_address(target), payload, policy, timeout_s, retry_s)
         self._engine.flush()
@@ -223,7 +241,7 @@ class Client(_Calls):
         Raises:
             CallTimeout: no answer in time: the request may or may not have been executed.
             CallDropped: refused: it was not executed.
-            RequestTooLarge: nothing was sent.
+            RequestTooLarge, NoRoute, TooManyCalls: nothing was sent.
         """
         address = parse_address(target) if target is not None else self._targets[self._current]
         seconds = self._timeout_s if timeout_s is None else timeout_s
