@@ -274,3 +274,4 @@ class UdpWorld(World):
 
 
 WORLDS: dict[str, type[World]] = {"mem": MemWorld, "udp": UdpWorld}
+"""The worlds a test runs over; dpdk_world.py's replaces them in a process of its own (conftest.py)."""
