@@ -248,7 +248,7 @@ static void flush_device(dpdk_stack *stack, stack_device *device) {
 
 /* Headers in front of the payload, into the array of its device. Takes the mbuf over. */
 static inline void queue_datagram(dpdk_stack *stack, struct rte_mbuf *mbuf, uint32_t length, uint32_t ip, uint16_t port,
-                                  uint16_t local_port) {
+                                  uint32_t source_ip, uint16_t local_port) {
     const neighbour *target = stack->last;
     if (__builtin_expect(target->ip != ip, 0)) {
         target = neighbour_find(&stack->neighbours, ip);
@@ -260,7 +260,8 @@ static inline void queue_datagram(dpdk_stack *stack, struct rte_mbuf *mbuf, uint
         stack->last = target;
     }
     stack_device *device = &stack->devices[target->device];
-    net_write_udp(rte_pktmbuf_mtod(mbuf, uint8_t *), target->ethernet, stack->port.local_ip, ip,
+    net_write_udp(rte_pktmbuf_mtod(mbuf, uint8_t *), target->ethernet,
+                  source_ip ? source_ip : stack->port.local_ip, ip,
                   local_port ? local_port : stack->port.local_port, port, length,
                   (enum net_udp_checksum)device->udp_checksum);
     mbuf->data_len = (uint16_t)(length + NET_UDP_HEADERS_BYTES);
@@ -292,7 +293,8 @@ static void port_tx_commit(void *self, r2p2_tx_packet *packets, uint32_t count) 
             stack->counters.tx_drop_error++;
             rte_pktmbuf_free(packet->owner);
         } else {
-            queue_datagram(stack, packet->owner, packet->length, packet->target_ip, packet->target_port, packet->local_port);
+            queue_datagram(stack, packet->owner, packet->length, packet->target_ip, packet->target_port,
+                           packet->source_ip, packet->local_port);
         }
     }
     flush_all(stack);
@@ -312,7 +314,7 @@ static void port_tx_broadcast(void *self, const uint8_t *data, uint32_t length, 
             break;
         }
         memcpy(rte_pktmbuf_mtod_offset(mbuf, uint8_t *, NET_UDP_HEADERS_BYTES), data, length);
-        queue_datagram(stack, mbuf, length, targets[i].ip, targets[i].port, local_port);
+        queue_datagram(stack, mbuf, length, targets[i].ip, targets[i].port, 0, local_port);
     }
     flush_all(stack);
 }
