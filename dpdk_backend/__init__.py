@@ -8,12 +8,15 @@ Importing this package needs no DPDK; using it without the compiled module raise
 says what to install. CData never leaves the package.
 """
 
+from dpdk_backend._attach import DeviceStats
 from dpdk_backend.devices import Device, af_packet, af_xdp, memif, null, pcap, pci, ring, tap, vdev
 from dpdk_backend.eal import EalConfig, eal_log, eal_state, start_eal, stop_eal, version
 from dpdk_backend.errors import DeviceError, DpdkError, DpdkMissingError, EalAlreadyStartedError, EalError
-from dpdk_backend.port import Datagram, DeviceStats, DpdkPort, PortConfig
+from dpdk_backend.ethdev import Burst, EthDev
+from dpdk_backend.port import Datagram, DpdkPort, PortConfig
 
 __all__ = [
+    "Burst",
     "Datagram",
     "Device",
     "DeviceError",
@@ -24,6 +27,7 @@ __all__ = [
     "EalAlreadyStartedError",
     "EalConfig",
     "EalError",
+    "EthDev",
     "PortConfig",
     "af_packet",
     "af_xdp",

@@ -58,7 +58,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("Cannot allocate memory", "EalConfig.memory_mb is more than the machine can give: make it smaller"),
     ("invalid core", "EalConfig.cpus names a core this process may not run on: see taskset -p $$"),
     ("lcore", "EalConfig.cpus names a core this process may not run on: see taskset -p $$"),
-    ("unrecognized option", "one of EalConfig.extra_arguments is no EAL argument: see dpdk-testpmd --help"),
+    (
+        "Invalid 'command line' arguments",
+        "an argument is not known to this DPDK: look at EalConfig.extra_arguments and vdevs; getopt's word: stderr",
+    ),
 )
 
 
@@ -67,8 +70,8 @@ class EalConfig:
     """How the EAL starts.
 
     Attributes:
-        memory_mb: megabytes for DPDK's heap: the mbufs of all ports (2.4 kB each) and the drivers' own. Taken as it
-            is touched.
+        memory_mb: megabytes for DPDK's heap: the mbufs of all ports (4 kB each; 2.4 with hugepages) and the drivers'
+            own. Taken as it is touched.
         hugepages: use them; else ordinary pages, which need no preparation and no rights.
         file_prefix: tells DPDK processes of one machine apart; None: one of this process.
         cpus: the cores the polling thread may run on; None: those of the process.

@@ -10,15 +10,15 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import logging
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from dpdk_backend._attach import Attached, DeviceStats, attach, device_error
 from dpdk_backend._native import Native, check, load
-from dpdk_backend.devices import Device, remove_dead_socket
-from dpdk_backend.eal import EalConfig, eal_log, eal_state, start_eal
+from dpdk_backend.devices import Device
+from dpdk_backend.eal import EalConfig, eal_state, start_eal
 from dpdk_backend.errors import DeviceError, DpdkError
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ _pool_numbers = itertools.count()
 
 BURST_MAX = 64
 _PAYLOAD_BYTES_MAX = 65_507
-_XSTATS_MAX = 512
 
 
 class Datagram(NamedTuple):
@@ -36,19 +35,6 @@ class Datagram(NamedTuple):
     ip: str
     port: int
     local_port: int = 0
-
-
-class DeviceStats(NamedTuple):
-    """A device's own counters, since it started."""
-
-    rx_packets: int
-    rx_bytes: int
-    tx_packets: int
-    tx_bytes: int
-    rx_missed: int
-    rx_errors: int
-    rx_no_mbuf: int
-    tx_errors: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,7 @@ class PortConfig:
         local_port: the first UDP port: datagrams leave from it when they name none.
         local_ports_count: how many UDP ports are open, from ``local_port`` on; what comes for others is dropped.
         neighbours: IPv4 address -> MAC, fixed; further ones are learned from ARP and from valid datagrams to us.
-        mbufs_count: packet buffers, 2.4 kB each; a power of two minus one is the best use of memory.
+        mbufs_count: packet buffers, 4 kB each without hugepages; a power of two minus one is the best use of memory.
         mbuf_data_bytes: room of one buffer with DPDK's headroom of 128 bytes.
         tx_retry_max: further attempts for what a device does not take at once; then it is dropped and counted.
         udp_checksum: write UDP checksums; False is for links between own processes on one machine.
@@ -146,7 +132,7 @@ class DpdkPort:
         self.config = config
         self.leaked_mbufs: int = 0
         """Buffers that did not come back at close; anything but 0 is a bug."""
-        self._made: list[str] = []
+        self._attached: list[Attached] = []
         self._stack: Any = None
         if eal is not None or eal_state() != "running":
             start_eal(eal if eal is not None else EalConfig(memory_mb=memory_mb_for(config)))
@@ -199,45 +185,26 @@ class DpdkPort:
             check(lib.dpdk_stack_add_neighbour(stack, _ip_number(ip), mac), DeviceError)
 
     def _add_device(self, index: int, device: Device) -> None:
-        ffi, lib = self._native.ffi, self._native.lib
-        if device.listen_path is not None:
-            remove_dead_socket(device.listen_path)
-        if device.args is not None:
-            if lib.dpdk_vdev_add(device.name.encode(), device.args.encode()) < 0:
-                raise self._device_error()
-            self._made.append(device.name)
-        port_id = lib.dpdk_device_find(device.name.encode())
-        if port_id < 0:
-            raise DeviceError(
-                self._native.error_text(),
-                remedy="name it in EalConfig (pci_addresses or vdevs); a NIC must be bound to a DPDK driver: "
-                "see dpdk-devbind.py --status",
-            )
-        info = ffi.new("dpdk_device_info *")
-        check(lib.dpdk_device_info_get(port_id, info), DeviceError)
+        attached = attach(device)
+        self._attached.append(attached)
         if device.mac is not None:
             mac = parse_mac(device.mac)
         elif device.args is None:
-            mac = bytes(info.mac)
+            mac = attached.mac
         else:
             mac = mac_of_ip(self.config.local_ip)
-        c_config = ffi.new(
+        c_config = self._native.ffi.new(
             "dpdk_stack_device_config *",
             {
                 "mac": mac,
                 "rx_ring_count": device.rx_ring_count,
                 "tx_ring_count": device.tx_ring_count,
-                "is_memif": int(device.is_memif or bytes(ffi.string(info.driver)) == b"net_memif"),
+                "is_memif": int(attached.is_memif),
                 "is_reconnecting": int(device.is_reconnecting),
             },
         )
-        if lib.dpdk_stack_add_device(self._stack, port_id, c_config) != index:
-            raise self._device_error()
-
-    def _device_error(self) -> DeviceError:
-        """The last error with the end of DPDK's log, where drivers say their reasons."""
-        lines = [f"  dpdk: {line}" for line in eal_log().strip().splitlines()[-3:]]
-        return DeviceError("\n".join([self._native.error_text(), *lines]))
+        if self._native.lib.dpdk_stack_add_device(self._stack, attached.port_id, c_config) != index:
+            raise device_error()
 
     # ---- for the engine ----
 
@@ -291,19 +258,13 @@ class DpdkPort:
 
     def stats(self, device: int = 0) -> DeviceStats:
         """The device's own counters."""
-        stats = self._native.ffi.new("dpdk_device_stats *")
-        check(self._native.lib.dpdk_device_stats_get(self._port_id(device), stats), DeviceError)
-        return DeviceStats(*struct.unpack("=8Q", self._native.ffi.buffer(stats)[:]))
+        self._live()
+        return self._attached[device].stats()
 
     def xstats(self, device: int = 0) -> dict[str, int]:
         """The device's extended statistics, by DPDK's names."""
-        xstats = self._native.ffi.new("dpdk_xstat[]", _XSTATS_MAX)
-        count = check(self._native.lib.dpdk_device_xstats(self._port_id(device), xstats, _XSTATS_MAX), DeviceError)
-        return {self._native.text(xstats[i].name): int(xstats[i].value) for i in range(count)}
-
-    def _port_id(self, device: int) -> int:
         self._live()
-        return check(self._native.lib.dpdk_device_find(self.config.devices[device].name.encode()), DeviceError)
+        return self._attached[device].xstats()
 
     # ---- by hand: tests, tools ----
 
@@ -387,10 +348,8 @@ class DpdkPort:
         if self._stack is not None:
             stack, self._stack = self._stack, None
             self.leaked_mbufs = lib.dpdk_stack_free(stack)
-        while self._made:
-            name = self._made.pop()
-            if lib.dpdk_vdev_remove(name.encode()) < 0:
-                _log.warning("%s", self._native.error_text())
+        while self._attached:
+            self._attached.pop().detach()
 
     def __enter__(self) -> DpdkPort:
         """The port itself."""
@@ -404,5 +363,10 @@ class DpdkPort:
 
 
 def memory_mb_for(config: PortConfig) -> int:
-    """Megabytes of EAL memory a port needs: its buffers, their bookkeeping, and 24 for drivers."""
-    return 24 + config.mbufs_count * (config.mbuf_data_bytes + 320) // 1_000_000 + 8 * len(config.devices)
+    """Megabytes of EAL memory a port needs: its buffers, their bookkeeping, and 24 for drivers.
+
+    With ordinary pages DPDK lets no buffer cross a page of 4 kB (lib/mempool), so a buffer takes whole pages or a part.
+    """
+    object_bytes = config.mbuf_data_bytes + 320
+    buffer_bytes = 4096 // (4096 // object_bytes) if object_bytes <= 4096 else -(-object_bytes // 4096) * 4096
+    return 24 + (config.mbufs_count * buffer_bytes + 999_999) // 1_000_000 + 8 * len(config.devices)

@@ -7,6 +7,7 @@ Wraps ``r2p2._engine`` (see ``r2p2/csrc/r2p2_engine_api.h``). CData stays in thi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -62,6 +63,8 @@ class EngineConfig:
     hold_timeout_ns: int = limits.HOLD_TIMEOUT_NS
     reassembly_count_max: int = limits.REASSEMBLY_COUNT_MAX
     packets_per_poll_max: int = limits.PACKETS_PER_POLL_MAX
+    router_ip: int = 0
+    router_port: int = 0
 
 
 class RaftMessage(NamedTuple):
@@ -213,6 +216,16 @@ class Engine:
             lib.r2p2_requests_reply(self._engine, packed.slab, len(packed.slab), lengths, len(packed.lengths)),
         )
 
+    def askers(self, count: int) -> bytes:
+        """Who asked each of the ``count`` requests of the batch at hand: 12 bytes each, for :meth:`reply_later`."""
+        return bytes(ffi.buffer(self._batch.askers, limits.ASKER_BYTES * count)[:])
+
+    def reply_later(self, asker: bytes, payload: bytes | None) -> None:
+        """Answers a request whose reply in its batch was LATER; None refuses it (DROP)."""
+        data = payload or b""
+        status = lib.r2p2_reply_later(self._engine, asker, data, len(data), 1 if payload is None else 0)
+        _check("r2p2_reply_later", status)
+
     # ---- the replicated policy ----
 
     def set_role(self, role: int) -> None:
@@ -352,20 +365,35 @@ class Engine:
         _check("r2p2_client_open", lib.r2p2_client_open(self._engine, local_port, calls_max))
 
     def call(
-        self, local_port: int, target: tuple[int, int], payload: bytes, *, policy: int, timeout_ns: int, tag: int
+        self,
+        local_port: int,
+        target: tuple[int, int],
+        payload: bytes,
+        *,
+        policy: int,
+        timeout_ns: int,
+        tag: int,
+        retry_ns: int = 0,
     ) -> int:
         """Begins a call; its end comes with :meth:`completions` under ``tag``. Returns the rid.
+
+        ``retry_ns``: not 0 says that the request is safe to repeat: it is sent again after that time, then twice that.
 
         Raises:
             RequestTooLarge: the payload does not fit in 254 packets.
             EngineError: too many calls wait already, or ``local_port`` is not open.
         """
         status = lib.r2p2_client_call(
-            self._engine, local_port, target[0], target[1], policy, payload, len(payload), timeout_ns, tag
+            self._engine, local_port, target[0], target[1], policy, payload, len(payload), timeout_ns, retry_ns, tag
         )
         if status == lib.R2P2_ERROR_TOO_LARGE:
             raise RequestTooLarge(f"a request of {len(payload)} bytes; at most {limits.REQUEST_BYTES_MAX} fit")
         return _check("r2p2_client_call", status)
+
+    def restrict(self, local_port: int, senders: Sequence[tuple[int, int]]) -> None:
+        """Only ``senders`` may answer calls of ``local_port`` from now on; none: anybody. At most 16."""
+        c_senders = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in senders])
+        _check("r2p2_client_restrict", lib.r2p2_client_restrict(self._engine, local_port, c_senders, len(senders)))
 
     def cancel(self, local_port: int, rid: int) -> None:
         """Ends a waiting call as ``DONE_CANCELLED``."""

@@ -46,6 +46,9 @@ REASSEMBLY_COUNT_MAX: Final = 4096
 REASSEMBLY_BYTES_MAX: Final = 64 << 20
 REASSEMBLY_TIMEOUT_NS: Final = 200 * MS
 assert REASSEMBLY_BYTES_MAX > MESSAGE_BYTES_MAX * TARGETS_MAX
+# One source address may hold a quarter of them: several clients behind one address are served, and no one address
+# takes all.
+SOURCE_SHARE: Final = 4
 
 # The log of a member, in memory. A member that is down holds it back until it is full; then requests are refused.
 LOG_BYTES_MAX: Final = 256 << 20
@@ -79,6 +82,11 @@ ROUTER_DOWN_NS: Final = 1 * SECOND
 ROUTER_MISSES_MAX: Final = 3
 # Where servers send FEEDBACK.
 ROUTER_CONTROL_PORT: Final = 9000
+
+# Who asked, as the engine hands it out for replies that come later.
+ASKER_BYTES: Final = 12
+# Requests whose replies come later, at once: beyond it new ones are refused.
+DEFERRED_MAX: Final = 65_536
 
 # A call of a client without a deadline of its own.
 CALL_TIMEOUT_NS: Final = 1 * SECOND

@@ -18,7 +18,7 @@ from r2p2.busy_loop import run_busy
 from r2p2.driver import Pollable
 from r2p2.errors import UserError
 
-__all__ = ["BACKENDS", "Link", "OpenPort", "PortSpec", "drive", "open_port", "start_driver"]
+__all__ = ["BACKENDS", "Link", "OpenPort", "PortSpec", "drive", "missing", "open_port", "start_driver"]
 
 BACKENDS = ("uv", "dpdk")
 STOP_CHECK_SECONDS: Final = 0.02
@@ -76,6 +76,22 @@ class OpenPort(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def missing(backend: str) -> UserError | None:
+    """Why this machine cannot use a backend, with the remedy; None when it can, as far as is known before opening."""
+    if backend != "dpdk":
+        return None
+    try:
+        from dpdk_backend._native import load
+        from dpdk_backend.errors import DpdkError
+    except ImportError as error:
+        return UserError(f"the dpdk backend is not here: {error}", "pip install . again, or make setup.")
+    try:
+        load()
+    except DpdkError as error:
+        return UserError(str(error).partition("\n  remedy: ")[0], error.remedy)
+    return None
 
 
 class _Opened:

@@ -8,6 +8,7 @@ those of the replay.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from r2p2.address import format_ip, parse_address
@@ -41,23 +42,25 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--rx {source}: there is no such file")
     if not target.parent.is_dir():
         raise UserError(f"--tx {target}: the folder {target.parent} does not exist")
-    for name, path in (("--rx", source), ("--tx", target)):
-        if any(c in str(path) for c in ", "):
-            raise UserError(f"{name} {path}: DPDK's device arguments take no comma and no space in a path")
     ip, port_number = parse_address(args.bind)
     app = load_application(args.app)
-    spec = PortSpec("dpdk", format_ip(ip), port_number, vdevs=(f"net_pcap0,rx_pcap={source},tx_pcap={target}",))
-    with open_port(spec) as port:
-        # One datagram a poll: answers come in the order of what they answer, whatever a burst would hold.
-        node = Node(NodeConfig(engine=EngineConfig(packets_per_poll_max=1)), port.address, app, keep=port)
-        try:
-            while not port.exhausted():
-                node.poll_once()
-            # What the last poll answered is sent; half messages that never become whole are not waited for.
-            node.engine.flush()
-            counters = node.engine.counters()
-        finally:
-            node.close()
+    with tempfile.TemporaryDirectory(prefix="r2p2-") as folder:
+        # DPDK's device arguments take no comma and no space in a path: it gets links without them.
+        rx, tx = Path(folder, "rx.pcap"), Path(folder, "tx.pcap")
+        rx.symlink_to(source.resolve())
+        tx.symlink_to(target.resolve())
+        spec = PortSpec("dpdk", format_ip(ip), port_number, vdevs=(f"net_pcap0,rx_pcap={rx},tx_pcap={tx}",))
+        with open_port(spec) as port:
+            # One datagram a poll: answers come in the order of what they answer, whatever a burst would hold.
+            node = Node(NodeConfig(engine=EngineConfig(packets_per_poll_max=1)), port.address, app, keep=port)
+            try:
+                while not port.exhausted():
+                    node.poll_once()
+                # What the last poll answered is sent; half messages that never become whole are not waited for.
+                node.engine.flush()
+                counters = node.engine.counters()
+            finally:
+                node.close()
     dropped = {
         name: n for name, n in counters.items() if n and ("drop" in name or "bad" in name or "unmatched" in name)
     }

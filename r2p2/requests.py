@@ -13,15 +13,22 @@ from itertools import accumulate
 from typing import Final, TypeAlias, overload
 
 
-class _Drop:
-    """The type of :data:`DROP`."""
+class _Special:
+    """The type of :data:`DROP` and :data:`LATER`."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self._name = name
+        self.length = length
 
     def __repr__(self) -> str:
-        return "DROP"
+        return self._name
 
 
-DROP: Final = _Drop()
+DROP: Final = _Special("DROP", 0xFFFFFFFF)
 """A reply that refuses: the client gets R2P2's DROP. Only for unreplicated requests."""
+
+LATER: Final = _Special("LATER", 0xFFFFFFFE)
+"""No reply yet: the application answers with :meth:`r2p2.engine.Engine.reply_later`."""
 
 
 class Requests(Sequence[bytes]):
@@ -82,7 +89,7 @@ class Replies:
         self.lengths = lengths
 
     @classmethod
-    def pack(cls, replies: Sequence[bytes | _Drop]) -> Replies:
+    def pack(cls, replies: Sequence[bytes | _Special]) -> Replies:
         """Lays ``replies`` out."""
         try:
             return cls(b"".join(replies), array("I", map(len, replies)))  # type: ignore[arg-type]
@@ -90,8 +97,8 @@ class Replies:
             lengths = array("I")
             kept = []
             for i, reply in enumerate(replies):
-                if reply is DROP:
-                    lengths.append(REPLY_DROP)
+                if isinstance(reply, _Special):
+                    lengths.append(reply.length)
                 elif isinstance(reply, bytes | bytearray | memoryview):
                     kept.append(bytes(reply))
                     lengths.append(len(kept[-1]))
@@ -100,5 +107,4 @@ class Replies:
             return cls(b"".join(kept), lengths)
 
 
-REPLY_DROP: Final = 0xFFFFFFFF
-ReplySequence: TypeAlias = Sequence[bytes | _Drop] | Replies
+ReplySequence: TypeAlias = Sequence[bytes | _Special] | Replies

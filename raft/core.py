@@ -262,9 +262,7 @@ class Raft:
         self._pending = False
         if self.role is LEADER:
             if log_ops:
-                self._pending = (
-                    True  # the storage does not hold these entries yet: their Appends come in the next Ready
-                )
+                self._pending = True  # the storage does not hold these yet: their Appends come in the next Ready
             else:
                 self._update_global_commit()
                 self._replicate()
@@ -274,19 +272,14 @@ class Raft:
         if log_ops or hard_state is not None or self._log_unstable:
             vote_term = self.term if self._own_vote_pending else 0
             self._unpersisted.append(_Unpersisted(number, self.last_index, vote_term, withheld))
-            if log_ops:
-                self._log_ops = []
             self._hard_changed = self._own_vote_pending = self._log_unstable = False
-            if withheld:
-                self._after = []
         elif withheld:
             if self._unpersisted:
                 self._unpersisted[-1].messages.extend(withheld)
             else:
                 messages.extend(withheld)
-            self._after = []
-        if messages:
-            self._out = []
+        # New lists even for empty ones: these belong to the Ready and to what it withholds.
+        self._log_ops, self._out, self._after = [], [], []
         forget = min(self.global_commit, self.applied_index)
         if forget >= self.first_index:
             self._runs.drop(forget)

@@ -76,6 +76,27 @@ static void reconnect(stack_device *device, uint64_t now_ns) {
     gate_watch();
 }
 
+int device_begin(stack_device *device) {
+    if (!device->is_reconnecting) { /* a client's first call is like every later one */
+        int status = device_start(device->port_id);
+        if (status < 0)
+            return status;
+        device->is_started = 1;
+        device->is_link_up = (uint8_t)device_is_link_up(device->port_id);
+        device->is_usable = !device->is_memif || device->is_link_up;
+    }
+    if (device->is_memif)
+        gate_watch();
+    return 0;
+}
+
+void device_control(stack_device *device, uint64_t now_ns, int is_slow_check_due) {
+    if (device->is_memif ? device->is_started : is_slow_check_due)
+        set_link(device, device_is_link_up(device->port_id));
+    if (device->is_reconnecting && !device->is_link_up)
+        reconnect(device, now_ns);
+}
+
 void stack_control(dpdk_stack *stack) {
     uint64_t now_ns = stack_clock_ns();
     int is_slow_check_due = now_ns - stack->link_checked_ns >= LINK_CHECK_NS;
@@ -84,12 +105,7 @@ void stack_control(dpdk_stack *stack) {
         stack->link_checked_ns = now_ns;
     if (stack->is_gated)
         gate_poll();
-    for (uint32_t i = 0; i < stack->devices_count; i++) {
-        stack_device *device = &stack->devices[i];
-        if (device->is_memif ? device->is_started : is_slow_check_due)
-            set_link(device, device_is_link_up(device->port_id));
-        if (device->is_reconnecting && !device->is_link_up)
-            reconnect(device, now_ns);
-    }
+    for (uint32_t i = 0; i < stack->devices_count; i++)
+        device_control(&stack->devices[i], now_ns, is_slow_check_due);
     stack->control_tsc = rte_rdtsc() + stack->control_period_tsc;
 }

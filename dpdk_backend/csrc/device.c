@@ -169,3 +169,13 @@ int device_is_link_up(uint16_t port_id) {
     struct rte_eth_link link;
     return rte_eth_link_get_nowait(port_id, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
 }
+
+void device_drain(uint16_t port_id) {
+    struct rte_eth_dev_info info;
+    struct rte_mbuf *mbufs[64];
+    uint16_t count;
+    if (rte_eth_dev_info_get(port_id, &info) != 0 || info.driver_name == NULL || strcmp(info.driver_name, "net_ring") != 0)
+        return;
+    while ((count = rte_eth_rx_burst(port_id, 0, mbufs, 64)) > 0)
+        rte_pktmbuf_free_bulk(mbufs, count);
+}

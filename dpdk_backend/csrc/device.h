@@ -20,6 +20,8 @@ int device_configure(uint16_t port_id, device_setup *setup);
 int device_start(uint16_t port_id);
 /* The link as the driver knows it now, without waiting. */
 int device_is_link_up(uint16_t port_id);
+/* Frees what a ring device still holds: it is the only one that keeps mbufs of others. Before it is stopped. */
+void device_drain(uint16_t port_id);
 /* A device's name for messages; never NULL. */
 const char *device_name(uint16_t port_id);
 

@@ -125,6 +125,53 @@ const char *dpdk_counter_name(uint32_t index);
 const char *dpdk_counter_help(uint32_t index);
 void dpdk_counters_read(dpdk_stack *stack, uint64_t *values);
 
+/* ---- a device without a stack: frames as bursts (queue.c) ---- */
+#define DPDK_BURST_MAX 64
+
+typedef struct dpdk_queue dpdk_queue;
+
+typedef struct dpdk_queue_config {
+    uint32_t mbufs_count;
+    uint16_t mbuf_data_bytes;
+    uint16_t rx_ring_count;
+    uint16_t tx_ring_count;
+    uint16_t is_memif;
+    uint16_t is_reconnecting;
+    uint16_t is_promiscuous;
+} dpdk_queue_config;
+
+/* Frames on their way: who has the burst has its mbufs. Empty after a call that sends or frees them. */
+typedef struct dpdk_burst {
+    void *mbufs[DPDK_BURST_MAX];
+    uint32_t count;
+    uint32_t reserved;
+} dpdk_burst;
+
+/* Takes the device over, with a pool of its own. NULL on failure. */
+dpdk_queue *dpdk_queue_open(const char *pool_name, uint16_t port_id, const dpdk_queue_config *config);
+/* The mbufs of the pool that did not come back. Every burst with frames from this queue must be empty before. */
+int64_t dpdk_queue_close(dpdk_queue *queue);
+int32_t dpdk_queue_is_link_up(dpdk_queue *queue);
+int64_t dpdk_queue_pool_in_use(dpdk_queue *queue);
+/* Lets links change; dpdk_queue_receive does so by itself from time to time. */
+void dpdk_queue_control(dpdk_queue *queue);
+
+/* Fills an empty burst with at most max received frames; returns their number. */
+uint32_t dpdk_queue_receive(dpdk_queue *queue, dpdk_burst *burst, uint32_t max);
+/* Sends the burst and empties it; what the device does not take after retry_max retries is freed. Returns the frames taken. */
+uint32_t dpdk_queue_send(dpdk_queue *queue, dpdk_burst *burst, uint32_t retry_max);
+void dpdk_burst_free(dpdk_burst *burst);
+/* Source and target MAC of every frame change places. */
+void dpdk_burst_swap_macs(dpdk_burst *burst);
+/* Turns ARP requests and ICMP echo requests, for any address, into their replies; other frames are freed. */
+void dpdk_burst_answer_pings(dpdk_queue *queue, dpdk_burst *burst);
+/* Copies the frames out, end to end. Returns how many fitted into the slab. */
+uint32_t dpdk_burst_read(const dpdk_burst *burst, uint8_t *slab, uint64_t slab_bytes, uint32_t *lengths);
+/* Makes frames from the slab, appended to the burst; long ones are chained. Returns how many found buffers. */
+uint32_t dpdk_burst_write(dpdk_queue *queue, dpdk_burst *burst, const uint8_t *slab, const uint32_t *lengths, uint32_t count);
+/* Appends count copies of one frame. Returns how many found buffers. */
+uint32_t dpdk_burst_repeat(dpdk_queue *queue, dpdk_burst *burst, const uint8_t *frame, uint32_t length, uint32_t count);
+
 /* ---- driving any struct r2p2_port by hand: tests, benchmarks (harness.c) ---- */
 typedef struct dpdk_datagram {
     uint32_t offset; /* of the payload in the slab */

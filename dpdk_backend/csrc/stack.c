@@ -106,14 +106,9 @@ int32_t dpdk_stack_add_device(dpdk_stack *stack, uint16_t port_id, const dpdk_st
             goto failed;
         stack->is_gated = 1;
     }
-    if (!device->is_reconnecting) { /* a client's first call is made by stack_control, like every later one */
-        status = device_start(port_id);
-        if (status < 0)
-            goto failed;
-        device->is_started = 1;
-        device->is_link_up = (uint8_t)device_is_link_up(port_id);
-        device->is_usable = !device->is_memif || device->is_link_up;
-    }
+    status = device_begin(device);
+    if (status < 0)
+        goto failed;
     struct rte_ether_addr mac;
     if (rte_eth_macaddr_get(port_id, &mac) != 0 || !net_mac_equal(mac.addr_bytes, device->mac)) {
         memcpy(mac.addr_bytes, device->mac, NET_MAC_BYTES);
@@ -121,8 +116,6 @@ int32_t dpdk_stack_add_device(dpdk_stack *stack, uint16_t port_id, const dpdk_st
         if (rte_eth_dev_default_mac_addr_set(port_id, &mac) != 0)
             (void)rte_eth_promiscuous_enable(port_id);
     }
-    if (stack->is_gated)
-        gate_watch();
     return (int32_t)stack->devices_count++;
 failed:
     (void)rte_eth_dev_close(port_id); /* its queues point into the pool */
@@ -183,8 +176,10 @@ int64_t dpdk_stack_free(dpdk_stack *stack) {
     for (uint32_t i = 0; i < stack->devices_count; i++) {
         stack_device *device = &stack->devices[i];
         device->is_usable = 0;
-        if (device->is_started)
+        if (device->is_started) {
+            device_drain(device->port_id);
             (void)rte_eth_dev_stop(device->port_id);
+        }
         (void)rte_eth_dev_close(device->port_id);
     }
     if (stack->is_gated)

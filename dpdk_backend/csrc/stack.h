@@ -72,5 +72,9 @@ void stack_handle_arp(dpdk_stack *stack, uint32_t device, struct rte_mbuf *mbuf)
 void stack_handle_echo(dpdk_stack *stack, uint32_t device, struct rte_mbuf *mbuf, const net_view *view);
 /* Lets links change, reconnects memif clients. Called outside bursts, every control_period_tsc. */
 void stack_control(dpdk_stack *stack);
+/* The same for one device. is_slow_check_due: the link may be asked for though that be a system call. */
+void device_control(stack_device *device, uint64_t now_ns, int is_slow_check_due);
+/* Starts a configured device for the first time: 0 or a negative errno. A memif client is left to device_control. */
+int device_begin(stack_device *device);
 
 #endif

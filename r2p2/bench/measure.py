@@ -19,7 +19,8 @@ from r2p2.bench.cluster import Cluster, plan
 from r2p2.bench.generator import Spec
 from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.loadgen import LoadStats
-from r2p2.ports import PortSpec
+from r2p2.ports import PortSpec, missing
+from r2p2.processes import ProcessFailed
 
 __all__ = ["BenchConfig", "ProgressLines", "load_result", "machine", "measure", "run_for"]
 
@@ -104,26 +105,36 @@ def measure(
     UserError for a configuration out of bounds, ProcessFailed when a process fails.
     """
     config.spec().config(1).check()
+    reason = missing(config.backend)
+    if reason is not None:
+        raise reason
     with tempfile.TemporaryDirectory(prefix="r2p2-") as temporary:
-        folder = log_folder or Path(temporary)
         layout = plan(config.backend, config.replicas if config.is_replicated else 1, Path(temporary))
         app = "kv" if config.is_replicated else "echo"
-        with Cluster(layout, folder, app=app, replicated=config.is_replicated, load=config.spec()) as cluster:
-            status = cluster.wait_ready()
-            leader = next((name for name, node in status.items() if node.get("role") == "leader"), "")
-            say(f"{len(status)} server{'s' * (len(status) > 1)} up{', ' + leader + ' leads' if leader else ''}")
-            generator = cluster.generator
-            cluster.watch()
-            generator.tell("start")
-            run_for(cluster, config.warmup_s)
-            generator.tell("reset")
-            reset = generator.event("reset", SETTLE_SECONDS)
-            start_ns = reset["stats"]["started_ns"]
-            lines = ProgressLines(layout.name_of, reset)
-            run_for(cluster, config.duration_s, lambda event: say(lines.line(event)), start_ns)
-            generator.tell("stop")
-            stopped = generator.event("stopped", SETTLE_SECONDS)
-    return load_result(config, reset, stopped)
+        folder = log_folder or Path(temporary)
+        try:
+            with Cluster(layout, folder, app=app, replicated=config.is_replicated, load=config.spec()) as cluster:
+                return _measure(cluster, config, say)
+        except ProcessFailed as error:
+            remedy = error.remedy if log_folder else "--logs DIR keeps all that the processes print"
+            raise ProcessFailed(error.message, remedy) from error
+
+
+def _measure(cluster: Cluster, config: BenchConfig, say: Callable[[str], None]) -> BenchResult:
+    """Wait for the servers, warm up, measure."""
+    status = cluster.wait_ready()
+    leader = next((name for name, node in status.items() if node.get("role") == "leader"), "")
+    say(f"{len(status)} server{'s' * (len(status) > 1)} up{', ' + leader + ' leads' if leader else ''}")
+    generator = cluster.generator
+    cluster.watch()
+    generator.tell("start")
+    run_for(cluster, config.warmup_s)
+    generator.tell("reset")
+    reset = generator.event("reset", SETTLE_SECONDS)
+    lines = ProgressLines(cluster.plan.name_of, reset)
+    run_for(cluster, config.duration_s, lambda event: say(lines.line(event)), reset["stats"]["started_ns"])
+    generator.tell("stop")
+    return load_result(config, reset, generator.event("stopped", SETTLE_SECONDS))
 
 
 def run_for(

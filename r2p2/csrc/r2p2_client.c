@@ -22,16 +22,15 @@ void r2p2_client_free(r2p2_client *client) {
     free(client);
 }
 
-static uint32_t *wheel_slot(r2p2_client *client, uint64_t deadline_ns) {
-    /* A deadline already behind the wheel goes to the slot that is done next. */
-    if (deadline_ns < client->wheel_ns) deadline_ns = client->wheel_ns;
-    return &client->wheel[(deadline_ns / R2P2_WHEEL_TICK_NS) % R2P2_WHEEL_SLOTS];
+static uint32_t *wheel_slot(r2p2_client *client, uint64_t due_ns) {
+    return &client->wheel[(due_ns / R2P2_WHEEL_TICK_NS) % R2P2_WHEEL_SLOTS];
 }
 
-static void wheel_insert(r2p2_client *client, uint32_t rid) {
+static void wheel_insert(r2p2_client *client, uint32_t rid, uint64_t due_ns) {
     r2p2_pair *pair = &client->pairs[rid];
-    if (pair->deadline_ns < client->wheel_ns) pair->deadline_ns = client->wheel_ns;
-    uint32_t *slot = wheel_slot(client, pair->deadline_ns);
+    /* What is already behind the wheel goes to the slot that is done next. */
+    pair->due_ns = due_ns > client->wheel_ns ? due_ns : client->wheel_ns;
+    uint32_t *slot = wheel_slot(client, pair->due_ns);
     pair->wheel_previous = R2P2_NO_RID;
     pair->wheel_next = *slot;
     if (*slot != R2P2_NO_RID) client->pairs[*slot].wheel_previous = rid;
@@ -41,49 +40,66 @@ static void wheel_insert(r2p2_client *client, uint32_t rid) {
 static void wheel_remove(r2p2_client *client, uint32_t rid) {
     r2p2_pair *pair = &client->pairs[rid];
     if (pair->wheel_previous != R2P2_NO_RID) client->pairs[pair->wheel_previous].wheel_next = pair->wheel_next;
-    else client->wheel[(pair->deadline_ns / R2P2_WHEEL_TICK_NS) % R2P2_WHEEL_SLOTS] = pair->wheel_next;
+    else *wheel_slot(client, pair->due_ns) = pair->wheel_next;
     if (pair->wheel_next != R2P2_NO_RID) client->pairs[pair->wheel_next].wheel_previous = pair->wheel_previous;
 }
 
-int32_t r2p2_client_start(r2p2_client *client, r2p2_tx *tx, r2p2_tx_address to, uint8_t policy, const uint8_t *payload,
-                          uint64_t bytes, uint64_t now_ns, uint64_t timeout_ns, uint64_t tag) {
-    uint32_t packets = r2p2_tx_packets_count(bytes, 1);
+static uint64_t next_due(const r2p2_pair *pair, uint64_t now_ns) {
+    if (pair->retry_ns == 0 || pair->deadline_ns - now_ns <= pair->retry_ns) return pair->deadline_ns;
+    return now_ns + pair->retry_ns;
+}
+
+int32_t r2p2_client_start(r2p2_client *client, r2p2_tx *tx, const r2p2_call *call, uint64_t now_ns) {
+    uint32_t packets = r2p2_tx_packets_count(call->bytes, 1);
     if (packets == 0) return R2P2_ERROR_TOO_LARGE;
-    if (policy > R2P2_POLICY_REPLICATED_NO_SE) return R2P2_ERROR_ARGUMENT;
+    if (call->policy > R2P2_POLICY_REPLICATED_NO_SE) return R2P2_ERROR_ARGUMENT;
     if (client->waiting_count >= client->calls_max ||
         client->waiting_count + client->quarantined_count >= R2P2_RIDS_COUNT)
         return R2P2_ERROR_FULL;
     uint8_t *copy = NULL;
-    if (packets > 1) {
-        copy = malloc(bytes);
+    if (packets > 1 || (call->retry_ns && call->bytes)) {
+        copy = malloc(call->bytes);
         if (!copy) return R2P2_ERROR_NO_MEMORY;
-        memcpy(copy, payload, bytes);
+        memcpy(copy, call->payload, call->bytes);
     }
     uint32_t rid = client->next_rid;
     while (client->pairs[rid].state != R2P2_PAIR_FREE) rid = (rid + 1) % R2P2_RIDS_COUNT;
     client->next_rid = (rid + 1) % R2P2_RIDS_COUNT;
     r2p2_pair *pair = &client->pairs[rid];
-    pair->tag = tag;
+    pair->tag = call->tag;
     pair->start_ns = now_ns;
-    pair->deadline_ns = now_ns + timeout_ns;
+    pair->deadline_ns = now_ns + call->timeout_ns;
+    pair->retry_ns = call->retry_ns;
+    pair->target = call->to;
     pair->payload = copy;
-    pair->payload_bytes = (uint32_t)bytes;
-    pair->policy = policy;
+    pair->payload_bytes = (uint32_t)call->bytes;
+    pair->policy = call->policy;
     pair->state = R2P2_PAIR_WAITING;
     client->waiting_count++;
-    wheel_insert(client, rid);
+    wheel_insert(client, rid, next_due(pair, now_ns));
     tx->counters->client_calls++;
     if (packets == 1)
-        r2p2_tx_single(tx, R2P2_TYPE_REQUEST, policy, (uint16_t)rid, to, payload, (uint32_t)bytes);
+        r2p2_tx_single(tx, R2P2_TYPE_REQUEST, call->policy, (uint16_t)rid, call->to, call->payload, (uint32_t)call->bytes);
     else
-        r2p2_tx_request_packets(tx, policy, (uint16_t)rid, to, payload, bytes, 0, 0);
+        r2p2_tx_request_packets(tx, call->policy, (uint16_t)rid, call->to, call->payload, call->bytes, 0, 0);
     return (int32_t)rid;
+}
+
+/* Sends a request again: one packet, or REQ0, whose ACK brings the rest. */
+static void repeat(r2p2_tx *tx, const r2p2_pair *pair, uint16_t rid) {
+    tx->counters->client_retries++;
+    if (r2p2_tx_packets_count(pair->payload_bytes, 1) == 1)
+        r2p2_tx_single(tx, R2P2_TYPE_REQUEST, pair->policy, rid, pair->target, pair->payload, pair->payload_bytes);
+    else
+        r2p2_tx_request_packets(tx, pair->policy, rid, pair->target, pair->payload, pair->payload_bytes, 0, 0);
 }
 
 void r2p2_client_acked(r2p2_client *client, r2p2_tx *tx, uint16_t rid, r2p2_tx_address to) {
     r2p2_pair *pair = &client->pairs[rid];
-    if (!pair->payload) return; /* one packet, or a second ACK */
+    /* An ACK of a request of one packet, or a second one of a request that was sent whole. */
+    if (!pair->payload || r2p2_tx_packets_count(pair->payload_bytes, 1) == 1) return;
     r2p2_tx_request_packets(tx, pair->policy, rid, to, pair->payload, pair->payload_bytes, 1, R2P2_PACKETS_MAX);
+    if (pair->retry_ns) return; /* it may be needed again */
     free(pair->payload);
     pair->payload = NULL;
 }
@@ -106,16 +122,15 @@ void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_
     client->waiting_count--;
     if (status == R2P2_DONE_TIMEOUT || status == R2P2_DONE_CANCELLED) {
         pair->state = R2P2_PAIR_QUARANTINED;
-        pair->deadline_ns = now_ns + R2P2_QUARANTINE_NS;
         client->quarantined_count++;
-        wheel_insert(client, rid);
+        wheel_insert(client, rid, now_ns + R2P2_QUARANTINE_NS);
     } else {
         pair->state = R2P2_PAIR_FREE;
     }
     sink(context, &completion, payload);
 }
 
-uint32_t r2p2_client_expire(r2p2_client *client, uint64_t now_ns, r2p2_completion_sink sink, void *context) {
+uint32_t r2p2_client_expire(r2p2_client *client, r2p2_tx *tx, uint64_t now_ns, r2p2_completion_sink sink, void *context) {
     uint32_t timeouts = 0;
     if (now_ns < client->wheel_ns + R2P2_WHEEL_TICK_NS) return 0;
     uint64_t ticks = (now_ns - client->wheel_ns) / R2P2_WHEEL_TICK_NS;
@@ -127,8 +142,13 @@ uint32_t r2p2_client_expire(r2p2_client *client, uint64_t now_ns, r2p2_completio
         while (rid != R2P2_NO_RID) {
             r2p2_pair *pair = &client->pairs[rid];
             uint32_t next = pair->wheel_next;
-            if (pair->deadline_ns < client->wheel_ns) {
-                if (pair->state == R2P2_PAIR_WAITING) {
+            if (pair->due_ns < client->wheel_ns) {
+                if (pair->state == R2P2_PAIR_WAITING && pair->deadline_ns > now_ns) {
+                    wheel_remove(client, rid);
+                    repeat(tx, pair, (uint16_t)rid);
+                    pair->retry_ns *= 2;
+                    wheel_insert(client, rid, next_due(pair, now_ns));
+                } else if (pair->state == R2P2_PAIR_WAITING) {
                     timeouts++;
                     r2p2_client_end(client, (uint16_t)rid, R2P2_DONE_TIMEOUT, now_ns, NULL, 0, 0, 0, sink, context);
                 } else {

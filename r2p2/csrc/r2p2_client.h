@@ -3,6 +3,8 @@
  *
  * A call's slot is in one of three states: FREE, WAITING, or QUARANTINED: a rid whose call ended without an answer is not used
  * again for a while, so that a late answer cannot be taken for the answer of another call.
+ * A request that its caller marks as safe to repeat is sent again, at twice the interval each time, until an answer or the deadline.
+ * Answers are matched by (own port, rid) alone, whoever sends them, unless the client has named the servers it trusts.
  * Deadlines lie in a wheel of 1 ms slots; a call is touched when it is made, when it ends, and once a turn of the wheel.
  */
 #ifndef R2P2_CLIENT_H
@@ -22,8 +24,11 @@ enum r2p2_pair_state { R2P2_PAIR_FREE = 0, R2P2_PAIR_WAITING, R2P2_PAIR_QUARANTI
 typedef struct r2p2_pair {
     uint64_t tag;
     uint64_t start_ns;
-    uint64_t deadline_ns;
-    uint8_t *payload; /* a copy, of a multi-packet request until it was sent whole; else NULL */
+    uint64_t deadline_ns; /* when the call ends without an answer */
+    uint64_t due_ns;      /* its place in the wheel: the deadline, or the next retransmission before it */
+    uint64_t retry_ns;    /* 0: the request may not be repeated; else the time to the next retransmission */
+    r2p2_tx_address target;
+    uint8_t *payload; /* a copy, of a multi-packet request until it was sent whole, of one that may be repeated always */
     uint32_t payload_bytes;
     uint32_t wheel_next, wheel_previous; /* rids, or R2P2_NO_RID */
     uint8_t state;
@@ -39,14 +44,30 @@ typedef struct r2p2_client {
     uint32_t next_rid;
     uint64_t wheel_ns; /* the wheel is done up to here */
     uint32_t wheel[R2P2_WHEEL_SLOTS];
+    r2p2_target senders[R2P2_TARGETS_MAX]; /* who may answer; none: anybody */
+    uint32_t senders_count;
     r2p2_pair pairs[R2P2_RIDS_COUNT];
 } r2p2_client;
 
 r2p2_client *r2p2_client_new(uint16_t local_port, uint32_t calls_max, uint64_t now_ns);
 void r2p2_client_free(r2p2_client *client);
 
-int32_t r2p2_client_start(r2p2_client *client, r2p2_tx *tx, r2p2_tx_address to, uint8_t policy, const uint8_t *payload,
-                          uint64_t bytes, uint64_t now_ns, uint64_t timeout_ns, uint64_t tag);
+typedef struct r2p2_call {
+    r2p2_tx_address to;
+    const uint8_t *payload;
+    uint64_t bytes;
+    uint64_t timeout_ns;
+    uint64_t retry_ns; /* 0: not safe to repeat */
+    uint64_t tag;
+    uint8_t policy;
+} r2p2_call;
+int32_t r2p2_client_start(r2p2_client *client, r2p2_tx *tx, const r2p2_call *call, uint64_t now_ns);
+/* Whether an answer from there may be believed. */
+static inline int r2p2_client_trusts(const r2p2_client *client, uint32_t ip, uint16_t port) {
+    for (uint32_t i = 0; i < client->senders_count; i++)
+        if (client->senders[i].ip == ip && client->senders[i].port == port) return 1;
+    return client->senders_count == 0;
+}
 /* The call waiting under rid, or NULL. */
 static inline r2p2_pair *r2p2_client_waiting(r2p2_client *client, uint16_t rid) {
     r2p2_pair *pair = &client->pairs[rid];
@@ -57,7 +78,7 @@ void r2p2_client_acked(r2p2_client *client, r2p2_tx *tx, uint16_t rid, r2p2_tx_a
 /* Ends a waiting call: frees the slot, or quarantines the rid when no answer came. Reports to the sink. */
 void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_t now_ns, const uint8_t *payload,
                      uint32_t bytes, uint32_t source_ip, uint16_t source_port, r2p2_completion_sink sink, void *context);
-/* Ends calls over their deadline; returns how many. */
-uint32_t r2p2_client_expire(r2p2_client *client, uint64_t now_ns, r2p2_completion_sink sink, void *context);
+/* Ends calls over their deadline and repeats requests that are due; returns how many calls it ended. */
+uint32_t r2p2_client_expire(r2p2_client *client, r2p2_tx *tx, uint64_t now_ns, r2p2_completion_sink sink, void *context);
 
 #endif

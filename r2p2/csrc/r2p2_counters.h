@@ -18,6 +18,8 @@
     X(rx_duplicate_packets, "packets of a half message that were there already")                                       \
     X(rx_replaced_halves, "half messages replaced by a new one with the same key")                                     \
     X(rx_expired_halves, "half messages that did not become whole in time")                                            \
+    X(rx_evicted_halves, "half messages of one packet that gave way to new ones in a full table")                      \
+    X(rx_drop_source_quota, "packets refused because their source had its quota of half messages")                     \
     X(rx_drop_reassembly_full, "packets refused because half messages were at their bound")                            \
     X(rx_drop_raft_full, "Raft messages refused because a poll's lane was full")                                       \
     X(rx_requests, "whole requests received")                                                                          \
@@ -39,6 +41,9 @@
     X(log_applied, "entries applied")                                                                                  \
     X(forwarded_requests, "requests sent on to the leader")                                                            \
     X(client_calls, "calls made")                                                                                      \
+    X(client_retries, "requests sent again because no answer came")                                                    \
+    X(rx_bad_sender, "answers from somebody whom the client does not trust")                                           \
+    X(feedbacks, "FEEDBACK messages sent to the router")                                                               \
     X(client_timeouts, "calls without an answer in time")                                                              \
     X(client_dropped, "calls refused by a server")
 

@@ -48,10 +48,10 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     int status = engine->raft_arena ? 0 : R2P2_ERROR_NO_MEMORY;
     if (!status)
         status = r2p2_reassembly_init(&engine->client_halves, config->reassembly_count_max, config->reassembly_bytes_max,
-                                      config->reassembly_timeout_ns);
-    if (!status)
+                                      config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
+    if (!status) /* peers are few and trusted with all of it */
         status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
-                                      config->reassembly_timeout_ns);
+                                      config->reassembly_timeout_ns, 1);
     /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. */
     if (!status)
         status = r2p2_log_init(&engine->log, config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX,
@@ -111,13 +111,24 @@ static void whole_request(r2p2_engine *engine, const r2p2_rx_packet *packet, uin
     }
 }
 
-static void whole_response(r2p2_engine *engine, const r2p2_rx_packet *packet, uint16_t rid, const uint8_t *payload,
-                           uint32_t bytes) {
+/* The client whose waiting call an answer is for; NULL, counted, when there is none or the sender is not trusted. */
+static r2p2_client *answered_client(r2p2_engine *engine, const r2p2_rx_packet *packet, uint16_t rid) {
     r2p2_client *client = r2p2_engine_client(engine, packet->local_port);
     if (!client || !r2p2_client_waiting(client, rid)) {
         engine->counters.rx_unmatched++;
-        return;
+        return NULL;
     }
+    if (!r2p2_client_trusts(client, packet->source_ip, packet->source_port)) {
+        engine->counters.rx_bad_sender++;
+        return NULL;
+    }
+    return client;
+}
+
+static void whole_response(r2p2_engine *engine, const r2p2_rx_packet *packet, uint16_t rid, const uint8_t *payload,
+                           uint32_t bytes) {
+    r2p2_client *client = answered_client(engine, packet, rid);
+    if (!client) return;
     engine->counters.rx_responses++;
     r2p2_client_end(client, rid, R2P2_DONE_OK, engine->now_ns, payload, bytes, packet->source_ip, packet->source_port,
                     engine->sink, engine->sink_context);
@@ -152,11 +163,8 @@ static void whole_raft(r2p2_engine *engine, const r2p2_rx_packet *packet, const 
 }
 
 static void control(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header) {
-    r2p2_client *client = r2p2_engine_client(engine, packet->local_port);
-    if (!client || !r2p2_client_waiting(client, header->rid)) {
-        engine->counters.rx_unmatched++;
-        return;
-    }
+    r2p2_client *client = answered_client(engine, packet, header->rid);
+    if (!client) return;
     if (header->type == R2P2_TYPE_ACK) {
         r2p2_tx_address to = {packet->source_ip, packet->source_port, packet->local_port};
         r2p2_client_acked(client, &engine->tx, header->rid, to);
@@ -207,13 +215,7 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
     r2p2_engine_counters *counters = &engine->counters;
     int is_raft = header->type >= R2P2_TYPE_RAFT_REQ;
     /* A response nobody waits for is not worth a half message. */
-    if (header->type == R2P2_TYPE_RESPONSE) {
-        r2p2_client *client = r2p2_engine_client(engine, packet->local_port);
-        if (!client || !r2p2_client_waiting(client, header->rid)) {
-            counters->rx_unmatched++;
-            return;
-        }
-    }
+    if (header->type == R2P2_TYPE_RESPONSE && !answered_client(engine, packet, header->rid)) return;
     r2p2_whole message;
     enum r2p2_reassembly_result result =
         r2p2_reassembly_add(is_raft ? &engine->raft_halves : &engine->client_halves, header, payload, bytes,
@@ -224,6 +226,7 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
     case R2P2_HALF_BAD_ORDER: counters->rx_bad_order++; return;
     case R2P2_HALF_BAD_LENGTH: counters->rx_bad_length++; return;
     case R2P2_HALF_FULL: counters->rx_drop_reassembly_full++; return;
+    case R2P2_HALF_QUOTA: counters->rx_drop_source_quota++; return;
     case R2P2_HALF_COMPLETE:
         whole(engine, packet, header, message.half->policy, message.data, message.length, message.half);
         return;
@@ -289,9 +292,11 @@ uint64_t r2p2_capture_take(r2p2_engine *engine, const uint8_t **records, uint64_
 static void expire(r2p2_engine *engine) {
     engine->counters.rx_expired_halves += r2p2_reassembly_expire(&engine->client_halves, engine->now_ns) +
                                           r2p2_reassembly_expire(&engine->raft_halves, engine->now_ns);
+    engine->counters.rx_evicted_halves += engine->client_halves.evicted_count + engine->raft_halves.evicted_count;
+    engine->client_halves.evicted_count = engine->raft_halves.evicted_count = 0;
     for (uint32_t i = 0; i < engine->clients_count; i++)
         engine->counters.client_timeouts +=
-            r2p2_client_expire(engine->clients[i], engine->now_ns, engine->sink, engine->sink_context);
+            r2p2_client_expire(engine->clients[i], &engine->tx, engine->now_ns, engine->sink, engine->sink_context);
     r2p2_held_expire(engine);
 }
 
@@ -333,6 +338,7 @@ void r2p2_requests_batch(r2p2_engine *engine, r2p2_batch *batch) {
         .slab = engine->requests.slab.data,
         .lengths = engine->requests.lengths,
         .policies = engine->requests.policies,
+        .askers = (const uint8_t *)engine->requests.askers,
         .slab_bytes = engine->requests.slab.length,
         .requests_count = engine->requests.count,
     };
@@ -364,12 +370,28 @@ int32_t r2p2_client_open(r2p2_engine *engine, uint16_t local_port, uint32_t call
 }
 
 int32_t r2p2_client_call(r2p2_engine *engine, uint16_t local_port, uint32_t ip, uint16_t port, uint8_t policy,
-                         const uint8_t *payload, uint64_t length, uint64_t timeout_ns, uint64_t tag) {
+                         const uint8_t *payload, uint64_t length, uint64_t timeout_ns, uint64_t retry_ns, uint64_t tag) {
     r2p2_client *client = r2p2_engine_client(engine, local_port);
     if (!client) return R2P2_ERROR_STATE;
-    r2p2_tx_address to = {ip, port, local_port};
-    return r2p2_client_start(client, &engine->tx, to, policy, payload, length, engine->port->now_ns(engine->port->self),
-                             timeout_ns, tag);
+    r2p2_call call = {
+        .to = {ip, port, local_port},
+        .payload = payload,
+        .bytes = length,
+        .timeout_ns = timeout_ns,
+        .retry_ns = retry_ns,
+        .tag = tag,
+        .policy = policy,
+    };
+    return r2p2_client_start(client, &engine->tx, &call, engine->port->now_ns(engine->port->self));
+}
+
+int32_t r2p2_client_restrict(r2p2_engine *engine, uint16_t local_port, const r2p2_target *senders, uint32_t count) {
+    r2p2_client *client = r2p2_engine_client(engine, local_port);
+    if (!client) return R2P2_ERROR_STATE;
+    if (count > R2P2_TARGETS_MAX) return R2P2_ERROR_ARGUMENT;
+    memcpy(client->senders, senders, count * sizeof *senders);
+    client->senders_count = count;
+    return R2P2_OK;
 }
 
 int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t rid) {

@@ -44,6 +44,8 @@ typedef struct r2p2_engine_config {
     uint64_t hold_timeout_ns;       /* how long it holds them without a leader */
     uint32_t reassembly_count_max;  /* half messages; a power of two */
     uint32_t packets_per_poll_max;  /* received datagrams one poll handles */
+    uint32_t router_ip;             /* who gets FEEDBACK after each response and DROP; 0: nobody */
+    uint32_t router_port;
 } r2p2_engine_config;
 
 /* Counted since the last poll unless it says otherwise. All fields 64 bits wide: read as one array. */
@@ -77,6 +79,7 @@ typedef struct r2p2_batch {
     const uint8_t *slab;
     const uint32_t *lengths;
     const uint8_t *policies;
+    const uint8_t *askers; /* R2P2_ASKER_BYTES a request: who asked, for r2p2_reply_later */
     uint64_t slab_bytes;
     uint64_t requests_count;
     uint64_t entries_count; /* log entries covered, no-ops included; 0 for unreplicated */
@@ -123,6 +126,10 @@ void r2p2_requests_batch(r2p2_engine *engine, r2p2_batch *batch);
 int32_t r2p2_requests_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths,
                             uint64_t count);
 
+/* Answers a request whose reply in its batch was R2P2_REPLY_NONE; `asker` is its R2P2_ASKER_BYTES of the batch, copied out. drop != 0
+ * refuses it instead. Once each: the engine does not remember them. */
+int32_t r2p2_reply_later(r2p2_engine *engine, const uint8_t *asker, const uint8_t *payload, uint64_t length, int32_t drop);
+
 /* Server, replicated. */
 void r2p2_set_role(r2p2_engine *engine, int32_t role);
 /* Sends what is held to the leader: header (a Raft FORWARD header without counts, completed by the engine with
@@ -165,9 +172,12 @@ int32_t r2p2_raft_send(r2p2_engine *engine, uint8_t type, uint16_t rid, const ui
 
 /* Client. local_port: a UDP port of the port; each carries up to 65,535 calls at once, and up to calls_max of them. */
 int32_t r2p2_client_open(r2p2_engine *engine, uint16_t local_port, uint32_t calls_max);
-/* Returns the rid (1..65535, 0 is used too after a wrap) or a negative status. */
+/* retry_ns: 0, or the time after which a request that is safe to repeat is sent again (then twice that, and so on).
+ * Returns the rid (1..65535, 0 is used too after a wrap) or a negative status. */
 int32_t r2p2_client_call(r2p2_engine *engine, uint16_t local_port, uint32_t ip, uint16_t port, uint8_t policy,
-                         const uint8_t *payload, uint64_t length, uint64_t timeout_ns, uint64_t tag);
+                         const uint8_t *payload, uint64_t length, uint64_t timeout_ns, uint64_t retry_ns, uint64_t tag);
+/* Only these may answer calls of local_port from now on; none: anybody. Others' answers are counted and dropped. */
+int32_t r2p2_client_restrict(r2p2_engine *engine, uint16_t local_port, const r2p2_target *senders, uint32_t count);
 int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t rid);
 /* Completions since the last call: descriptors and the slab of their payloads, valid until the next poll. */
 uint64_t r2p2_client_completions(r2p2_engine *engine, const r2p2_completion **completions, const uint8_t **slab,

@@ -158,9 +158,16 @@ static void issue(r2p2_loadgen *load, uint32_t slot_index, uint64_t due_ns) {
     }
     slot->due_ns = due_ns;
     slot->target = load->target;
-    r2p2_tx_address to = {load->targets[slot->target].ip, load->targets[slot->target].port, load->config.local_port};
-    int32_t rid = r2p2_client_start(load->client, &load->engine->tx, to, load->config.policy, load->request,
-                                    load->config.size, load->engine->now_ns, load->config.timeout_ns, slot_index);
+    const r2p2_target *target = &load->targets[slot->target];
+    r2p2_call call = {
+        .to = {target->ip, target->port, load->config.local_port},
+        .payload = load->request,
+        .bytes = load->config.size,
+        .timeout_ns = load->config.timeout_ns,
+        .tag = slot_index,
+        .policy = load->config.policy,
+    };
+    int32_t rid = r2p2_client_start(load->client, &load->engine->tx, &call, load->engine->now_ns);
     if (rid < 0) { /* rids used up by quarantine after an outage: try again soon, nothing was sent */
         if (load->config.workload == R2P2_LOAD_SET) load->issued[slot->key]--;
         slot->resume_ns = load->engine->now_ns + BACKOFF_NS;

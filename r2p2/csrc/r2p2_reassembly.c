@@ -10,21 +10,28 @@
 /* How long a whole message is remembered: longer than the network keeps a duplicate, shorter than rids take to come round. */
 #define MEMORY_NS 50000000u
 
-int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t bytes_max, uint64_t timeout_ns) {
+int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t bytes_max, uint64_t timeout_ns,
+                         uint32_t share) {
     memset(table, 0, sizeof *table);
-    if (count_max == 0 || (count_max & (count_max - 1))) return R2P2_ERROR_ARGUMENT;
+    if (count_max == 0 || (count_max & (count_max - 1)) || share == 0) return R2P2_ERROR_ARGUMENT;
     table->count_max = count_max;
     table->bytes_max = bytes_max;
     table->timeout_ns = timeout_ns;
+    table->source_count_max = count_max / share ? count_max / share : 1;
+    table->source_bytes_max = bytes_max / share;
     table->halves = calloc(count_max, sizeof *table->halves);
     table->buckets = calloc(count_max, sizeof *table->buckets);
-    if (!table->halves || !table->buckets) {
+    table->sources = calloc(count_max, sizeof *table->sources);
+    table->source_buckets = calloc(count_max, sizeof *table->source_buckets);
+    if (!table->halves || !table->buckets || !table->sources || !table->source_buckets) {
         r2p2_reassembly_destroy(table);
         return R2P2_ERROR_NO_MEMORY;
     }
     for (uint32_t i = 0; i < count_max; i++) {
         table->halves[i].hash_next = table->unused;
         table->unused = &table->halves[i];
+        table->sources[i].hash_next = table->unused_source;
+        table->unused_source = &table->sources[i];
     }
     return 0;
 }
@@ -33,7 +40,46 @@ void r2p2_reassembly_destroy(r2p2_reassembly *table) {
     for (r2p2_half *half = table->active.oldest; half; half = half->newer) free(half->bytes);
     free(table->halves);
     free(table->buckets);
+    free(table->sources);
+    free(table->source_buckets);
     memset(table, 0, sizeof *table);
+}
+
+/* ---- sources ---- */
+
+static r2p2_source **source_bucket(r2p2_reassembly *table, uint32_t ip) {
+    return &table->source_buckets[(ip * 0x9e3779b1u >> 7) & (table->count_max - 1)];
+}
+
+/* The source's account, made when it has none: there are as many as halves, and only who holds a half has one. */
+static r2p2_source *source_of(r2p2_reassembly *table, uint32_t ip) {
+    r2p2_source **bucket = source_bucket(table, ip), *source = *bucket;
+    while (source && source->ip != ip) source = source->hash_next;
+    if (source) return source;
+    source = table->unused_source;
+    table->unused_source = source->hash_next;
+    *source = (r2p2_source){.ip = ip, .hash_next = *bucket};
+    *bucket = source;
+    return source;
+}
+
+static void source_leave(r2p2_reassembly *table, r2p2_source *source) {
+    if (--source->count > 0) return;
+    r2p2_source **link = source_bucket(table, source->ip);
+    while (*link != source) link = &(*link)->hash_next;
+    *link = source->hash_next;
+    source->hash_next = table->unused_source;
+    table->unused_source = source;
+}
+
+/* ---- halves ---- */
+
+static void bytes_free(r2p2_reassembly *table, r2p2_half *half) {
+    table->bytes -= half->capacity;
+    half->source->bytes -= half->capacity;
+    free(half->bytes);
+    half->bytes = NULL;
+    half->capacity = 0;
 }
 
 static uint32_t bucket_of(const r2p2_reassembly *table, uint32_t ip, uint16_t port, uint16_t local_port, uint16_t rid,
@@ -66,10 +112,10 @@ static void list_remove(struct r2p2_half_list *list, r2p2_half *half) {
 
 /* Ends a half or a memory: its bytes, its place, its name. */
 static void forget(r2p2_reassembly *table, r2p2_half *half) {
-    table->bytes -= half->slots_count * SLOT_BYTES;
-    free(half->bytes);
-    half->bytes = NULL;
-    half->slots_count = 0;
+    if (!half->is_done) {
+        bytes_free(table, half);
+        source_leave(table, half->source);
+    }
     r2p2_half **link = bucket_for(table, half);
     while (*link != half) link = &(*link)->hash_next;
     *link = half->hash_next;
@@ -79,10 +125,10 @@ static void forget(r2p2_reassembly *table, r2p2_half *half) {
     table->count--;
 }
 
-/* A half whose bytes have gone to somebody else becomes a memory. */
+/* A half without bytes becomes a memory. */
 static void remember(r2p2_reassembly *table, r2p2_half *half) {
-    half->bytes = NULL;
-    half->slots_count = 0;
+    source_leave(table, half->source);
+    half->source = NULL;
     list_remove(&table->active, half);
     half->is_done = 1;
     half->created_ns = table->now_ns;
@@ -90,13 +136,15 @@ static void remember(r2p2_reassembly *table, r2p2_half *half) {
 }
 
 void r2p2_reassembly_finish(r2p2_reassembly *table, r2p2_half *half) {
-    table->bytes -= half->slots_count * SLOT_BYTES;
-    free(half->bytes);
+    bytes_free(table, half);
     remember(table, half);
 }
 
 r2p2_detached r2p2_reassembly_detach(r2p2_reassembly *table, r2p2_half *half) {
-    r2p2_detached detached = {half->bytes, half->slots_count * SLOT_BYTES};
+    r2p2_detached detached = {half->bytes, half->capacity};
+    half->source->bytes -= half->capacity; /* the table's account goes down when the bytes come back */
+    half->bytes = NULL;
+    half->capacity = 0;
     remember(table, half);
     return detached;
 }
@@ -117,31 +165,57 @@ uint32_t r2p2_reassembly_expire(r2p2_reassembly *table, uint64_t now_ns) {
     return expired;
 }
 
-/* Gives the half room for `slots` packets. Growth is by what is needed: the FIRST packet tells the final size. */
-static int ensure_slots(r2p2_reassembly *table, r2p2_half *half, uint32_t slots) {
-    if (slots <= half->slots_count) return 1;
-    uint64_t more = (slots - half->slots_count) * SLOT_BYTES;
-    if (table->bytes + more > table->bytes_max) return 0;
-    uint8_t *bytes = realloc(half->bytes, slots * SLOT_BYTES);
-    if (!bytes) return 0;
+/* Changes the half's room to `capacity` bytes within the bounds. */
+static enum r2p2_reassembly_result resize(r2p2_reassembly *table, r2p2_half *half, uint32_t capacity) {
+    uint64_t more = capacity - half->capacity;
+    if (table->bytes + more > table->bytes_max) return R2P2_HALF_FULL;
+    if (half->source->bytes + more > table->source_bytes_max) return R2P2_HALF_QUOTA;
+    uint8_t *bytes = realloc(half->bytes, capacity);
+    if (!bytes) return R2P2_HALF_FULL;
     half->bytes = bytes;
-    half->slots_count = (uint16_t)slots;
+    half->capacity = capacity;
     table->bytes += more;
-    return 1;
+    half->source->bytes += more;
+    return R2P2_HALF_STORED;
+}
+
+/* Room for one more packet: doubling, but never beyond what the message can need. */
+static enum r2p2_reassembly_result ensure_slot(r2p2_reassembly *table, r2p2_half *half, uint32_t expected_count) {
+    uint32_t needed = half->received_count + 1u, slots = half->capacity / SLOT_BYTES;
+    if (needed <= slots) return R2P2_HALF_STORED;
+    uint32_t most = expected_count ? expected_count : R2P2_PACKETS_MAX;
+    slots = 2 * slots > needed ? 2 * slots : needed;
+    return resize(table, half, (uint32_t)((slots < most ? slots : most) * SLOT_BYTES));
 }
 
 static int has_packet(const r2p2_half *half, uint32_t index) { return half->received[index >> 6] >> (index & 63) & 1; }
 
-/* The message as contiguous bytes. Full middle packets already lie end to end; others are moved together. */
-static void make_contiguous(r2p2_half *half, r2p2_whole *whole) {
-    uint32_t start = R2P2_PAYLOAD_BYTES_MAX - half->lengths[0], end = R2P2_PAYLOAD_BYTES_MAX;
-    for (uint32_t i = 1; i < half->expected_count; i++) {
-        if (end != i * SLOT_BYTES) memmove(half->bytes + end, half->bytes + i * SLOT_BYTES, half->lengths[i]);
-        end += half->lengths[i];
+/* The message as contiguous bytes: as it lies when its packets came in order and full, else put together anew. */
+static enum r2p2_reassembly_result make_contiguous(r2p2_reassembly *table, r2p2_half *half, r2p2_whole *whole) {
+    uint32_t count = half->expected_count, total = 0;
+    int in_place = half->slot_of[0] == 0;
+    for (uint32_t i = 0; i < count; i++) {
+        total += half->lengths[i];
+        if (half->slot_of[i] != i || (i > 0 && i + 1 < count && half->lengths[i] != SLOT_BYTES)) in_place = 0;
     }
-    whole->half = half;
-    whole->data = half->bytes + start;
-    whole->length = end - start;
+    if (in_place) {
+        *whole = (r2p2_whole){half, half->bytes + SLOT_BYTES - half->lengths[0], total};
+        return R2P2_HALF_COMPLETE;
+    }
+    uint8_t *bytes = malloc(total);
+    if (!bytes) return R2P2_HALF_FULL;
+    for (uint32_t i = 0, at = 0; i < count; at += half->lengths[i++]) {
+        const uint8_t *slot = half->bytes + half->slot_of[i] * SLOT_BYTES;
+        memcpy(bytes + at, i == 0 ? slot + SLOT_BYTES - half->lengths[0] : slot, half->lengths[i]);
+    }
+    /* At most what it was: every packet's slot is at least its length. */
+    bytes_free(table, half);
+    half->bytes = bytes;
+    half->capacity = total;
+    table->bytes += total;
+    half->source->bytes += total;
+    *whole = (r2p2_whole){half, bytes, total};
+    return R2P2_HALF_COMPLETE;
 }
 
 static uint64_t digest(const uint8_t *data, uint32_t length) {
@@ -165,9 +239,41 @@ static int same_first(const r2p2_half *half, const r2p2_header *header, const ui
 
 /* Packets beyond a count learned late, or a LAST flag on a packet that is not the last, cannot be of this message. */
 static int fits_first(const r2p2_half *half, uint16_t packets) {
+    if (half->last_index && half->last_index + 1 != packets) return 0;
     for (uint32_t i = packets; i < R2P2_PACKETS_MAX; i++)
         if (has_packet(half, i)) return 0;
     return 1;
+}
+
+/* A half for a message of `ip`, in the table but without a name; NULL and *result when there is none to be had. */
+static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, uint64_t now_ns,
+                           enum r2p2_reassembly_result *result) {
+    if (!table->unused) {
+        r2p2_half *oldest = table->active.oldest;
+        if (table->done.oldest) forget(table, table->done.oldest);
+        else if (oldest && oldest->received_count == 1) {
+            forget(table, oldest);
+            table->evicted_count++;
+        } else {
+            *result = R2P2_HALF_FULL;
+            return NULL;
+        }
+    }
+    r2p2_source *source = source_of(table, ip);
+    if (has_quota && source->count >= table->source_count_max) {
+        *result = R2P2_HALF_QUOTA;
+        return NULL;
+    }
+    source->count++;
+    r2p2_half *half = table->unused;
+    table->unused = half->hash_next;
+    memset(half, 0, offsetof(r2p2_half, lengths));
+    half->source = source;
+    half->source_ip = ip;
+    half->created_ns = now_ns;
+    list_append(&table->active, half);
+    table->count++;
+    return half;
 }
 
 enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
@@ -189,14 +295,9 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
         half = NULL;
     }
     if (!half) {
-        if (!table->unused && table->done.oldest) forget(table, table->done.oldest);
-        half = table->unused;
-        if (!half) return R2P2_HALF_FULL;
-        table->unused = half->hash_next;
-        memset(half, 0, offsetof(r2p2_half, lengths));
-        half->bytes = NULL;
-        half->created_ns = now_ns;
-        half->source_ip = source_ip;
+        /* A response belongs to a call of ours; their number is bounded already. */
+        half = half_new(table, source_ip, header->type != R2P2_TYPE_RESPONSE, now_ns, &result);
+        if (!half) return result;
         half->source_port = source_port;
         half->local_port = local_port;
         half->rid = header->rid;
@@ -205,28 +306,28 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
         r2p2_half **bucket = bucket_for(table, half);
         half->hash_next = *bucket;
         *bucket = half;
-        list_append(&table->active, half);
-        table->count++;
     }
     if (half->is_done || has_packet(half, index)) return R2P2_HALF_DUPLICATE;
     if (half->expected_count && index >= half->expected_count) return R2P2_HALF_BAD_ORDER;
     if (half->expected_count && header->is_last != (index + 1 == half->expected_count)) return R2P2_HALF_BAD_ORDER;
-    if (!ensure_slots(table, half, header->is_first ? header->p_order : index + 1)) {
+    enum r2p2_reassembly_result room = ensure_slot(table, half, header->is_first ? header->p_order : half->expected_count);
+    if (room != R2P2_HALF_STORED) {
         if (half->received_count == 0) forget(table, half);
-        return R2P2_HALF_FULL;
+        return room;
     }
-    uint8_t *slot = half->bytes + index * SLOT_BYTES;
+    uint8_t *slot = half->bytes + half->received_count * SLOT_BYTES;
     if (index == 0) {
         half->expected_count = header->p_order;
         half->policy = header->policy;
         half->first_digest = digest(payload, length);
-        slot += R2P2_PAYLOAD_BYTES_MAX - length;
+        slot += SLOT_BYTES - length;
     }
+    if (header->is_last) half->last_index = (uint16_t)index;
     memcpy(slot, payload, length);
     half->lengths[index] = (uint16_t)length;
+    half->slot_of[index] = (uint8_t)half->received_count;
     half->received[index >> 6] |= (uint64_t)1 << (index & 63);
     half->received_count++;
     if (half->received_count != half->expected_count) return result;
-    make_contiguous(half, whole);
-    return R2P2_HALF_COMPLETE;
+    return make_contiguous(table, half, whole);
 }

@@ -3,7 +3,11 @@
  *
  * Packets may come in any order and more than once. A message is known by (source ip, source port, local port, rid, type). A
  * FIRST packet that differs from the one already held means that the rid is in use anew: the stale half is replaced.
- * Count and bytes are bounded; halves expire in the order in which they began. A message that became whole is remembered for a
+ * Memory follows what was received, not what a FIRST packet announces: packets lie in the order of their arrival and are put in
+ * order when the message is whole (in order already, unless the network reordered them). Count and bytes are bounded, and each
+ * source address has a quota of both. When the table is full the oldest half of which only one packet came gives way: a flood of
+ * first packets pushes out its own, while an honest sender's second packet follows within a round trip.
+ * Halves expire in the order in which they began. A message that became whole is remembered for a
  * short while without its bytes, so that late duplicates of its packets do not make it twice; memories give way to new halves.
  * Leaves to others: single-packet messages (they never come here), what a whole message means.
  */
@@ -25,22 +29,39 @@ typedef struct r2p2_half {
     uint64_t first_digest; /* of the FIRST packet's payload */
     uint16_t expected_count; /* packets; 0 until the FIRST packet came */
     uint16_t received_count;
-    uint16_t slots_count; /* packets that `bytes` has room for */
+    uint16_t last_index;  /* of the packet that came with LAST; 0: it has not come */
+    uint32_t capacity;    /* of `bytes` */
     uint64_t received[4]; /* bit i: packet i is here */
-    uint16_t lengths[R2P2_PACKETS_MAX];
-    uint8_t *bytes; /* slot i at i * R2P2_PAYLOAD_BYTES_MAX; packet 0 ends at the end of its slot */
+    uint8_t *bytes;       /* the k-th packet that came at k * R2P2_PAYLOAD_BYTES_MAX; packet 0 at the end of its slot */
+    struct r2p2_source *source;
+    uint16_t lengths[R2P2_PACKETS_MAX]; /* by packet */
+    uint8_t slot_of[R2P2_PACKETS_MAX];  /* by packet: its slot */
 } r2p2_half;
+
+/* What one source address holds. Lives as long as it holds something. */
+typedef struct r2p2_source {
+    struct r2p2_source *hash_next;
+    uint32_t ip;
+    uint32_t count;
+    uint64_t bytes;
+} r2p2_source;
 
 typedef struct r2p2_reassembly {
     r2p2_half *halves;   /* count_max of them */
     r2p2_half **buckets; /* count_max, a power of two */
     r2p2_half *unused;
+    r2p2_source *sources; /* count_max of them */
+    r2p2_source **source_buckets;
+    r2p2_source *unused_source;
     struct r2p2_half_list {
         r2p2_half *oldest, *newest;
     } active, done;
     uint32_t count, count_max;
     uint64_t bytes, bytes_max;
     uint64_t timeout_ns, now_ns;
+    uint32_t source_count_max; /* halves of one source */
+    uint64_t source_bytes_max;
+    uint64_t evicted_count; /* halves that gave way since the caller last looked */
 } r2p2_reassembly;
 
 enum r2p2_reassembly_result {
@@ -50,7 +71,8 @@ enum r2p2_reassembly_result {
     R2P2_HALF_REPLACED,  /* stored; a stale half gave way */
     R2P2_HALF_BAD_ORDER, /* index beyond the message, or LAST on the wrong packet: dropped */
     R2P2_HALF_BAD_LENGTH,
-    R2P2_HALF_FULL /* table or bytes at their bound: dropped */
+    R2P2_HALF_FULL,  /* table or bytes at their bound: dropped */
+    R2P2_HALF_QUOTA  /* the source's quota of them: dropped */
 };
 
 typedef struct r2p2_whole {
@@ -59,7 +81,9 @@ typedef struct r2p2_whole {
     uint32_t length;
 } r2p2_whole;
 
-int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t bytes_max, uint64_t timeout_ns);
+/* share: one source may hold 1 / share of count_max and bytes_max; 1: no quota. */
+int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t bytes_max, uint64_t timeout_ns,
+                         uint32_t share);
 void r2p2_reassembly_destroy(r2p2_reassembly *table);
 enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                                                 uint32_t length, uint32_t source_ip, uint16_t source_port,

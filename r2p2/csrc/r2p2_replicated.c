@@ -294,6 +294,7 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
     batch->slab = engine->applying.slab.data;
     batch->lengths = engine->applying.lengths;
     batch->policies = engine->applying.policies;
+    batch->askers = (const uint8_t *)engine->applying.askers;
     batch->slab_bytes = engine->applying.slab.length;
     batch->requests_count = engine->applying.count;
     batch->entries_count = index - engine->applied_index;

@@ -50,8 +50,49 @@ void r2p2_requests_destroy(r2p2_requests *requests) {
     free(requests->policies);
 }
 
+_Static_assert(sizeof(r2p2_asker) == R2P2_ASKER_BYTES, "Python copies askers as bytes");
+
+/* Tells the router that this server is done with a request: rid, client port, client address (docs/wire.md). */
+static inline void feedback(r2p2_engine *engine, r2p2_tx_address client, uint16_t rid) {
+    if (engine->config.router_ip == 0) return;
+    uint8_t body[8];
+    r2p2_store_u16(body, rid);
+    r2p2_store_u16(body + 2, client.port);
+    r2p2_store_u16(body + 4, (uint16_t)(client.ip >> 16));
+    r2p2_store_u16(body + 6, (uint16_t)client.ip);
+    r2p2_tx_address router = {engine->config.router_ip, (uint16_t)engine->config.router_port, client.local_port};
+    engine->counters.feedbacks++;
+    r2p2_tx_single(&engine->tx, R2P2_TYPE_FEEDBACK, R2P2_POLICY_FIXED_ROUTE, rid, router, body, sizeof body);
+}
+
 void r2p2_drop_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid) {
     r2p2_tx_single(&engine->tx, R2P2_TYPE_DROP, R2P2_POLICY_FIXED_ROUTE, rid, to, (const uint8_t *)"DROP", 4);
+    feedback(engine, to, rid);
+}
+
+static void response_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid, const uint8_t *payload, uint32_t bytes) {
+    if (bytes <= R2P2_PAYLOAD_BYTES_MAX) {
+        r2p2_tx_single(&engine->tx, R2P2_TYPE_RESPONSE, R2P2_POLICY_FIXED_ROUTE, rid, to, payload, bytes);
+    } else {
+        r2p2_tx_source source = {.head = payload, .head_bytes = bytes};
+        r2p2_tx_message(&engine->tx, R2P2_TYPE_RESPONSE, R2P2_POLICY_FIXED_ROUTE, rid, to, &source);
+    }
+    feedback(engine, to, rid);
+}
+
+int32_t r2p2_reply_later(r2p2_engine *engine, const uint8_t *asker_bytes, const uint8_t *payload, uint64_t length,
+                         int32_t drop) {
+    if (length > R2P2_MESSAGE_BYTES_MAX) return R2P2_ERROR_TOO_LARGE;
+    r2p2_asker asker;
+    memcpy(&asker, asker_bytes, sizeof asker);
+    r2p2_tx_address to = {asker.ip, asker.port, asker.local_port};
+    if (drop) {
+        engine->counters.drops_application++;
+        r2p2_drop_send(engine, to, asker.rid);
+    } else {
+        response_send(engine, to, asker.rid, payload, (uint32_t)length);
+    }
+    return R2P2_OK;
 }
 
 /* Whole lengths first: nothing is sent when the application's slab and lengths disagree. */
@@ -79,12 +120,7 @@ int32_t r2p2_replies_send(r2p2_engine *engine, const r2p2_requests *requests, co
             r2p2_drop_send(engine, to, asker->rid);
             continue;
         }
-        if (lengths[i] <= R2P2_PAYLOAD_BYTES_MAX) {
-            r2p2_tx_single(&engine->tx, R2P2_TYPE_RESPONSE, R2P2_POLICY_FIXED_ROUTE, asker->rid, to, slab, lengths[i]);
-        } else {
-            r2p2_tx_source source = {.head = slab, .head_bytes = lengths[i]};
-            r2p2_tx_message(&engine->tx, R2P2_TYPE_RESPONSE, R2P2_POLICY_FIXED_ROUTE, asker->rid, to, &source);
-        }
+        response_send(engine, to, asker->rid, slab, lengths[i]);
         slab += lengths[i];
     }
     return R2P2_OK;

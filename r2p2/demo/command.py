@@ -16,7 +16,7 @@ from pathlib import Path
 from r2p2.bench.plots import Run, latency_over_time
 from r2p2.demo.scenario import DemoConfig, DemoResult, run_scenario
 from r2p2.errors import UserError
-from r2p2.ports import BACKENDS
+from r2p2.ports import BACKENDS, missing
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -33,20 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="of load before and after the kill")
 
 
-def dpdk_missing() -> str:
-    """Why the DPDK backend cannot be used; empty when it can."""
-    try:
-        from dpdk_backend._native import load
-        from dpdk_backend.errors import DpdkError
-    except ImportError as error:
-        return str(error)
-    try:
-        load()
-    except DpdkError as error:
-        return str(error)
-    return ""
-
-
 def run(args: argparse.Namespace) -> int:
     """Run it over each backend; 0 only if everything held over each."""
     if args.seconds < 0.5:
@@ -60,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
         after_s=args.seconds,
     )
     backends = args.backend or ["dpdk", "uv"]
-    missing = dpdk_missing() if "dpdk" in backends else ""
-    if missing:
+    reason = missing("dpdk") if "dpdk" in backends else None
+    if reason is not None:
         if args.backend:
-            raise UserError(missing)
-        print(f"DPDK is left out: {missing}\nGoing on over kernel UDP.\n")
+            raise reason
+        print(f"DPDK is left out: {reason.message}.\nTo get it: {reason.remedy}\nGoing on over kernel UDP.\n")
         backends = ["uv"]
     results = []
     with tempfile.TemporaryDirectory(prefix="r2p2-") as temporary:

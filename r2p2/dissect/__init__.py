@@ -1,8 +1,8 @@
 """``r2p2 dissect FILE``: what a capture says, one line a message.
 
 What: the command line. It pulls packets one at a time through :mod:`captures`, :mod:`datagrams` and :mod:`messages` and
-hands whole messages to one view: lines (:mod:`text`), pairs (:mod:`pairs`) or the Raft timeline (:mod:`timeline`). A
-capture of any size takes constant memory.
+hands whole messages to one view: lines (:mod:`text`), pairs (:mod:`pairs`), the Raft timeline (:mod:`timeline`) or a
+sequence diagram (:mod:`mermaid`). A capture of any size takes constant memory.
 
 Exit codes: 0 all was read; 1 the file is missing, no capture, or torn (what came before the tear has been printed); 2
 wrong usage.
@@ -25,6 +25,7 @@ from r2p2.cli import guard
 from r2p2.dissect.captures import CaptureError, Record, records
 from r2p2.dissect.datagrams import Datagram, Other, datagram
 from r2p2.dissect.filters import Filter, FilterError, all_of, parse
+from r2p2.dissect.mermaid import MermaidView
 from r2p2.dissect.messages import DEFAULT_PORTS, Assembler, Message
 from r2p2.dissect.pairs import PairsView
 from r2p2.dissect.text import Json, as_json, entry_lines, line, other_line
@@ -94,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     view = parser.add_mutually_exclusive_group()
     view.add_argument("--pairs", action="store_true", help="each request with its answer and latency")
     view.add_argument("--raft", action="store_true", help="a timeline of elections, leaders, commits and truncations")
+    view.add_argument("--mermaid", action="store_true", help="a Mermaid sequence diagram of the first messages")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--entries", action="store_true", help="list the log entries under APPEND and FORWARD")
     parser.add_argument(
@@ -128,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the capture to standard output; 0 when all of it was read."""
+    if args.mermaid and args.json:
+        raise UserError("--mermaid and --json exclude each other", "Leave one out.")
     out = sys.stdout
     with ExitStack() as stack:
         try:
@@ -204,6 +208,8 @@ class _Reading:
     def _view(self, first: Record) -> View:
         if self.args.pairs:
             return PairsView(first.time_ns, self.passes, in_json=self.args.json)
+        if self.args.mermaid:
+            return MermaidView(first.time_ns, self.passes)
         if self.args.raft:
             return TimelineView(first.time_ns, self.passes, in_json=self.args.json)
         return LinesView(

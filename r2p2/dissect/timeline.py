@@ -11,7 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from r2p2.dissect.datagrams import Other
 from r2p2.dissect.filters import Filter
@@ -78,7 +78,8 @@ class _Cluster:
     told_commit: int = 0
     told_ns: int = 0
     election_ns: int | None = None  # when the first candidate since the last leader stood up
-    answer_ns: int | None = None  # the last RESPONSE of the leader before
+    answer_ns: int | None = None  # the last RESPONSE of a leader
+    old_append_ns: int = 0  # the last APPEND of the leader before this one
     waits_for_answer: bool = False
     members: dict[Address, int] = field(default_factory=dict)
     logs: dict[int, _Log] = field(default_factory=dict)
@@ -95,22 +96,27 @@ class _Cluster:
         return True
 
 
-class TimelineView:
-    """Events in the order of the capture."""
+class Event(NamedTuple):
+    """Something that happened to a cluster."""
 
-    def __init__(self, start_ns: int, passes: Filter, *, in_json: bool = False) -> None:
-        """Messages that do not pass are as if they were not in the capture."""
-        self._in_json = in_json
-        self._start_ns = start_ns
-        self._passes = passes
+    time_ns: int
+    cluster_id: int
+    name: str
+    text: str
+    values: Json
+
+
+class Timeline:
+    """What happened, message by message."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
         self._clusters: dict[int, _Cluster] = {}
-        self._last_ns = start_ns
+        self._last_ns = 0
 
-    def message(self, message: Message) -> Iterator[str]:
+    def events(self, message: Message) -> Iterator[Event]:
         """What the message changes."""
         self._last_ns = message.time_ns
-        if not self._passes(message):
-            return
         if message.type == RESPONSE:
             yield from self._response(message)
         raft = message.raft
@@ -125,7 +131,53 @@ class TimelineView:
         handler = _HANDLERS.get(raft.kind)
         if handler is not None:
             for name, text, values in handler(cluster, message, raft):
-                yield self._event(message.time_ns, raft.cluster_id, name, text, values)
+                yield Event(message.time_ns, raft.cluster_id, name, text, values)
+
+    def close(self) -> Iterator[Event]:
+        """Where each cluster stood at the end."""
+        for cluster_id, cluster in self._clusters.items():
+            yield from self._told(cluster_id, cluster)
+            leader = "no leader seen" if cluster.leader is None else f"member {cluster.leader} led term {cluster.term}"
+            text = f"end of the capture: {leader}, commit {cluster.commit}"
+            values: Json = {"leader": cluster.leader, "term": cluster.term, "commit": cluster.commit}
+            yield Event(self._last_ns, cluster_id, "end", text, values)
+
+    def _told(self, cluster_id: int, cluster: _Cluster) -> Iterator[Event]:
+        for name, text, values in _commit(cluster, self._last_ns, at_once=True):
+            yield Event(self._last_ns, cluster_id, name, text, values)
+
+    def _response(self, message: Message) -> Iterator[Event]:
+        source = (message.source_ip, message.source_port)
+        for cluster_id, cluster in self._clusters.items():
+            if source != cluster.leader_address:
+                continue
+            if cluster.waits_for_answer:
+                # Without the old leader's answers in the capture, its last APPEND says when it was last alive.
+                before_ns, what = cluster.old_append_ns, "APPEND of the old leader"
+                if cluster.answer_ns is not None:
+                    before_ns, what = cluster.answer_ns, "one before"
+                gap_ns = message.time_ns - before_ns
+                text = f"first answer to a client, from {endpoint(*source)}: {duration(gap_ns)} after the last {what}"
+                yield Event(message.time_ns, cluster_id, "answer", text, {"interruption_ns": gap_ns})
+            cluster.waits_for_answer = False
+            cluster.answer_ns = message.time_ns
+
+
+class TimelineView:
+    """The timeline as lines."""
+
+    def __init__(self, start_ns: int, passes: Filter, *, in_json: bool = False) -> None:
+        """Messages that do not pass are as if they were not in the capture."""
+        self._in_json = in_json
+        self._start_ns = start_ns
+        self._passes = passes
+        self._timeline = Timeline()
+        self._first_cluster: int | None = None
+
+    def message(self, message: Message) -> Iterator[str]:
+        """A line an event."""
+        if self._passes(message):
+            yield from map(self._line, self._timeline.events(message))
 
     def other(self, other: Other) -> Iterator[str]:
         """Nothing."""
@@ -133,37 +185,16 @@ class TimelineView:
 
     def close(self) -> Iterator[str]:
         """Where each cluster stood at the end."""
-        for cluster_id, cluster in self._clusters.items():
-            yield from self._told(cluster_id, cluster)
-            leader = "no leader seen" if cluster.leader is None else f"member {cluster.leader} led term {cluster.term}"
-            text = f"end of the capture: {leader}, commit {cluster.commit}"
-            values: Json = {"leader": cluster.leader, "term": cluster.term, "commit": cluster.commit}
-            yield self._event(self._last_ns, cluster_id, "end", text, values)
+        return map(self._line, self._timeline.close())
 
-    def _told(self, cluster_id: int, cluster: _Cluster) -> Iterator[str]:
-        for name, text, values in _commit(cluster, self._last_ns, at_once=True):
-            yield self._event(self._last_ns, cluster_id, name, text, values)
-
-    def _response(self, message: Message) -> Iterator[str]:
-        source = (message.source_ip, message.source_port)
-        for cluster_id, cluster in self._clusters.items():
-            if source != cluster.leader_address:
-                continue
-            if cluster.waits_for_answer and cluster.answer_ns is not None:
-                gap_ns = message.time_ns - cluster.answer_ns
-                text = (
-                    f"first answer to a client, from {endpoint(*source)}: {duration(gap_ns)} after the last one before"
-                )
-                yield self._event(message.time_ns, cluster_id, "answer", text, {"interruption_ns": gap_ns})
-            cluster.waits_for_answer = False
-            cluster.answer_ns = message.time_ns
-
-    def _event(self, time_ns: int, cluster_id: int, name: str, text: str, values: Json) -> str:
-        when = time_ns - self._start_ns
+    def _line(self, event: Event) -> str:
+        when = event.time_ns - self._start_ns
         if self._in_json:
-            return json.dumps({"time_ns": when, "cluster_id": cluster_id, "event": name} | values)
-        prefix = "" if cluster_id == next(iter(self._clusters)) else f"cluster {cluster_id:08x}: "
-        return f"{seconds(when):>11} {prefix}{text}"
+            return json.dumps({"time_ns": when, "cluster_id": event.cluster_id, "event": event.name} | event.values)
+        if self._first_cluster is None:
+            self._first_cluster = event.cluster_id
+        prefix = "" if event.cluster_id == self._first_cluster else f"cluster {event.cluster_id:08x}: "
+        return f"{seconds(when):>11} {prefix}{event.text}"
 
 
 Told = Iterator[tuple[str, str, Json]]
@@ -246,6 +277,7 @@ def _leads(cluster: _Cluster, message: Message, raft: Raft) -> Told:
         values["election_ns"] = message.time_ns - cluster.election_ns
         text += f", {duration(message.time_ns - cluster.election_ns)} after the election began"
     cluster.waits_for_answer = cluster.leader is not None
+    cluster.old_append_ns = cluster.append_ns
     cluster.leader, cluster.term, cluster.election_ns = raft.sender, raft.term, None
     cluster.leader_address = (message.source_ip, message.source_port)
     yield "leader", text, values

@@ -382,7 +382,10 @@ class World:
 
     def _until_live(self) -> None:
         """One leader commits in its own term, further than before, and every healthy member applies it, in seconds."""
-        deadline = self.now + 5_000 * MS + 4 * self.options.straggler_max_ns
+        options = self.options
+        slowest_ns = 10 * MS + options.sync_max_ns + 4 * options.delay_max_ns  # an Append of one entry, and its answer
+        backlog_ns = slowest_ns * (options.backlog_max + options.batch_max) if options.append_bytes_max < 1_000 else 0
+        deadline = self.now + 5_000 * MS + 4 * options.straggler_max_ns + backlog_ns
         before = self.checkers.committed_last
         goal = 0
         while self.now < deadline:

@@ -60,7 +60,7 @@ def test_a_users_error_is_1_with_a_line(arguments: tuple[str, ...], message: str
 
 def test_every_subcommand_has_help() -> None:
     there = [name for name, (module, _) in cli.SUBCOMMANDS.items() if importlib.util.find_spec(module)]
-    assert {"serve", "call", "bench", "demo", "dissect"} <= set(there)
+    assert set(there) == set(cli.SUBCOMMANDS)
     for name in there:
         done = r2p2(name, "--help")
         assert done.returncode == 0, f"{name}: {done.stderr}"

@@ -34,6 +34,8 @@ VIEWS = {
     "replication.txt": ["replication.pcap", "--entries"],
     "replication-raft.txt": ["replication.pcap", "--raft"],
     "replication.ndjson": ["replication.pcap", "--json", "--entries", "--filter", "kind=APPEND"],
+    "election.mmd": ["election.pcap", "--mermaid"],
+    "forward.mmd": ["forward.pcap", "--mermaid", "--filter", "ip=10.0.0.9"],
     "forward.txt": ["forward.pcap"],
     "forward-pairs.txt": ["forward.pcap", "--pairs"],
     "forward-pairs.ndjson": ["forward.pcap", "--pairs", "--json", "--filter", "type=REQUEST"],
@@ -178,6 +180,26 @@ def test_other_ports_need_the_magic_or_the_option(tmp_path: Path, capsys: pytest
     assert "malformed (magic)" in out.splitlines()[1]
 
 
+def test_a_diagram_ends_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("r2p2.dissect.mermaid.MESSAGES_MAX", 2)
+    path = tmp_path / "a.pcap"
+    with PcapWriter(path) as writer:
+        for number in range(5):
+            writer.write(T0 + number, 1, 1, 2, 8000, bytes(R2P2(rid=number) / Raw(b"a;b#c<d>")))
+    assert lines(capsys, str(path), "--mermaid") == [
+        "sequenceDiagram",
+        "    participant n0 as client 0.0.0.1:1",
+        "    participant n1 as host 0.0.0.2:8000",
+        "    n0->>n1: 0.0 us: REQUEST rid 0 LB_ROUTE 8 bytes #quot;a#59;b#35;c#60;d#62;#quot;",
+        "    n0->>n1: 0.0 us: REQUEST rid 1 LB_ROUTE 8 bytes #quot;a#59;b#35;c#60;d#62;#quot;",
+        "    Note over n0: 3 more messages left out",
+    ]
+    code, _, err = dissect(capsys, str(path), "--mermaid", "--json")
+    assert code == 1 and "exclude each other" in err
+
+
 class Terminal(io.StringIO):
     """Standard error on a terminal."""
 
@@ -260,6 +282,19 @@ def test_timeline_tells_commits_at_intervals_and_none_twice(story: Story, capsys
         "commit 101 (+100) in term 3, forgotten through 50",
         "commit 201 (+100) in term 3, forgotten through 100",
         "commit 300 (+99) in term 3, forgotten through 150",
+    ]
+
+
+def test_timeline_measures_an_interruption_without_the_old_leaders_answers(
+    story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story.append(1, 3)
+    story.append(2, 4, after_ms=100)
+    story.send(1, 9, R2P2(type="RESPONSE"), after_ms=1)
+    story.send(2, 9, R2P2(type="RESPONSE"), after_ms=4)
+    told = [text for text in story.told(capsys) if "answer" in text]
+    assert told == [
+        "first answer to a client, from 0.0.0.2:8000: 105.00 ms after the last APPEND of the old leader",
     ]
 
 

@@ -37,7 +37,7 @@ class Server:
     """An engine that hands its requests out and echoes them."""
 
     def __init__(self, network: MemoryNetwork, address: tuple[int, int] = SERVER, **config: int) -> None:
-        config = {"reassembly_count_max": 256} | config
+        config = {"reassembly_count_max": 1024} | config
         self.engine = Engine(network.open(*address), EngineConfig(**config))
         self.seen: list[bytes] = []
 

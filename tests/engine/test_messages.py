@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, DONE_TIMEOUT
 from r2p2.errors import EngineError, RequestTooLarge
+from r2p2.requests import LATER
 from tests.engine.support import CLIENT, SERVER, STRANGER, packet, pair, request_packets
 
 SIZES = [0, 1, 13, 14, 15, 1463, 1464, 1465, 14 + 1464, 14 + 1464 + 1, 50_000, 370_406]
@@ -93,16 +94,62 @@ def test_a_new_first_packet_replaces_the_stale_half() -> None:
         assert server.engine.counters()["rx_replaced_halves"] == 1
 
 
-def test_tables_are_bounded() -> None:
+def test_one_source_has_its_quota_of_half_messages() -> None:
     with pair(reassembly_count_max=8) as (network, server, caller):
         for rid in range(50):
             network.inject(STRANGER, SERVER, request_packets(rid, bytes(3000))[0])
         network.run([server, caller], 1_000_000)
-        assert server.engine.counters()["rx_drop_reassembly_full"] == 42
-        # What is honest and small still gets through.
-        caller.call(1, b"hello")
+        assert server.engine.counters()["rx_drop_source_quota"] == 48
+        caller.call(1, b"honest" * 1000)
         network.run([server, caller], 1_000_000)
-        assert caller.ended == {1: (DONE_OK, b"hello")}
+        assert caller.ended == {1: (DONE_OK, b"honest" * 1000)}
+
+
+def test_a_flood_of_first_packets_from_many_sources_pushes_out_its_own() -> None:
+    """A thousand spoofed sources against a table of 64: honest requests of many packets still get through."""
+    with pair(reassembly_count_max=64) as (network, server, caller):
+        for tag in range(20):
+            caller.call(tag, bytes([tag]) * 5000)
+            for i in range(50):
+                spoofed = (0x0B000000 + tag * 50 + i, 1000 + i)
+                network.inject(spoofed, SERVER, request_packets(i, bytes(300_000))[0])
+            network.run([server, caller], 30_000)
+        network.run([server, caller], 1_000_000)
+        assert len([1 for status, _ in caller.ended.values() if status == DONE_OK]) == 20
+        assert server.engine.counters()["rx_evicted_halves"] > 900
+
+
+def test_memory_follows_what_was_received_not_what_was_announced() -> None:
+    with pair(reassembly_bytes_max=1 << 20) as (network, server, caller):
+        for rid in range(60):  # each announces 370 kB
+            network.inject((STRANGER[0] + rid, 1), SERVER, request_packets(rid, bytes(370_000))[0])
+        network.run([server, caller], 1_000_000)
+        counters = server.engine.counters()
+        assert (counters["rx_drop_reassembly_full"], counters["rx_drop_source_quota"]) == (0, 0)
+
+
+def test_bytes_of_one_source_are_bounded() -> None:
+    with pair(reassembly_bytes_max=1 << 20) as (network, server, caller):
+        for p in request_packets(1, bytes(370_000))[:-1]:
+            network.inject(STRANGER, SERVER, p)
+        network.run([server, caller], 1_000_000)
+        assert server.engine.counters()["rx_drop_source_quota"] > 50
+        caller.call(1, bytes(100_000))
+        network.run([server, caller], 1_000_000)
+        assert caller.ended[1][0] == DONE_OK
+
+
+def test_a_last_flag_on_another_packet_than_the_last_is_refused_in_any_order() -> None:
+    packets = request_packets(1, bytes(4000))
+    wrong = packet(0, 1, 1, bytes(1464), first=False, last=True, order=1)
+    for order in ([packets[0], wrong], [wrong, packets[0]]):
+        with pair() as (network, server, caller):
+            for p in [*order, packets[2], packets[3]]:
+                network.inject(STRANGER, SERVER, p)
+            network.run([server, caller], 1_000_000)
+            counters = server.engine.counters()
+            assert server.seen == []
+            assert counters["rx_bad_order"] + counters["rx_replaced_halves"] == 1
 
 
 BAD = {
@@ -241,3 +288,98 @@ def test_many_messages_with_loss_duplication_and_reordering(seed: int) -> None:
         server.engine.close()
         caller.engine.close()
         assert network.in_flight == 0
+
+
+# ---- repeated requests, trusted servers, the router's FEEDBACK, replies that come later ----
+
+
+def test_a_request_that_is_safe_to_repeat_survives_loss() -> None:
+    with pair(3) as (network, server, caller):
+        network.faults(loss_ppm=200_000, delay_min_ns=5_000, delay_max_ns=20_000)
+        for tag in range(60):
+            caller.engine.call(
+                caller.port,
+                SERVER,
+                bytes([tag]) * (tag * 40),
+                policy=1,
+                timeout_ns=4_000_000_000,
+                retry_ns=2_000_000,
+                tag=tag,
+            )
+        caller.engine.flush()
+        network.run([server, caller], 4_100_000_000)
+        good = [tag for tag, (status, _) in caller.ended.items() if status == DONE_OK]
+        assert len(caller.ended) == 60
+        assert len(good) >= 55, "two of ten packets are lost, and it is tried eleven times"
+        assert all(caller.ended[tag][1] == bytes([tag]) * (tag * 40) for tag in good)
+        assert caller.engine.counters()["client_retries"] > 20
+
+
+def test_a_request_that_is_not_safe_is_sent_once() -> None:
+    with pair() as (network, server, caller):
+        network.block(CLIENT[0], SERVER[0])
+        caller.call(1, b"once", ms=50)
+        network.run([server, caller], 100_000_000)
+        assert caller.ended[1][0] == DONE_TIMEOUT
+        assert caller.engine.counters()["tx_packets"] == 1
+
+
+def test_repeats_come_at_twice_the_interval_each_time() -> None:
+    with pair() as (network, server, caller):
+        network.block(CLIENT[0], SERVER[0])
+        caller.engine.capture_start(10_000, 1472)
+        caller.engine.call(caller.port, SERVER, b"x", policy=1, timeout_ns=100_000_000, retry_ns=5_000_000, tag=1)
+        caller.engine.flush()
+        network.run([server, caller], 120_000_000)
+        sent = [d.time_ns / 1e6 for d in caller.engine.capture_take()[0]]
+        assert [round(b - a) for a, b in itertools.pairwise(sent)] in ([5, 10, 20, 40], [6, 11, 21, 41])
+        assert caller.ended[1][0] == DONE_TIMEOUT
+
+
+def test_answers_from_anybody_unless_the_client_names_its_servers() -> None:
+    with pair() as (network, _, caller):
+        rid = caller.call(1, b"x", target=(0x0A000009, 1))
+        network.inject((0x0A00000A, 0), CLIENT, packet(1, 1, rid, b"from elsewhere, port 0"))
+        network.run([caller], 1_000_000)
+        assert caller.ended == {1: (DONE_OK, b"from elsewhere, port 0")}
+        caller.engine.restrict(caller.port, [SERVER])
+        rid = caller.call(2, b"x", ms=20)
+        for type_, payload in ((1, b"forged"), (4, b"DROP"), (3, b"ACK")):
+            network.inject(STRANGER, CLIENT, packet(type_, 1, rid, payload))
+        network.run([caller], 5_000_000)
+        assert 2 not in caller.ended
+        assert caller.engine.counters()["rx_bad_sender"] == 3
+
+
+def test_feedback_after_a_response_and_after_a_drop() -> None:
+    router = (0x0A000050, 9000)
+    with pair(router_ip=router[0], router_port=router[1]) as (network, server, caller):
+        server.engine.capture_start(1000, 1472)
+        network.inject(STRANGER, SERVER, packet(0, 1, 77, b"answered"))
+        network.inject(STRANGER, SERVER, packet(0, 2, 78, b"refused"))
+        network.run([server, caller], 1_000_000)
+        to_router = [d.payload for d in server.engine.capture_take()[0] if d.target_ip == router[0]]
+        assert sorted((p[0], p[2] >> 4, len(p), p[8:16].hex()) for p in to_router) == [
+            (0xCC, 2, 16, f"004d{STRANGER[1]:04x}{STRANGER[0]:08x}"),
+            (0xCC, 2, 16, f"004e{STRANGER[1]:04x}{STRANGER[0]:08x}"),
+        ]
+
+
+def test_a_reply_may_come_later_or_be_a_refusal() -> None:
+    with pair() as (network, server, caller):
+        for tag in range(3):
+            caller.call(tag, bytes([tag]))
+        network.advance(10_000)
+        server.engine.poll()
+        requests = server.engine.requests()
+        askers = server.engine.askers(len(requests))
+        by_payload = {request: askers[12 * i : 12 * i + 12] for i, request in enumerate(requests)}
+        server.engine.reply([LATER, LATER, LATER])
+        server.engine.flush()
+        network.run([server, caller], 1_000_000)
+        assert caller.ended == {}
+        server.engine.reply_later(by_payload[b"\x02"], b"last first" * 300)
+        server.engine.reply_later(by_payload[b"\x00"], None)
+        server.engine.flush()
+        network.run([server, caller], 1_000_000)
+        assert caller.ended == {2: (DONE_OK, b"last first" * 300), 0: (DONE_DROPPED, b"")}

@@ -1,10 +1,11 @@
-"""Bugs put back into the core, one text replacement each, so that the simulator can show that it notices.
+"""Bugs put back into the core, one text replacement each: the simulator, or a scenario, has to notice.
 
 A harness is trusted only as far as it kills these. ``python tests/museum/mutants.py`` runs all of them.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
@@ -23,7 +25,10 @@ from r2p2.sim.world import MS, Options, Violation, World
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` occurs exactly once in ``module`` and becomes ``new``; ``row`` is what it is about."""
+    """``old`` occurs exactly once in ``module`` and becomes ``new``; ``row`` is what it is about.
+
+    ``options`` instead of each seed's own; ``scenario``: what kills it instead of seeds, module:function.
+    """
 
     name: str
     row: str
@@ -31,7 +36,7 @@ class Mutant:
     new: str
     module: ModuleType = raft.core
     options: Options | None = None
-    first_seed: int = 0
+    scenario: str = ""
 
 
 # Many elections, few of them with an equal log, and crashes in the middle.
@@ -139,7 +144,7 @@ MUTANTS = [
         "S16: the completion of a write whose entries were truncated since",
         "            waiting.last_index = min(waiting.last_index, self.last_index)\n",
         "            pass\n",
-        options=Options(sync_max_ns=50 * MS, fault_mean_ns=60 * MS, crashes=False, request_mean_ns=1 * MS),
+        scenario="test_museum_safety:test_s16_the_write_of_a_truncated_entry_proves_nothing",
     ),
     Mutant(
         "applied_reported_before_durable",
@@ -160,7 +165,7 @@ MUTANTS = [
         "        self.heard_ns = now_ns\n",
         "        self.applied_index = 0\n        self.acked_round = 0\n        self.heard_ns = now_ns\n",
         module=raft.progress,
-        options=Options(members_count=5, fault_mean_ns=60 * MS, crashes=False, pauses=False, request_mean_ns=1 * MS),
+        scenario="test_museum_liveness:test_l10_a_leader_that_comes_back_trusts_nothing_it_knew",
     ),
     Mutant(
         "a_lost_tail_stays_lost",
@@ -182,7 +187,14 @@ MUTANTS = [
         "        self._log_ops.append(AppendNoop(first, self.term))\n        self.last_index = first\n"
         "        self._runs.extend(first, self.term)\n",
         "",
-        options=Options(request_mean_ns=10**12, fault_mean_ns=0),
+        scenario="test_museum_liveness:test_an_idle_term_commits_what_it_inherited",
+    ),
+    Mutant(
+        "withheld_messages_in_a_shared_list",
+        "an answer leaves with an earlier write, seen here first",
+        "self._log_ops, self._out, self._after = [], [], []",
+        "self._log_ops, self._out, self._after = [], [], self._after if not withheld else []",
+        options=Options(sync_max_ns=50 * MS, fault_mean_ns=60 * MS, crashes=False, request_mean_ns=1 * MS),
     ),
 ]
 
@@ -211,15 +223,22 @@ def _load(module: ModuleType, source: str) -> ModuleType:
     return mutated
 
 
-def kill(mutant: Mutant, seeds: int = 300, events: int = 2_000) -> tuple[int, str] | None:
-    """(seed, what the checkers said) of the first seed that notices; None: it lives."""
+def kill(mutant: Mutant, seeds: int = 300, events: int = 2_000) -> str:
+    """What killed it: the first seed that notices and what the checkers said, or the scenario; empty: it lives."""
     with applied(mutant):
-        for seed in range(mutant.first_seed, mutant.first_seed + seeds):
+        if mutant.scenario:
+            module, _, function = mutant.scenario.partition(":")
+            try:
+                getattr(importlib.import_module(module), function)()
+            except (AssertionError, LookupError, ValueError):
+                return function
+            return ""
+        for seed in range(seeds):
             try:
                 World(seed, mutant.options).run(events)
             except Violation as violation:
-                return seed, str(violation).splitlines()[0]
-    return None
+                return f"seed {seed}: {str(violation).splitlines()[0]}"
+    return ""
 
 
 def main() -> int:
@@ -230,11 +249,11 @@ def main() -> int:
             continue
         start = time.monotonic()
         killed = kill(mutant)
-        alive += killed is None
-        verdict = "ALIVE" if killed is None else f"seed {killed[0]}: {killed[1][:110]}"
-        print(f"{mutant.name:40} {time.monotonic() - start:6.1f} s  {verdict}", flush=True)
+        alive += not killed
+        print(f"{mutant.name:40} {time.monotonic() - start:6.1f} s  {killed[:120] or 'ALIVE'}", flush=True)
     return 1 if alive else 0
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "raft"))
     sys.exit(main())

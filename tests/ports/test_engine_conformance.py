@@ -428,16 +428,16 @@ def test_random_bytes_are_always_counted_and_never_break_the_service(net: Net) -
     assert net.answer().payload == b"still there"
 
 
-def test_a_full_reassembly_table_refuses_and_recovers(net: Net) -> None:
-    # First packets that announce the most: 64 MiB hold 180 of them.
-    for rid in range(300):
+def test_a_source_with_its_quota_of_half_messages_is_refused_and_recovers(net: Net) -> None:
+    quota = limits.REASSEMBLY_COUNT_MAX // limits.SOURCE_SHARE
+    for rid in range(quota + 100):
         net.outsider_sends(packet(REQUEST, rid, b"x" * 14, FIRST, 254))
         if rid % 50 == 49:
             net.turn()
-    net.until(lambda: net.server.counters()["rx_drop_reassembly_full"] == 300 - (64 << 20) // (254 * 1464))
+    net.until(lambda: net.server.counters()["rx_drop_source_quota"] == 100)
     net.call(b"single packets pass")
     assert net.answer().payload == b"single packets pass"
-    net.until(lambda: net.server.counters()["rx_expired_halves"] == (64 << 20) // (254 * 1464))
+    net.until(lambda: net.server.counters()["rx_expired_halves"] == quota)
     net.call(payload_of(5000))
     assert net.answer().payload == payload_of(5000)
 

@@ -281,6 +281,24 @@ def test_an_acknowledgement_of_what_is_not_durable_yet_waits_for_the_earlier_rea
     assert raft.ready().messages == [AppendReply(0, 1, 1, 3, 3, 0, 0, 0, True)], "nothing to wait for"
 
 
+def test_what_was_handed_out_does_not_change_afterwards() -> None:
+    """Neither a Ready, nor what waits for it, learns of messages that come later."""
+    raft = node_of()
+    raft.step(append(1, 0, 0, 3, 1), 0)
+    raft._after.clear()
+    first = raft.ready()
+    raft.step(append(1, 3, 1, 2, 1, round=2), 0)
+    assert (len(first.log_ops), first.messages) == (1, [])
+    second = raft.ready()
+    assert raft.persisted(first.number) == []
+    assert [reply.match_index for reply in raft.persisted(second.number)] == [5]  # type: ignore[union-attr]
+    empty = raft.ready()
+    raft.step(append(1, 5, 1, round=3), 0)
+    raft.step(PreVote(2, 0, 9, 9, 1), 10**9)
+    raft.ready()
+    assert (empty.messages, empty.log_ops) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("message", "ops", "match"),
     [

@@ -120,10 +120,8 @@ def do(world: RouterWorld, what: str, value: int) -> None:
     server = world.raw(value)
     if not server.held:
         return
-    if what == "repeat":  # what was answered is answered again: late, duplicated
-        request = server.held[0]
-    else:
-        request = server.held.pop(0)
+    # "repeat": what is answered will be answered again, late.
+    request = server.held[0] if what == "repeat" else server.held.pop(0)
     if what in ("finish", "answer only", "repeat"):
         server.answer(request)
     if what in ("finish", "feedback only", "drop", "repeat"):

@@ -1,4 +1,4 @@
-"""What goes wrong: DROP, lost FEEDBACK, lost answers, dead servers, strangers, malformed bytes. Slots always come back."""
+"""What goes wrong: DROP, lost FEEDBACK, lost answers, dead servers, strangers, malformed bytes. Slots come back."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_golden_pair(tmp_path: Path) -> None:
-    out = tmp_path / "out.pcap"
+    out = tmp_path / "out, with a comma.pcap"
     ended = replay("--rx", str(FOLDER / "echo-in.pcap"), "--tx", str(out), "--app", "echo")
     assert ended.returncode == 0, ended.stderr
     assert frames(out) == frames(FOLDER / "echo-out.pcap"), difference(out, FOLDER / "echo-out.pcap")

@@ -1,0 +1,309 @@
+"""What the tests run in processes of their own, since the EAL starts once a process: ``python children.py NAME JSON``.
+
+A child prints JSON lines; the last one is its result. With ``"as_nobody"`` it gives up root after importing, before any
+DPDK call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import dpdk_backend as dpdk
+from dpdk_backend import _native
+
+NOBODY = 65534
+Result = dict[str, Any]
+
+
+def say(**values: Any) -> None:
+    """One JSON line, at once."""
+    print(json.dumps(values), flush=True)
+
+
+def summary(port: dpdk.DpdkPort) -> Result:
+    """What is left of a port after close, so that a leak shows."""
+    counters = {name: value for name, value in port.counters().items() if value}
+    in_use = port.pool_in_use()
+    port.close()
+    return {"counters": counters, "in_use": in_use, "leaked": port.leaked_mbufs}
+
+
+def await_link(port: dpdk.DpdkPort, device: int = 0, is_up: bool = True, timeout_s: float = 20.0) -> None:
+    """Polls until the link is as wanted."""
+    deadline = time.monotonic() + timeout_s
+    while port.link_up(device) != is_up:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the link did not become {'up' if is_up else 'down'}")
+        port.echo(0.002)
+
+
+def meet(port: dpdk.DpdkPort, ip: str, timeout_s: float = 20.0) -> None:
+    """Sends until an answer comes: a link may be up at one end before the other, and then memif loses packets."""
+    deadline = time.monotonic() + timeout_s
+    while not port.receive():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{ip} does not answer")
+        port.send([dpdk.Datagram(b"meet", ip, 9000)])
+        time.sleep(0.01)
+    while port.receive() or port.receive():
+        time.sleep(0.05)
+
+
+def replay(paths: list[list[str]], neighbours: dict[str, str] | None = None) -> Result:
+    """Echoes each capture in turn through one port each."""
+    results = []
+    for rx_path, tx_path in paths:
+        config = dpdk.PortConfig(
+            "10.0.0.1", (dpdk.pcap(0, rx_path=rx_path, tx_path=tx_path),), neighbours=neighbours or {}, mbufs_count=2047
+        )
+        port = dpdk.DpdkPort(config)
+        at_start = port.pool_in_use()
+        echoed = port.echo(10.0, idle_polls_max=3)
+        known = {ip: port.neighbour(ip) for ip in ("10.0.0.9", "10.0.0.8")}
+        stats = port.stats()._asdict()
+        xstats = port.xstats()
+        results.append(
+            summary(port) | {"echoed": echoed, "at_start": at_start, "known": known, "stats": stats, "xstats": xstats}
+        )
+    return {"results": results}
+
+
+def flood(rx_path: str, sources: int) -> Result:
+    """Datagrams from many sources; static entries must survive, memory must not grow."""
+    statics = {f"10.1.{i // 256}.{i % 256}": f"02:00:00:01:{i // 256:02x}:{i % 256:02x}" for i in range(1000)}
+    config = dpdk.PortConfig(
+        "10.0.0.1", (dpdk.pcap(0, rx_path=rx_path, tx_path=None),), neighbours=statics, mbufs_count=2047
+    )
+    port = dpdk.DpdkPort(config)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    received = 0
+    while not port.exhausted():
+        received += len(port.receive())
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    kept = sum(port.neighbour(ip) == mac for ip, mac in statics.items())
+    learned = sum(port.neighbour(f"10.2.{i // 256}.{i % 256}") is not None for i in range(sources))
+    return summary(port) | {"received": received, "kept": kept, "learned": learned, "grown_kb": grown_kb}
+
+
+def memif_echo(socket_path: str, role: Any, duration_s: float = 60.0, ring_log2: int = 10) -> Result:
+    """The far end: echoes for a time, or until killed."""
+    device = dpdk.memif(0, socket_path, role=role, routes=("10.0.0.1",), ring_log2=ring_log2)
+    with dpdk.DpdkPort(dpdk.PortConfig("10.0.0.2", (device,))) as port:
+        await_link(port)
+        say(ready=True, uid=os.getuid(), pid=os.getpid())
+        until = time.monotonic() + duration_s
+        while time.monotonic() < until and port.link_up():
+            port.echo(0.05)
+        return summary(port)
+
+
+def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
+    """The near end: datagrams of every size, one at a time and in bursts, checked byte for byte."""
+    device = dpdk.memif(0, socket_path, role=role, routes=("10.0.0.2",))
+    port = dpdk.DpdkPort(
+        dpdk.PortConfig("10.0.0.1", (device,), local_port=4000, local_ports_count=20, udp_checksum=checksum)
+    )
+    await_link(port)
+    meet(port, "10.0.0.2")
+    at_start = port.pool_in_use()
+    before = port.counters()
+    wrong = answered = 0
+    sizes = [1, 2, 3, 7, 8, 63, 64, 65, 511, 1000, 1471, 1472]
+    for base in range(0, 20):
+        sent = [
+            dpdk.Datagram(bytes((base + i + k) % 256 for k in range(size)), "10.0.0.2", 9000, 4000 + base)
+            for i, size in enumerate(sizes)
+        ]
+        if port.send(sent) != len(sent):
+            raise AssertionError("the pool ran out")
+        got: list[dpdk.Datagram] = []
+        deadline = time.monotonic() + 10
+        while len(got) < len(sent):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(got)} of {len(sent)} answers: {summary(port)}")
+            got += port.receive()
+        answered += len(got)
+        wrong += [d.payload for d in got] != [d.payload for d in sent]
+        wrong += any((d.ip, d.port, d.local_port) != ("10.0.0.2", 9000, 4000 + base) for d in got)
+    drops = {name: value for name, value in port.counters().items() if value > before[name] and "drop" in name}
+    return summary(port) | {
+        "wrong": wrong,
+        "answered": answered,
+        "drops": drops,
+        "at_start": at_start,
+        "uid": os.getuid(),
+    }
+
+
+def survivor(socket_path: str, role: Any) -> Result:
+    """Stays while its peer is killed and comes back; the test says when by stdin lines."""
+    device = dpdk.memif(0, socket_path, role=role, routes=("10.0.0.2",))
+    port = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,)))
+    for round_number in range(2):
+        await_link(port)
+        _, received, _, _ = port.generate("10.0.0.2", 9000, payload_bytes=64, outstanding=64, duration_s=0.2)
+        say(round=round_number, received=received)
+        # The peer is killed now, in the middle of traffic.
+        deadline = time.monotonic() + 20
+        while port.link_up():
+            port.generate("10.0.0.2", 9000, payload_bytes=64, outstanding=64, duration_s=0.02)
+            if time.monotonic() > deadline:
+                raise TimeoutError("the peer's death went unnoticed")
+        say(down=round_number, sent=port.send([dpdk.Datagram(b"x", "10.0.0.2", 9000)]))
+    return summary(port) | {"link_changes": 4}
+
+
+def ring_full(socket_path: str) -> Result:
+    """Two ports in one process, one of which does not receive: the ring fills, the rest is dropped and counted."""
+    near = dpdk.DpdkPort(
+        dpdk.PortConfig(
+            "10.0.0.1",
+            (dpdk.memif(0, socket_path, role="server", routes=("10.0.0.2",), ring_log2=6),),
+            mbufs_count=1023,
+        ),
+        dpdk.EalConfig(memory_mb=96),
+    )
+    far = dpdk.DpdkPort(
+        dpdk.PortConfig(
+            "10.0.0.2",
+            (dpdk.memif(1, socket_path, role="client", routes=("10.0.0.1",), ring_log2=6),),
+            mbufs_count=1023,
+        )
+    )
+    while not (near.link_up() and far.link_up()):
+        near.control()
+        far.control()
+    far.receive()  # a memif client offers its buffers when it receives
+    sent = near.send([dpdk.Datagram(bytes([i]), "10.0.0.2", 9000) for i in range(200)])
+    arrived = len(far.receive(64)) + len(far.receive(64))
+    again = near.send([dpdk.Datagram(b"again", "10.0.0.2", 9000)])
+    arrived_again = len(far.receive())
+    near.send([dpdk.Datagram(b"x", "192.168.0.1", 9000), dpdk.Datagram(bytes(1473), "10.0.0.2", 9000)])
+    far_summary = summary(far)
+    near.control()
+    gone = near.send([dpdk.Datagram(b"gone", "10.0.0.2", 9000)])
+    return summary(near) | {
+        "far": far_summary,
+        "sent": sent,
+        "arrived": arrived,
+        "again": again,
+        "arrived_again": arrived_again,
+        "gone": gone,
+    }
+
+
+def ring_frames() -> Result:
+    """Frames of many sizes through a ring device, buffers running out, and a burst that is forgotten."""
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=64))
+    burst = dpdk.Burst()
+    wrong = []
+    with dpdk.EthDev(dpdk.ring(0), mbufs_count=511) as device:
+        for size in (14, 60, 1514, 2048, 2049, 9000):
+            frames = [bytes((size + i + k) % 256 for k in range(size)) for i in range(20)]
+            if (device.write(burst, frames), len(burst), device.send(burst), len(burst)) != (20, 20, 20, 0):
+                wrong.append(f"{size}: not sent")
+            if (device.receive(burst, 15), device.receive(burst)) != (15, 5) or burst.frames() != frames:
+                wrong.append(f"{size}: not received")
+            burst.free()
+        if device.pool_in_use() != 0:
+            wrong.append("a buffer is in use")
+        bursts = [dpdk.Burst() for _ in range(8)]
+        made = [device.repeat(b, bytes(64), 64) for b in bursts]
+        short = made[-1]
+        for b in bursts:
+            b.free()
+        after = device.repeat(burst, bytes(64), 64)
+        device.send(burst)
+    leaked = device.leaked_mbufs
+    careless = dpdk.EthDev(dpdk.ring(1), mbufs_count=511)
+    careless.repeat(burst, bytes(64), 3)
+    careless.close()
+    return {"wrong": wrong, "short_of_buffers": short, "after": after, "leaked": leaked, "kept": careless.leaked_mbufs}
+
+
+def caught(call: Callable[[], object]) -> Result:
+    """The error a call raises."""
+    try:
+        call()
+    except Exception as error:
+        return {"kind": type(error).__name__, "text": str(error)}
+    return {"kind": "", "text": ""}
+
+
+def second_start() -> Result:
+    """The EAL twice, and a port with an EAL configuration on a running EAL."""
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=32))
+    again = caught(dpdk.start_eal)
+    null = dpdk.null(0)
+    port = caught(lambda: dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (null,)), dpdk.EalConfig()))
+    state = dpdk.eal_state()
+    dpdk.stop_eal()
+    return {"again": again, "port": port, "state": state, "stopped": caught(dpdk.start_eal)}
+
+
+def hold_prefix(prefix: str, hold_s: float) -> Result:
+    """Holds a file prefix as DPDK's default configuration does: with shared files."""
+    arguments = _shared_files(prefix)
+    started = caught(lambda: dpdk.start_eal(arguments))
+    say(ready=True, started=started)
+    time.sleep(hold_s)
+    return {"started": started}
+
+
+def _shared_files(prefix: str) -> dpdk.EalConfig:
+    class SharedFiles(dpdk.EalConfig):
+        def arguments(self) -> list[str]:
+            return [argument for argument in super().arguments() if argument != "--no-shconf"]
+
+    return SharedFiles(memory_mb=32, file_prefix=prefix)
+
+
+def eal_error(**config: Any) -> Result:
+    """An EAL start that fails."""
+    return caught(lambda: dpdk.start_eal(dpdk.EalConfig(**config)))
+
+
+def device_errors(directory: str) -> Result:
+    """Devices that cannot be made, each leaving the process usable."""
+
+    def open_port(device: dpdk.Device, **config: Any) -> Result:
+        return caught(lambda: dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,), **config)).close())
+
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=96))
+    plain_file = Path(directory) / "file"
+    plain_file.touch()
+    return {
+        "no driver": open_port(dpdk.vdev("net_nosuch0")),
+        "bad argument": open_port(dpdk.vdev("net_pcap0", "rx_pcap=/nonexistent/x.pcap")),
+        "not there": open_port(dpdk.pci("0000:99:00.0")),
+        "no interface": open_port(dpdk.af_packet(0, "nosuchif0")),
+        "socket in no folder": open_port(dpdk.memif(0, directory + "/no/such/s", role="server")),
+        "no socket": open_port(dpdk.memif(0, str(plain_file), role="server")),
+        "pool too large": open_port(dpdk.null(0), mbufs_count=1 << 20),
+        "small mbufs": open_port(dpdk.null(0), mbuf_data_bytes=512),
+        "good at last": open_port(dpdk.null(0), mbufs_count=1023),
+    }
+
+
+def main() -> None:
+    """Runs one child."""
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    if arguments.pop("as_nobody", False):
+        _native.load()
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    say(**globals()[name](**arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Two processes over shared memory, without any rights; peers that are killed and come back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from launch import Children
+
+pytestmark = pytest.mark.needs("dpdk")
+
+AS_NOBODY = os.geteuid() == 0
+"""Root would prove nothing; where the tests are not root, they have no rights anyway."""
+
+
+def other(role: str) -> str:
+    """The other end's role."""
+    return "client" if role == "server" else "server"
+
+
+@pytest.mark.parametrize(("role", "checksum"), [("server", True), ("client", True), ("server", False)])
+def test_every_size_goes_there_and_back_unprivileged(
+    children: Children, shared_folder: Path, role: str, checksum: bool
+) -> None:
+    path = str(shared_folder / "s")
+    far = children.start("memif_echo", socket_path=path, role=other(role), as_nobody=AS_NOBODY)
+    near = children.run("memif_calls", socket_path=path, role=role, checksum=checksum, as_nobody=AS_NOBODY)
+    assert near["uid"] != 0
+    assert near["wrong"] == 0
+    assert (near["at_start"], near["in_use"], near["leaked"]) == (0, 0, 0)
+    assert near["answered"] == 240
+    assert near["drops"] == {}
+    assert far.line()["uid"] != 0
+    echoed = far.result()
+    assert (echoed["in_use"], echoed["leaked"]) == (0, 0)
+    assert echoed["counters"]["rx_packets"] >= 240
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_killed_peer_comes_back_and_service_resumes(children: Children, shared_folder: Path, role: str) -> None:
+    path = str(shared_folder / "s")
+    stays = children.start("survivor", socket_path=path, role=role)
+    for number in range(2):
+        dies = children.start("memif_echo", socket_path=path, role=other(role))
+        assert dies.line()["ready"]
+        alive = stays.line()
+        assert alive["round"] == number
+        assert alive["received"] > 100
+        dies.end()
+        assert stays.line()["down"] == number
+    result = stays.result()
+    assert (result["in_use"], result["leaked"]) == (0, 0)
+    assert result["counters"]["tx_drop_full"] > 0
+
+
+def test_a_full_ring_and_a_gone_peer_are_counted_and_pass(children: Children, shared_folder: Path) -> None:
+    result = children.run("ring_full", socket_path=str(shared_folder / "s"))
+    assert result["sent"] == 200
+    assert result["arrived"] == 64
+    assert (result["again"], result["arrived_again"]) == (1, 1)
+    assert result["gone"] == 1
+    counters = result["counters"]
+    assert counters["tx_packets"] == 65
+    assert counters["tx_drop_full"] == 200 - 64 + 1
+    assert counters["tx_drop_no_route"] == 1
+    assert counters["tx_drop_error"] == 1
+    for end in (result, result["far"]):
+        assert (end["in_use"], end["leaked"]) == (0, 0)
