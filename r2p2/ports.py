@@ -48,13 +48,15 @@ class PortSpec:
     """UDP ports to open, for clients with many calls; dpdk: ``port`` and those after it, uv: the kernel chooses the
     others.
     """
+    further_port: int = 0
+    """A second UDP port of ours; 0: none. DPDK: above ``port``, and all between them are open too."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PortSpec:
         """From :func:`dataclasses.asdict`. KeyError, TypeError for anything else."""
         links = tuple(Link(**link) for link in values["links"])
-        vdevs, ports_count = tuple(values.get("vdevs", ())), values.get("ports_count", 1)
-        return cls(values["backend"], values["ip"], values["port"], links, vdevs, ports_count)
+        further = values.get("ports_count", 1), values.get("further_port", 0)
+        return cls(values["backend"], values["ip"], values["port"], links, tuple(values.get("vdevs", ())), *further)
 
 
 class OpenPort(Protocol):
@@ -155,7 +157,8 @@ def _open_udp(spec: PortSpec) -> OpenPort:
     except ImportError as error:
         raise UserError(f"the uv backend is not built: {error}", "pip install . again, or make setup.") from error
     try:
-        port = UdpPort(spec.ip, spec.port, extra_ports=(0,) * (spec.ports_count - 1))
+        further = (spec.further_port,) if spec.further_port else ()
+        port = UdpPort(spec.ip, spec.port, extra_ports=further + (0,) * (spec.ports_count - 1))
     except OSError as error:
         raise UserError(error.strerror or str(error)) from error
     return _Opened(port, port.local_ports)
@@ -170,12 +173,15 @@ def _open_dpdk(spec: PortSpec) -> OpenPort:
         raise UserError(f"the dpdk backend is not here: {error}", "pip install . again, or make setup.") from error
     if not spec.links and not spec.vdevs:
         raise UserError("the dpdk backend needs a device", "Name one --link for each peer, or a --vdev.")
+    if 0 < spec.further_port <= spec.port:
+        raise UserError(f"the dpdk backend opens UDP ports upwards, and {spec.further_port} is not above {spec.port}")
+    ports_count = max(spec.ports_count, spec.further_port - spec.port + 1 if spec.further_port else 1)
     try:
         devices = tuple(
             memif(index, link.socket_path, role=link.role, routes=(link.peer_ip,))
             for index, link in enumerate(spec.links)
         ) + tuple(vdev(name, arguments) for name, _, arguments in (text.partition(",") for text in spec.vdevs))
-        port = DpdkPort(PortConfig(spec.ip, devices, local_port=spec.port, local_ports_count=spec.ports_count))
+        port = DpdkPort(PortConfig(spec.ip, devices, local_port=spec.port, local_ports_count=ports_count))
     except DpdkError as error:
         raise UserError(str(error).partition("\n  remedy: ")[0], error.remedy) from error
     except ValueError as error:
