@@ -185,6 +185,8 @@ int64_t dpdk_stack_free(dpdk_stack *stack) {
     if (stack->is_gated)
         gate_release();
     resolve_free(stack);
+    while (stack->loop_tail != stack->loop_head)
+        rte_pktmbuf_free(stack->loop[stack->loop_tail++ % STACK_LOOP].owner);
     rte_pktmbuf_free_bulk(stack->tx_ready, stack->tx_ready_count);
     stack->tx_ready_count = 0;
     int64_t missing = rte_mempool_in_use_count(stack->pool);

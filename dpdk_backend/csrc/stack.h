@@ -20,6 +20,7 @@
 
 #define STACK_BURST 64u
 #define STACK_TX_READY 256u /* mbufs kept for tx_reserve */
+#define STACK_LOOP 256u     /* datagrams to ourselves on their way; a power of two */
 
 typedef struct stack_device {
     struct rte_mbuf *tx[STACK_BURST]; /* filled by one tx_commit, empty at its end */
@@ -60,6 +61,8 @@ struct dpdk_stack {
     stack_device devices[DPDK_STACK_DEVICES_MAX];
     neighbour_table neighbours;
     resolver resolver;
+    r2p2_rx_packet loop[STACK_LOOP]; /* what we sent to ourselves: loop_head - loop_tail of them */
+    uint32_t loop_head, loop_tail;
     dpdk_stack_config config;
 };
 

@@ -301,3 +301,4 @@ WORLDS: dict[str, type[World]] = {
     "udp_plain": PlainUdpWorld,
     "portable": PortableWorld,
 }
+"""The worlds a test runs over; dpdk_world.py's replaces them in a process of its own (conftest.py)."""

@@ -468,7 +468,8 @@ static void udp_tx_commit(void *port_self, r2p2_tx_packet *packets, uint32_t cou
         if (packets[i].length == 0)
             continue;
         udp_socket *socket_of = udp_find_socket(self, packets[i].local_port);
-        if (socket_of == NULL || packets[i].length > R2P2_DATAGRAM_BYTES_MAX) {
+        /* The kernel sends with our address only. */
+        if (socket_of == NULL || packets[i].source_ip != 0 || packets[i].length > R2P2_DATAGRAM_BYTES_MAX) {
             self->counters.tx_drop_error++;
             continue;
         }
