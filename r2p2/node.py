@@ -56,9 +56,11 @@ STATUS_REQUEST: Final = b"\x00r2p2-status"
 """
 
 # R2P2 type by kind of Raft message (docs/wire.md): requests 5, replies 6, one-way messages 7.
-_R2P2_TYPE: Final = {1: 5, 2: 6, 3: 5, 4: 6, 5: 5, 6: 6, 7: 7, 8: 7, 9: 7}
+_R2P2_TYPE: Final = {1: 5, 2: 6, 3: 5, 4: 6, 5: 5, 6: 6, 7: 7, 8: 7, 9: 7, 10: 5, 11: 6, 12: 7}
 _FORWARD_HEADER_BYTES: Final = Forward.HEADER_BYTES
 _COUNTS_BYTES: Final = 8
+# A leader that has not been heard for so many heartbeats is probably gone: what is sent to it would be lost with it.
+SILENT_HEARTBEATS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Node:
         self._rid = 0
         self._role = ROLE_NONE
         self._leader_address: tuple[int, int] | None = None
+        self._leader_heard_ns = 0
         self._told: tuple[Role, int, int | None] | None = None
         self._slow_logged = False
         if config.members:
@@ -182,7 +185,7 @@ class Node:
             while raft.has_ready():
                 self._carry_out(raft)
             if held:
-                self._forward()
+                self._forward(now_ns)
             if self.engine.applied_index < raft.commit_index:
                 self._apply(raft)
                 if self.engine.applied_index < raft.commit_index:
@@ -250,8 +253,12 @@ class Node:
                 self.counters["raft_drop_stranger"] += 1
             elif isinstance(message, Forward):
                 self._receive_forward(raft, message, now_ns)
-            elif isinstance(message, Append) and not self._has_room(message):
-                self.counters["raft_drop_log_full"] += 1
+            elif isinstance(message, Append):
+                self._leader_heard_ns = now_ns
+                if self._has_room(message):
+                    raft.step(message, now_ns)
+                else:
+                    self.counters["raft_drop_log_full"] += 1
             else:
                 raft.step(message, now_ns)
 
@@ -410,10 +417,14 @@ class Node:
                 self.config.handler_budget_ns / limits.MS,
             )
 
-    def _forward(self) -> None:
-        if self._role == ROLE_FOLLOWER and self._leader_address is not None:
-            while self.engine.forward_held(self._forward_header, self._leader_address):
-                pass
+    def _forward(self, now_ns: int) -> None:
+        """Sends held requests to the leader; not to one that has been silent: they keep until the next is known."""
+        silent_ns = now_ns - self._leader_heard_ns
+        if self._role != ROLE_FOLLOWER or silent_ns > SILENT_HEARTBEATS * self.config.timers.heartbeat_ns:
+            return
+        assert self._leader_address is not None
+        while self.engine.forward_held(self._forward_header, self._leader_address):
+            pass
 
     # ---- sending ----
 

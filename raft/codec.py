@@ -26,6 +26,9 @@ from raft.messages import (
     Message,
     PreVote,
     PreVoteReply,
+    ReadIndex,
+    ReadIndexReply,
+    TimeoutNow,
     Vote,
     VoteReply,
 )
@@ -38,6 +41,7 @@ ENTRY_BYTES_MIN = 16
 ENTRY_ALIGNMENT_BYTES = 8
 INDEX_LIMIT = 1 << 63  # indices, terms and rounds stay below
 NO_SENDER = 0xFFFF
+VOTE_TRANSFER = 13  # the kind of a Vote whose candidate was asked to take over
 
 _COMMON = Struct(">BBHIQQ")
 _TWO = Struct(">QQ")
@@ -52,6 +56,8 @@ _ASK = Struct(">BBHIQQQQ")
 _ANSWER = Struct(">BBHIQQQ")
 _FORWARD = Struct(">BBHIQQII")
 _HELLO = Struct(">BBHIQQBB6xQ")
+_READ_INDEX_REPLY = Struct(">BBHIQQQQQ")
+_READ_INDEX_REPLY_BODY = Struct(">QQQ")
 _FORMED = Struct(">BBHIQQH6x")
 
 _YES = 1 << 56  # a u8 flag of 1 with seven reserved zero bytes behind it
@@ -129,13 +135,20 @@ def encode(message: Message, identity: Identity) -> bytes:
             message.applied_index,
             _YES if message.accepted else 0,
         )
-    common = (VERSION, message.KIND, node_id, cluster_id, incarnation, message.term)
+    kind = VOTE_TRANSFER if isinstance(message, Vote) and message.transfer else message.KIND
+    common = (VERSION, kind, node_id, cluster_id, incarnation, message.term)
     if isinstance(message, PreVote | Vote):
         return _ASK.pack(*common, message.last_index, message.last_term)
     if isinstance(message, PreVoteReply | VoteReply):
         return _ANSWER.pack(*common, _YES if message.granted else 0)
     if isinstance(message, Forward):
         return _FORWARD.pack(*common, message.count, message.bytes_count)
+    if isinstance(message, ReadIndex):
+        return _ANSWER.pack(*common, message.context)
+    if isinstance(message, ReadIndexReply):
+        return _READ_INDEX_REPLY.pack(*common, message.context, message.index, _YES if message.granted else 0)
+    if isinstance(message, TimeoutNow):
+        return _COMMON.pack(*common)
     if isinstance(message, Hello):
         return _HELLO.pack(*common, message.state, message.coordinator, message.to_incarnation)
     members = b"".join(_MEMBER.pack(member, 0, 0, incarnation) for member, incarnation in message.members)
@@ -165,7 +178,7 @@ def decode(prefix: bytes, total_bytes: int, *, cluster_id: int) -> tuple[Message
     header_bytes, decoder = _DECODERS[kind - 1]
     if total_bytes < header_bytes or len(prefix) < header_bytes:
         raise MessageError(Reason.SHORT, f"kind {kind}: {len(prefix)} bytes of {total_bytes}, needs {header_bytes}")
-    if term >= INDEX_LIMIT or (term == 0 and kind <= AppendReply.KIND):
+    if term >= INDEX_LIMIT or (term == 0 and (kind <= AppendReply.KIND or kind >= ReadIndex.KIND)):
         raise MessageError(Reason.FIELD, f"kind {kind}: term {term}")
     return decoder(prefix, total_bytes, sender, term), incarnation
 
@@ -216,6 +229,10 @@ def _decode_pre_vote(prefix: bytes, total_bytes: int, sender: int, term: int) ->
 
 def _decode_vote(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
     return Vote(sender, 0, term, *_last_entry(prefix, total_bytes, term, "VOTE"))
+
+
+def _decode_vote_transfer(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
+    return Vote(sender, 0, term, *_last_entry(prefix, total_bytes, term, "VOTE_TRANSFER"), transfer=True)
 
 
 def _decode_pre_vote_reply(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
@@ -294,6 +311,24 @@ def _decode_formed(prefix: bytes, total_bytes: int, sender: int, term: int) -> M
     return Formed(sender, 0, term, tuple(members))
 
 
+def _decode_read_index(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
+    _exact_length(total_bytes, ReadIndex.HEADER_BYTES, "READ_INDEX")
+    return ReadIndex(sender, 0, term, _ONE.unpack_from(prefix, COMMON_BYTES)[0])
+
+
+def _decode_read_index_reply(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
+    _exact_length(total_bytes, ReadIndexReply.HEADER_BYTES, "READ_INDEX_REPLY")
+    context, index, granted = _READ_INDEX_REPLY_BODY.unpack_from(prefix, COMMON_BYTES)
+    reply = ReadIndexReply(sender, 0, term, context, index, _flag(granted, "READ_INDEX_REPLY"))
+    _require(index < INDEX_LIMIT and (index > 0) == reply.granted, "READ_INDEX_REPLY", (index, reply.granted))
+    return reply
+
+
+def _decode_timeout_now(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
+    _exact_length(total_bytes, TimeoutNow.HEADER_BYTES, "TIMEOUT_NOW")
+    return TimeoutNow(sender, 0, term)
+
+
 _DECODERS: tuple[tuple[int, Callable[[bytes, int, int, int], Message]], ...] = (
     (PreVote.HEADER_BYTES, _decode_pre_vote),
     (PreVoteReply.HEADER_BYTES, _decode_pre_vote_reply),
@@ -304,4 +339,8 @@ _DECODERS: tuple[tuple[int, Callable[[bytes, int, int, int], Message]], ...] = (
     (Forward.HEADER_BYTES, _decode_forward),
     (Hello.HEADER_BYTES, _decode_hello),
     (Formed.HEADER_BYTES, _decode_formed),
+    (ReadIndex.HEADER_BYTES, _decode_read_index),
+    (ReadIndexReply.HEADER_BYTES, _decode_read_index_reply),
+    (TimeoutNow.HEADER_BYTES, _decode_timeout_now),
+    (Vote.HEADER_BYTES, _decode_vote_transfer),
 )

@@ -48,7 +48,10 @@ class PreVoteReply:
 
 @dataclass(slots=True)
 class Vote:
-    """A candidate of ``term`` asks for a vote; its log ends at (last_index, last_term)."""
+    """A candidate of ``term`` asks for a vote; its log ends at (last_index, last_term).
+
+    ``transfer``: its leader asked it to take over, so voters do not protect that leader. On the wire that is kind 13.
+    """
 
     sender: int
     target: int
@@ -57,6 +60,7 @@ class Vote:
     last_term: int
     request_id: int = 0
     payload: object = None
+    transfer: bool = False
     KIND: ClassVar[int] = 3
     HEADER_BYTES: ClassVar[int] = 40
 
@@ -169,4 +173,60 @@ class Formed:
     HEADER_BYTES: ClassVar[int] = 32
 
 
-Message: TypeAlias = PreVote | PreVoteReply | Vote | VoteReply | Append | AppendReply | Forward | Hello | Formed
+@dataclass(slots=True)
+class ReadIndex:
+    """A follower asks its leader how far it has to have applied to answer a read; ``context`` names the read there."""
+
+    sender: int
+    target: int
+    term: int
+    context: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 10
+    HEADER_BYTES: ClassVar[int] = 32
+
+
+@dataclass(slots=True)
+class ReadIndexReply:
+    """Answer to ReadIndex: apply through ``index``, then read; or (not granted, index 0) ask somebody else."""
+
+    sender: int
+    target: int
+    term: int
+    context: int
+    index: int
+    granted: bool
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 11
+    HEADER_BYTES: ClassVar[int] = 48
+
+
+@dataclass(slots=True)
+class TimeoutNow:
+    """The leader asks the target to stand for election at once: leadership transfer."""
+
+    sender: int
+    target: int
+    term: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 12
+    HEADER_BYTES: ClassVar[int] = 24
+
+
+Message: TypeAlias = (
+    PreVote
+    | PreVoteReply
+    | Vote
+    | VoteReply
+    | Append
+    | AppendReply
+    | Forward
+    | Hello
+    | Formed
+    | ReadIndex
+    | ReadIndexReply
+    | TimeoutNow
+)

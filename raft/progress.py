@@ -23,6 +23,7 @@ class Progress:
     inflight         (last index, bytes) of each unanswered Append with entries, ascending.
     progress_ns      when match_index last rose, or something was sent into an empty inflight.
     heard_ns         when it last answered.
+    sent_round       the round of the last Append to it.
     sent_commit      the highest commit index sent to it since it was last known to listen.
     probe_sent       PROBE: the Append of this attempt went out; only heartbeats repeat it, without entries.
     behind_log       it needs entries that nobody keeps any more.
@@ -42,6 +43,7 @@ class Progress:
         "probe_sent",
         "progress_ns",
         "sent_commit",
+        "sent_round",
         "state",
     )
 
@@ -63,6 +65,7 @@ class Progress:
         self.heard_ns = now_ns
         self.progress_ns = now_ns
         self.sent_commit = 0
+        self.sent_round = 0
         self.behind_log = False
         self.probe(next_index, epoch_round=1)
 

@@ -53,11 +53,14 @@ class Ready:
        step 3;
     5. drop the log's prefix through ``forget_index`` (0: nothing new). It never passes what was applied here.
 
+    ``reads``: (ticket, index) of reads that may be answered once the state machine has applied ``index``, which may
+    be further than it is now. ``reads_failed``: tickets of reads that nobody can confirm any more: ask again.
+
     Ask ``Raft.has_ready()`` again afterwards: persisted() may have committed something, and Appends for entries that
     step 1 wrote come in the next Ready.
     """
 
-    __slots__ = ("commit_index", "forget_index", "hard_state", "log_ops", "messages", "number")
+    __slots__ = ("commit_index", "forget_index", "hard_state", "log_ops", "messages", "number", "reads", "reads_failed")
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class Ready:
         messages: list[Message],
         commit_index: int,
         forget_index: int,
+        reads: tuple[tuple[int, int], ...] = (),
+        reads_failed: tuple[int, ...] = (),
     ) -> None:
         """Fields as the class documents them."""
         self.number = number
@@ -75,10 +80,13 @@ class Ready:
         self.messages = messages
         self.commit_index = commit_index
         self.forget_index = forget_index
+        self.reads = reads
+        self.reads_failed = reads_failed
 
     def __repr__(self) -> str:
         """Every field."""
         return (
             f"Ready(number={self.number}, hard_state={self.hard_state}, log_ops={self.log_ops}, "
-            f"messages={self.messages}, commit_index={self.commit_index}, forget_index={self.forget_index})"
+            f"messages={self.messages}, commit_index={self.commit_index}, forget_index={self.forget_index}, "
+            f"reads={self.reads}, reads_failed={self.reads_failed})"
         )

@@ -142,7 +142,10 @@ class RaftMessage(Packet):
         return int(isinstance(other, RaftMessage) and _ANSWERS.get(self.kind) == other.kind)
 
     def problem(self) -> str | None:
-        """What is wrong with a dissected message: version, kind, type, incarnation, length, field, entry; or None."""
+        """What is wrong with a dissected message, or None.
+
+        The words: version, kind, type, incarnation, length, field, entry.
+        """
         if self.version != VERSION:
             return "version"
         if self.kind not in MESSAGES:
@@ -236,7 +239,7 @@ class _RaftEntries(RaftMessage):
             return "length"
         if any(not isinstance(entry, RaftEntry) or entry.problem() for entry in self.entries):
             return "entry"
-        return "field" if self.count != len(self.entries) else None
+        return "entry" if self.count != len(self.entries) else None
 
 
 class RaftAppend(_RaftEntries):

@@ -49,6 +49,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "uvloop": lambda: _have_module("uvloop"),
     "plot": lambda: _have_module("matplotlib"),
     "scapy": lambda: _have_module("scapy"),
+    "tshark": lambda: "" if shutil.which("tshark") else "no tshark command (apt-get install tshark)",
 }
 
 

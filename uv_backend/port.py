@@ -7,13 +7,12 @@ Leaves to others: datagrams (the engine takes :attr:`UdpPort.address` and calls 
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import os
 from types import TracebackType
 from typing import Final
 
 from uv_backend._udp import ffi, lib
+from uv_backend.errors import open_error
 
 __all__ = ["UdpPort"]
 
@@ -23,23 +22,6 @@ BUFFERS_COUNT: Final = 1024
 SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Asked of the kernel for each socket and direction: ~5,000 small datagrams as the kernel counts them."""
 
-_REMEDIES: Final = {
-    errno.EADDRINUSE: "another process has this UDP port: choose another, or 0 for any free one",
-    errno.EADDRNOTAVAIL: "no interface of this machine has this address: see `ip address`, or bind 0.0.0.0",
-    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one",
-    errno.EPERM: "the system forbids it (seccomp, a container's policy, or a security module)",
-    errno.EMFILE: "too many open files: raise `ulimit -n`",
-    errno.ENOMEM: "not enough memory for the buffers: lower buffers_count",
-    errno.ENOSPC: f"a port has at most {lib.R2P2_UDP_SOCKETS_MAX} UDP ports",
-}
-
-
-def _error(code: int, ip: str, port: int) -> OSError:
-    """The OSError (of the subclass Python has for `code`) that names the address and the way out."""
-    text = f"cannot open UDP {ip}:{port}: {os.strerror(code)}"
-    remedy = _REMEDIES.get(code)
-    return OSError(code, f"{text} ({remedy})" if remedy else text)
-
 
 class UdpPort:
     """One port over kernel UDP sockets; a context manager.
@@ -48,9 +30,11 @@ class UdpPort:
         ip: local IPv4 address in dotted form; ``0.0.0.0`` receives on all (and then reports address 0).
         port: UDP port, 0..65535; 0 lets the kernel choose, see :attr:`local_address`.
         extra_ports: further UDP ports of the same address, as a client with many calls needs. Each is 0 or a number.
-        buffers_count: datagrams the engine may hold, and may have reserved, at once; 64..1048576.
+        buffers_count: datagrams the engine may hold, and may have reserved, at once; 64..65536.
         rcvbuf_bytes: receive buffer of each socket; more than ``net.core.rmem_max`` needs CAP_NET_ADMIN, else cut.
         sndbuf_bytes: send buffer of each socket, likewise.
+        segmentation: hand datagrams of one size for one address to the kernel as one message, where it can cut it, and
+            take such messages uncut. On the wire nothing differs; a capture on the sending machine may show them uncut.
 
     Raises:
         OSError: the address is in use, is not ours, or is not permitted; the message says which and what to do.
@@ -66,6 +50,7 @@ class UdpPort:
         buffers_count: int = BUFFERS_COUNT,
         rcvbuf_bytes: int = SOCKET_BUFFER_BYTES,
         sndbuf_bytes: int = SOCKET_BUFFER_BYTES,
+        segmentation: bool = True,
     ) -> None:
         self._handle = 0
         self._ip = str(ipaddress.IPv4Address(ip))
@@ -81,12 +66,13 @@ class UdpPort:
                 "tx_buffers_count": buffers_count,
                 "rcvbuf_bytes": rcvbuf_bytes,
                 "sndbuf_bytes": sndbuf_bytes,
+                "use_segmentation": int(segmentation),
             },
         )
         failure = ffi.new("int32_t *")
         self._handle = lib.r2p2_udp_port_open(int(ipaddress.IPv4Address(ip)), _checked(port), options, failure)
         if self._handle == 0:
-            raise _error(-failure[0], self._ip, port)
+            raise open_error(-failure[0], self._ip, port)
         try:
             for extra in extra_ports:
                 self.add_port(extra)
@@ -101,7 +87,7 @@ class UdpPort:
         """
         bound = lib.r2p2_udp_port_add(self.address, _checked(port))
         if bound < 0:
-            raise _error(-bound, self._ip, port)
+            raise open_error(-bound, self._ip, port)
         return bound
 
     @property

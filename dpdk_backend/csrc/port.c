@@ -292,19 +292,21 @@ static __attribute__((noinline)) void send_elsewhere(dpdk_stack *stack, uint32_t
 
 /* Headers in front of the payload, into the array of its device. Takes the mbuf over. */
 static inline void queue_datagram(dpdk_stack *stack, struct rte_mbuf *mbuf, uint32_t length, uint32_t ip, uint16_t port,
-                                  uint16_t local_port) {
+                                  uint32_t source_ip, uint16_t local_port) {
     const neighbour *target = stack->last;
     if (__builtin_expect(target->ip != ip || ip == 0, 0)) { /* a free entry has address 0 */
         target = neighbour_find(&stack->neighbours, ip);
         if (__builtin_expect(target == NULL, 0)) {
-            waiting_packet packet = {.mbuf = mbuf, .length = length, .port = port, .local_port = local_port};
+            waiting_packet packet = {
+                .mbuf = mbuf, .length = length, .source_ip = source_ip, .port = port, .local_port = local_port};
             send_elsewhere(stack, ip, &packet);
             return;
         }
         stack->last = target;
     }
     stack_device *device = &stack->devices[target->device];
-    net_write_udp(rte_pktmbuf_mtod(mbuf, uint8_t *), target->ethernet, stack->port.local_ip, ip,
+    net_write_udp(rte_pktmbuf_mtod(mbuf, uint8_t *), target->ethernet,
+                  source_ip ? source_ip : stack->port.local_ip, ip,
                   local_port ? local_port : stack->port.local_port, port, length,
                   (enum net_udp_checksum)device->udp_checksum);
     mbuf->data_len = (uint16_t)(length + NET_UDP_HEADERS_BYTES);
@@ -328,7 +330,8 @@ static void flush_all(dpdk_stack *stack) {
 
 void stack_send_waiting(dpdk_stack *stack, uint32_t ip, const waiting_packet *packets, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
-        queue_datagram(stack, packets[i].mbuf, packets[i].length, ip, packets[i].port, packets[i].local_port);
+        queue_datagram(stack, packets[i].mbuf, packets[i].length, ip, packets[i].port, packets[i].source_ip,
+                       packets[i].local_port);
     flush_all(stack);
 }
 
@@ -342,7 +345,8 @@ static void port_tx_commit(void *self, r2p2_tx_packet *packets, uint32_t count) 
             stack->counters.tx_drop_error++;
             rte_pktmbuf_free(packet->owner);
         } else {
-            queue_datagram(stack, packet->owner, packet->length, packet->target_ip, packet->target_port, packet->local_port);
+            queue_datagram(stack, packet->owner, packet->length, packet->target_ip, packet->target_port,
+                           packet->source_ip, packet->local_port);
         }
     }
     flush_all(stack);
@@ -362,7 +366,7 @@ static void port_tx_broadcast(void *self, const uint8_t *data, uint32_t length, 
             break;
         }
         memcpy(rte_pktmbuf_mtod_offset(mbuf, uint8_t *, NET_UDP_HEADERS_BYTES), data, length);
-        queue_datagram(stack, mbuf, length, targets[i].ip, targets[i].port, local_port);
+        queue_datagram(stack, mbuf, length, targets[i].ip, targets[i].port, 0, local_port);
     }
     flush_all(stack);
 }

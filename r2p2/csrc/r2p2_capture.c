@@ -37,13 +37,13 @@ static int is_rare(const uint8_t *data, uint32_t length) {
 }
 
 /* Remembers for a multi-packet message whether it is being taken; answers that for its later packets. */
-static int belongs_to_taken(r2p2_capture *capture, uint32_t source_ip, uint32_t target_ip, const uint8_t *data,
-                            uint32_t length, int affordable) {
+static int belongs_to_taken(r2p2_capture *capture, uint64_t ips, uint64_t ports, const uint8_t *data, uint32_t length,
+                            int affordable) {
     if (length < R2P2_HEADER_BYTES || data[0] != R2P2_MAGIC) return 0;
     uint8_t flags = data[3] & (R2P2_FLAG_FIRST | R2P2_FLAG_LAST);
     if (flags == (R2P2_FLAG_FIRST | R2P2_FLAG_LAST)) return 0;
-    uint64_t key = ((uint64_t)source_ip << 32 | target_ip) * 0x9e3779b97f4a7c15u ^
-                   ((uint64_t)r2p2_load_u16(data + 4) << 8 | data[2] | 1u << 30);
+    uint64_t key = ips * 0x9e3779b97f4a7c15u ^ (ports << 32 | (uint64_t)r2p2_load_u16(data + 4) << 8 | data[2]);
+    if (key == 0) key = 1;
     uint64_t *slot = &capture->taking[(key ^ key >> 32) & (R2P2_CAPTURE_MESSAGES - 1)];
     if (flags & R2P2_FLAG_FIRST) {
         if (affordable) *slot = key;
@@ -63,7 +63,8 @@ void r2p2_capture_add(r2p2_capture *capture, uint64_t now_ns, uint32_t source_ip
     uint32_t captured = length < capture->snap_bytes ? length : capture->snap_bytes;
     uint64_t bytes = (sizeof(r2p2_capture_record) + captured + 7) & ~(uint64_t)7;
     int affordable = capture->tokens_ns >= cost_ns;
-    int wanted = belongs_to_taken(capture, source_ip, target_ip, data, length, affordable) || is_rare(data, length);
+    uint64_t ips = (uint64_t)source_ip << 32 | target_ip, ports = (uint64_t)source_port << 16 | target_port;
+    int wanted = belongs_to_taken(capture, ips, ports, data, length, affordable) || is_rare(data, length);
     /* Under load the rest of a message that was not taken is of no use, even when it could be afforded. */
     if (capture->tokens_ns < SECOND_NS / 2 && length >= R2P2_HEADER_BYTES && data[0] == R2P2_MAGIC && !(data[3] & R2P2_FLAG_FIRST)) affordable = wanted;
     if (capture->used + bytes > R2P2_CAPTURE_BYTES || (!affordable && !wanted)) {

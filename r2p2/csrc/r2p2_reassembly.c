@@ -51,10 +51,16 @@ static r2p2_source **source_bucket(r2p2_reassembly *table, uint32_t ip) {
     return &table->source_buckets[(ip * 0x9e3779b1u >> 7) & (table->count_max - 1)];
 }
 
+/* The source's account; NULL when it holds nothing. */
+static r2p2_source *source_find(r2p2_reassembly *table, uint32_t ip) {
+    r2p2_source *source = *source_bucket(table, ip);
+    while (source && source->ip != ip) source = source->hash_next;
+    return source;
+}
+
 /* The source's account, made when it has none: there are as many as halves, and only who holds a half has one. */
 static r2p2_source *source_of(r2p2_reassembly *table, uint32_t ip) {
-    r2p2_source **bucket = source_bucket(table, ip), *source = *bucket;
-    while (source && source->ip != ip) source = source->hash_next;
+    r2p2_source **bucket = source_bucket(table, ip), *source = source_find(table, ip);
     if (source) return source;
     source = table->unused_source;
     table->unused_source = source->hash_next;
@@ -248,6 +254,12 @@ static int fits_first(const r2p2_half *half, uint16_t packets) {
 /* A half for a message of `ip`, in the table but without a name; NULL and *result when there is none to be had. */
 static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, uint64_t now_ns,
                            enum r2p2_reassembly_result *result) {
+    /* The quota first: who is at his must not push out another's half only to be refused. */
+    const r2p2_source *known = source_find(table, ip);
+    if (has_quota && known && known->count >= table->source_count_max) {
+        *result = R2P2_HALF_QUOTA;
+        return NULL;
+    }
     if (!table->unused) {
         r2p2_half *oldest = table->active.oldest;
         if (table->done.oldest) forget(table, table->done.oldest);
@@ -260,10 +272,6 @@ static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, u
         }
     }
     r2p2_source *source = source_of(table, ip);
-    if (has_quota && source->count >= table->source_count_max) {
-        *result = R2P2_HALF_QUOTA;
-        return NULL;
-    }
     source->count++;
     r2p2_half *half = table->unused;
     table->unused = half->hash_next;
@@ -329,5 +337,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
     half->received[index >> 6] |= (uint64_t)1 << (index & 63);
     half->received_count++;
     if (half->received_count != half->expected_count) return result;
-    return make_contiguous(table, half, whole);
+    result = make_contiguous(table, half, whole);
+    if (result != R2P2_HALF_COMPLETE) forget(table, half);
+    return result;
 }

@@ -206,8 +206,9 @@ class _Reading:
             raise torn
 
     def _view(self, first: Record) -> View:
+        is_filtered = "filter" in self.args
         if self.args.pairs:
-            return PairsView(first.time_ns, self.passes, in_json=self.args.json)
+            return PairsView(first.time_ns, self.passes, in_json=self.args.json, is_filtered=is_filtered)
         if self.args.mermaid:
             return MermaidView(first.time_ns, self.passes)
         if self.args.raft:
@@ -217,7 +218,7 @@ class _Reading:
             self.passes,
             in_json=self.args.json,
             with_entries=self.args.entries,
-            is_filtered="filter" in self.args,
+            is_filtered=is_filtered,
         )
 
     def _record(self, record: Record, view: View) -> Iterator[str]:

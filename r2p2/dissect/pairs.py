@@ -72,10 +72,11 @@ class _Totals:
 class PairsView:
     """A line a pair, in the order of the answers, then the requests without one and a summary."""
 
-    def __init__(self, start_ns: int, passes: Filter, *, in_json: bool = False) -> None:
+    def __init__(self, start_ns: int, passes: Filter, *, in_json: bool = False, is_filtered: bool = False) -> None:
         """``passes`` is asked about requests, not about answers."""
         self._start_ns = start_ns
         self._in_json = in_json
+        self._is_filtered = is_filtered
         self._passes = passes
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self._totals = {REQUEST: _Totals("requests"), RAFT_REQ: _Totals("raft")}
@@ -121,8 +122,9 @@ class PairsView:
     def _answer(self, answer: Message) -> Iterator[str]:
         waiting = self._waiting.pop(_answer_key(answer), None)
         if waiting is None:
-            # Seen only in part, or the answer came twice.
-            self._totals[RAFT_REQ if answer.type == RAFT_REP else REQUEST].without_request += 1
+            # Seen only in part, or the answer came twice; or the filter left its request out.
+            if not self._is_filtered:
+                self._totals[RAFT_REQ if answer.type == RAFT_REP else REQUEST].without_request += 1
             return
         request = waiting.request
         latency_ns = answer.time_ns - request.first_time_ns

@@ -214,7 +214,7 @@ def _entries_problem(count: int, length: int, data: bytes) -> str | None:
         if kind == 0 and client_ip:
             return "entry"
         found += 1
-    return None if found == count else "field"
+    return None if found == count else "entry"
 
 
 def entries(message: Raft) -> Iterator[Entry]:

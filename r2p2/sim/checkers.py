@@ -9,6 +9,7 @@ dissertation's names (figure 3.2):
 * commit: what a leader commits is on the disks of a majority, and so survives any minority's loss;
 * state machine safety: at each index every member applies the same entry;
 * monotony: terms, commit, applied and global commit of one process never fall, a term not even over a restart;
+* linearizable reads: a read sees at least what anybody had applied when it was asked for;
 * forgetting: nobody drops an entry that some member's disk does not hold.
 
 Left to others: making things happen (world.py).
@@ -46,6 +47,8 @@ class Checkers:
     )  # (index, term) -> (value, term before)
     committed: dict[int, Entry] = field(default_factory=dict)
     committed_last: int = 0
+    applied_last: int = 0  # what some member has applied, so that a client may have been told
+    reads: dict[tuple[int, int, int], int] = field(default_factory=dict)  # (member, life, ticket) -> applied_last then
     terms: dict[int, int] = field(default_factory=dict)  # member -> highest term it has told anybody
     _seen: dict[int, tuple[int, int, int, int, int, int]] = field(default_factory=dict)
     _checked_log: dict[int, int] = field(default_factory=dict)
@@ -76,9 +79,22 @@ class Checkers:
         self._commits(member, node)
         for index, entry in node.applied:
             self._agreed(member, "applies", index, entry)
+            self.applied_last = max(self.applied_last, index)
         node.applied.clear()
         if before is None or raft.first_index > before[4]:
             self._forgets(member, raft.first_index - 1)
+
+    def read_asked(self, member: int, life: int, ticket: int) -> None:
+        """A read starts."""
+        self.reads[member, life, ticket] = self.applied_last
+
+    def read_confirmed(self, member: int, life: int, ticket: int, index: int) -> None:
+        """It may be answered from a state machine that has applied ``index``."""
+        known = self.reads.pop((member, life, ticket), None)
+        if known is None:
+            raise Violation("linearizable reads", f"{member} confirms ticket {ticket}, which nobody waits for")
+        if index < known:
+            raise Violation("linearizable reads", f"{member} reads at {index}, {known} was applied when it was asked")
 
     def _said(self, member: int, message: Message) -> None:
         if message.sender != member:

@@ -43,6 +43,8 @@ class Options:
     pauses: bool = True
     clock_drift: float = 0.0  # each member's clock runs up to this much faster or slower
     request_mean_ns: int = 3 * MS
+    read_mean_ns: int = 10 * MS
+    transfers: bool = True
     batch_max: int = 4
     backlog_max: int = 100  # entries of a leader not yet committed, over which clients hold back
     inflight_max: int = 64
@@ -68,6 +70,8 @@ class Options:
             pauses=rng.random() < 0.5,
             clock_drift=rng.choice((0.0, 0.0, 0.05, 0.2)),
             request_mean_ns=rng.choice((1 * MS, 3 * MS, 20 * MS)),
+            read_mean_ns=rng.choice((1 * MS, 10 * MS)),
+            transfers=rng.random() < 0.5,
             backlog_max=rng.choice((10, 100, 1_000)),
             batch_max=rng.choice((1, 4, 40)),
             inflight_max=rng.choice((1, 2, 64)),
@@ -89,7 +93,9 @@ class World:
         self.now = 0
         self.events_count = 0
         self.trace: deque[dict[str, object]] = deque(maxlen=TRACE_EVENTS)
-        self.counts = dict.fromkeys(("delivered", "lost", "crashes", "partitions", "pauses", "proposals"), 0)
+        self.counts = dict.fromkeys(
+            ("delivered", "lost", "crashes", "partitions", "pauses", "transfers", "proposals", "reads"), 0
+        )
         self.faults = True
         self._heap: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
         self._sequence = 0
@@ -108,6 +114,7 @@ class World:
         for i in self.members:
             self._start(i)
         self._after(self._request_gap(), self._client)
+        self._after(self._gap(self.options.read_mean_ns), self._reader)
         if self.options.fault_mean_ns:
             self._after(self._gap(self.options.fault_mean_ns), self._fault)
 
@@ -192,6 +199,11 @@ class World:
 
     def _send_all(self, i: int, node: SimNode, sent: list[Message]) -> None:
         self.checkers.after(i, node, sent)
+        for ready in node.readies:
+            for ticket, index in ready.reads:
+                self.counts["reads"] += 1
+                self.checkers.read_confirmed(i, self._lives[i], ticket, index)
+        node.readies.clear()
         for message in sent:
             self._send(message)
 
@@ -286,6 +298,20 @@ class World:
         self._note("propose", member=i, first=first, count=len(values))
         self._touched(i, node)
 
+    def _reader(self) -> None:
+        """A linearizable read, at any member."""
+        self._after(self._gap(self.options.read_mean_ns), self._reader)
+        i = self.rng.choice(self.members)
+        node = self.nodes[i]
+        if node is None or self._paused_until[i] > self.now:
+            return
+        try:
+            ticket = node.raft.read_index(self._clock(i))
+        except NotLeader:
+            return
+        self.checkers.read_asked(i, self._lives[i], ticket)
+        self._touched(i, node)
+
     # -- faults -------------------------------------------------------------------------------------------------------
 
     def _fault(self) -> None:
@@ -299,6 +325,8 @@ class World:
             kinds += [self._crash, self._crash]
         if self.options.pauses:
             kinds += [self._pause]
+        if self.options.transfers and len(self.members) > 1:
+            kinds += [self._transfer]
         self.rng.choice(kinds)()
 
     def _heal_network(self) -> None:
@@ -358,6 +386,16 @@ class World:
             self._paused_until[i] = self.now + self._gap(150 * MS)
             self.counts["pauses"] += 1
             self._note("pause", member=i, until_ns=self._paused_until[i])
+
+    def _transfer(self) -> None:
+        for i in self.members:
+            node = self.nodes[i]
+            if node is not None and node.raft.role is Role.LEADER and self._paused_until[i] <= self.now:
+                target = self.rng.choice([other for other in self.members if other != i])
+                node.raft.transfer(target, self._clock(i))
+                self.counts["transfers"] += 1
+                self._note("transfer", member=i, target=target)
+                self._touched(i, node)
 
     # -- liveness -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from raft_harness import MS, Cluster
 
-from raft import Append, AppendReply, Message, Role, Vote
+from raft import Append, AppendReply, Message, Role, TimeoutNow, Vote
 
 
 def cut_links(cluster: Cluster, links: set[tuple[int, int]]) -> None:
@@ -140,6 +140,42 @@ def test_l05_heartbeats_are_sent_while_appends_are_in_flight() -> None:
     cluster.run(2000)
     assert cluster.leaders == [leader]
     assert cluster.nodes[2].raft.role is Role.FOLLOWER
+
+
+@pytest.mark.parametrize("fate", ["well", "slow", "dead", "dies", "deaf"])
+def test_l06_a_transfer_ends_and_loses_nothing(fate: str) -> None:
+    """Under writes, to a target that is well, far behind, dead, dies on the way, or does not hear TimeoutNow.
+
+    hashicorp/raft issues 581, 570 and 413.
+    """
+    cluster = Cluster()
+    leader = cluster.elect()
+    if fate == "slow":
+        cluster.cut(2)
+        cluster.propose(*range(200))
+        cluster.heal()
+    elif fate == "dead":
+        cluster.cut(2)
+    elif fate == "deaf":
+        cluster.pass_on = lambda m: not isinstance(m, TimeoutNow)
+    leader.raft.transfer(2, cluster.now)
+    written = 0
+    for i in range(40):
+        for node in cluster.leaders[-1:]:
+            node.propose([f"w{i}"], cluster.now)
+            written += 1
+        cluster.run(5)
+        if fate == "dies" and i == 0:
+            cluster.cut(2)
+    assert all(node.raft.transfer_target is None for node in cluster.nodes)
+    assert written >= 20, "service goes on"
+    cluster.heal()
+    cluster.run(600)
+    (leader,) = cluster.leaders
+    assert (leader.config.node_id == 2) == (fate in ("well", "slow")) or fate == "dies"
+    assert len({node.raft.commit_index for node in cluster.nodes}) == 1
+    assert len({node.digest for node in cluster.nodes}) == 1
+    assert leader.raft.commit_index > written * 0.9 or fate == "dies"
 
 
 def test_l07_the_last_append_of_a_burst_is_lost_and_then_nothing_is_said() -> None:

@@ -1,7 +1,8 @@
 """Known safety bugs of this family, one scenario a bug. Each docstring says what went wrong, and where it was seen.
 
-Not here, because the core does not offer the feature: changing members one at a time (S9), leases (S13), bodies apart
-from their order (S19), switches that count votes (S20). Retried client requests (S15) are the transport's.
+Not here, because the core does not offer the feature: snapshots (S14), changing members one at a time (S9), leases
+(S13), bodies apart from their order (S19), switches that count votes (S20). Retried client requests (S15) are the
+transport's.
 """
 
 from __future__ import annotations
@@ -92,6 +93,18 @@ def test_s01_vote_and_term_survive_kill_9() -> None:
         assert [m.granted for m in a.work() if isinstance(m, VoteReply)] == [False]
     a.raft.step(Vote(1, 0, 7, 0, 0), 0)
     assert [m.granted for m in a.work() if isinstance(m, VoteReply)] == [True]
+
+
+def test_s01_a_vote_in_a_term_already_known_survives() -> None:
+    """The term came, and was written, with a request that was refused; the vote in it is another write."""
+    a = member(0, log_of(1, 2))
+    a.raft.step(Vote(1, 0, 7, 1, 1), 0)
+    a.work()
+    a.raft.step(Vote(2, 0, 7, 2, 2), 0)
+    assert [m.granted for m in a.work() if isinstance(m, VoteReply)] == [True]
+    a = member(0, a.crash())
+    a.raft.step(Vote(1, 0, 7, 9, 6), 0)
+    assert [m.granted for m in a.work() if isinstance(m, VoteReply)] == [False]
 
 
 def test_s01_terms_do_not_fall_when_all_restart() -> None:
@@ -254,6 +267,84 @@ def test_s08_the_own_vote_of_a_lost_election_does_not_count_in_the_next() -> Non
     assert a.role is Role.LEADER  # type: ignore[comparison-overlap]
 
 
+def reads_of(node: SimNode) -> list[tuple[int, int]]:
+    """(ticket, index) that Readies confirmed."""
+    return [read for ready in node.readies for read in ready.reads]
+
+
+def test_s10_a_deposed_leader_answers_no_read() -> None:
+    """It is cut off, the others elect a leader and write; it still thinks it leads. etcd issue 741."""
+    cluster = Cluster(check_quorum=False)
+    old = cluster.elect(0)
+    cluster.propose("a")
+    cluster.cut(0)
+    cluster.run(1000)
+    (new,) = [node for node in cluster.leaders if node is not old]
+    new.propose(["b"], cluster.now)
+    cluster.settle()
+    assert old.raft.role is Role.LEADER
+    old.raft.read_index(cluster.now)
+    cluster.settle()
+    cluster.run(300)
+    assert reads_of(old) == []
+    cluster.heal()
+    cluster.run(300)
+    assert reads_of(old) == []
+    assert [len(ready.reads_failed) for ready in old.readies if ready.reads_failed] == [1]
+
+
+def test_s11_a_fresh_leader_reads_behind_its_no_op() -> None:
+    """It holds a committed entry without knowing that it is: an immediate read must not miss it.
+
+    etcd issue 7331, TiKV issues 1634, 6340 and 9239, RedisRaft issue 22.
+    """
+    cluster = Cluster()
+    cluster.elect(0)
+    cluster.pass_on = lambda m: not (isinstance(m, Append) and not m.count)  # nobody hears of the commit
+    cluster.propose("a")
+    assert [node.raft.commit_index for node in cluster.nodes] == [2, 1, 1]
+    cluster.cut(0)
+    cluster.now += 1000 * MS
+    fresh = cluster.nodes[1]
+    fresh.raft.tick(cluster.now)
+    cluster.pass_on = lambda m: 0 not in (m.sender, m.target) and not isinstance(m, Append)
+    cluster.settle()
+    assert fresh.raft.role is Role.LEADER
+    assert fresh.raft.commit_index == 1
+    ticket = fresh.raft.read_index(cluster.now)
+    cluster.cut(0)
+    cluster.run(30)
+    assert reads_of(fresh) == [(ticket, 3)]
+
+
+def test_s12_an_old_answer_confirms_no_later_read() -> None:
+    """Answers are under way, the leader is stopped, another one writes, the old one runs on and is asked; they arrive.
+
+    etcd issue 20418, etcd/raft issue 397.
+    """
+    cluster = Cluster()
+    old = cluster.elect(0)
+    cluster.run(30)
+    cluster.pass_on = lambda m: not isinstance(m, AppendReply)
+    first = old.raft.read_index(cluster.now)
+    cluster.settle()
+    late = [m for m in cluster.lost if isinstance(m, AppendReply)][-2:]
+    cluster.heal()
+    cluster.stopped = {0}
+    cluster.run(1000)
+    (new,) = [node for node in cluster.leaders if node is not old]
+    new.propose(["b"], cluster.now)
+    cluster.settle()
+    for _ in range(2):
+        second = old.raft.read_index(cluster.now)
+        for reply in late * 3:
+            old.raft.step(reply, cluster.now)
+        old.work()
+    confirmed = [ticket for ticket, _ in reads_of(old)]
+    assert confirmed == [first], "the first began before the answers, so it may be confirmed; the later ones may not"
+    assert second not in confirmed
+
+
 def test_s16_the_write_of_a_truncated_entry_proves_nothing() -> None:
     """Slow fsync; the entry is truncated and another stands in its place; the first write returns.
 
@@ -274,6 +365,27 @@ def test_s16_the_write_of_a_truncated_entry_proves_nothing() -> None:
     assert isinstance(new, AppendReply)
     assert (new.term, new.match_index) == (3, 5)
     assert f.raft._durable_index == 5
+
+
+def test_an_answer_waits_for_its_own_write() -> None:
+    """A leader with writes under way is deposed: its answer to the new one does not leave with them; seen here."""
+    node = member(0, Disk(), pre_vote=False)
+    node.sync_at_once = False
+    node.raft.tick(node.raft.deadline_ns)
+    node.work()
+    node.sync()
+    node.raft.step(VoteReply(1, 0, 1, True), 0)
+    node.work()
+    node.propose(["a"], 0)
+    node.work()
+    node.raft.step(append(2, 0, 0, (1, 1, 1, 1)), 0)
+    node.work()
+    assert len(node.writes) >= 3
+    released: list[Message] = []
+    while node.writes:
+        assert not released, "the answer left before the entries were written"
+        released = node.sync(1)
+    assert [type(message) for message in released] == [AppendReply]
 
 
 @pytest.mark.parametrize("limit", [16, 63, 64, 65, 127, 128, 129, 1000])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from worlds import WAIT_S, Address, Endpoint, MemWorld, World
 
 from r2p2 import limits
-from r2p2.engine import DONE_DROPPED, DONE_OK, DONE_TIMEOUT, Completion, Engine
+from r2p2.engine import DONE_DROPPED, DONE_OK, DONE_TIMEOUT, Completion, Engine, EngineConfig
 from r2p2.errors import EngineError, RequestTooLarge
 from r2p2.requests import DROP, Replies, ReplySequence, Requests
 
@@ -428,18 +429,49 @@ def test_random_bytes_are_always_counted_and_never_break_the_service(net: Net) -
     assert net.answer().payload == b"still there"
 
 
-def test_a_source_with_its_quota_of_half_messages_is_refused_and_recovers(net: Net) -> None:
+def test_a_flood_of_halves_is_held_to_its_quota_and_others_pass(net: Net) -> None:
+    # What one source address may hold. On loopback the client has the same one.
     quota = limits.REASSEMBLY_COUNT_MAX // limits.SOURCE_SHARE
-    for rid in range(quota + 100):
+    on_loopback = net.client_end.address.ip == net.outsider.address.ip
+    for rid in range(quota + 50):
         net.outsider_sends(packet(REQUEST, rid, b"x" * 14, FIRST, 254))
         if rid % 50 == 49:
             net.turn()
-    net.until(lambda: net.server.counters()["rx_drop_source_quota"] == 100)
+    net.until(lambda: net.server.counters()["rx_drop_source_quota"] == 50)
     net.call(b"single packets pass")
     assert net.answer().payload == b"single packets pass"
+    if not on_loopback:
+        net.call(payload_of(5000))
+        assert net.answer().payload == payload_of(5000)
     net.until(lambda: net.server.counters()["rx_expired_halves"] == quota)
-    net.call(payload_of(5000))
-    assert net.answer().payload == payload_of(5000)
+    net.call(payload_of(6000))
+    assert net.answer().payload == payload_of(6000)
+
+
+def test_who_is_at_his_quota_pushes_out_nobody(probe_module: ModuleType) -> None:
+    world = MemWorld(probe_module)
+    end = world.open()
+    engine = Engine(end.port_address, EngineConfig(reassembly_count_max=8))
+    sources = range(0x0A000100, 0x0A000104)
+    half = packet(REQUEST, 1, b"x" * 14, FIRST, 3)
+
+    def send(ip: int, rid: int) -> None:
+        data = half[:4] + rid.to_bytes(2, "big") + half[6:]
+        assert world.lib.r2p2_mem_switch_inject(world.switch, ip, 5, end.address.ip, 9000, data, len(data)) == 0
+        world.wait(end)
+        engine.poll()
+
+    for ip in sources:
+        for rid in (1, 2):
+            send(ip, rid)
+    assert engine.counters()["rx_drop_source_quota"] == engine.counters()["rx_evicted_halves"] == 0
+    send(sources[3], 3)
+    assert engine.counters()["rx_drop_source_quota"] == 1
+    assert engine.counters()["rx_evicted_halves"] == 0
+    send(0x0A000200, 1)
+    assert engine.counters()["rx_evicted_halves"] == 1, "the table is full: the oldest half of one packet gives way"
+    engine.close()
+    world.close()
 
 
 # ---- a bad network: only the in-memory port can have one on order ----
@@ -467,9 +499,9 @@ def pump(world: MemWorld, ends: Sequence[Endpoint], turn: Callable[[], None], do
     reorder_ppm=st.sampled_from([0, 500_000, 1_000_000]),
 )
 def test_without_loss_every_message_arrives_whole_whatever_the_order_and_duplication(
-    probe_module: object, seed: int, sizes: list[int], duplicate_ppm: int, reorder_ppm: int
+    probe_module: ModuleType, seed: int, sizes: list[int], duplicate_ppm: int, reorder_ppm: int
 ) -> None:
-    world = MemWorld(probe_module)  # type: ignore[arg-type]
+    world = MemWorld(probe_module)
     net = Net(world)
     world.lib.r2p2_mem_switch_faults(world.switch, 0, duplicate_ppm, reorder_ppm, 0, 50_000)
     payloads = [payload_of(size) for size in sizes]
@@ -484,8 +516,8 @@ def test_without_loss_every_message_arrives_whole_whatever_the_order_and_duplica
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_under_loss_every_call_ends_once_and_every_buffer_comes_back(probe_module: object, seed: int) -> None:
-    world = MemWorld(probe_module)  # type: ignore[arg-type]
+def test_under_loss_every_call_ends_once_and_every_buffer_comes_back(probe_module: ModuleType, seed: int) -> None:
+    world = MemWorld(probe_module)
     net = Net(world)
     world.lib.r2p2_mem_switch_faults(world.switch, 10_000, 10_000, 10_000, 1_000, 20_000)
     chance = random.Random(seed)

@@ -239,10 +239,14 @@ class UdpWorld(World):
         self._outsider = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._outsider.bind(("127.0.0.1", 0))
 
-    def open(self, buffers_count: int = 1024) -> Endpoint:
+    def open_port(self, buffers_count: int) -> Any:
+        """The port itself."""
         from uv_backend.port import UdpPort
 
-        port = UdpPort("127.0.0.1", buffers_count=buffers_count)
+        return UdpPort("127.0.0.1", buffers_count=buffers_count)
+
+    def open(self, buffers_count: int = 1024) -> Endpoint:
+        port = self.open_port(buffers_count)
         self.ports[port.address] = port
         self.endpoints.append(Endpoint(self, port.address))
         return self.endpoints[-1]
@@ -273,5 +277,28 @@ class UdpWorld(World):
         self._outsider.close()
 
 
-WORLDS: dict[str, type[World]] = {"mem": MemWorld, "udp": UdpWorld}
+class PortableWorld(UdpWorld):
+    """Over kernel UDP in plain Python."""
+
+    def open_port(self, buffers_count: int) -> Any:
+        from uv_backend.portable import PortablePort
+
+        return PortablePort("127.0.0.1", buffers_count=buffers_count)
+
+
+class PlainUdpWorld(UdpWorld):
+    """Over kernel UDP, every datagram a message of its own: what kernels without segmentation do."""
+
+    def open_port(self, buffers_count: int) -> Any:
+        from uv_backend.port import UdpPort
+
+        return UdpPort("127.0.0.1", buffers_count=buffers_count, segmentation=False)
+
+
+WORLDS: dict[str, type[World]] = {
+    "mem": MemWorld,
+    "udp": UdpWorld,
+    "udp_plain": PlainUdpWorld,
+    "portable": PortableWorld,
+}
 """The worlds a test runs over; dpdk_world.py's replaces them in a process of its own (conftest.py)."""

@@ -35,6 +35,7 @@ class Cluster:
         self.settings = settings
         self.members = tuple(range(count))
         self.lost: list[Message] = []
+        self.stopped: set[int] = set()  # as by SIGSTOP: they neither act nor hear; what is sent to them is lost
         self.pass_on: Callable[[Message], bool] = lambda message: True
         self.nodes = [self.start(i) for i in self.members]
 
@@ -47,10 +48,10 @@ class Cluster:
     def settle(self, *, limit: int = 10_000) -> list[Message]:
         """Delivers until nobody has anything to say; returns all that was delivered."""
         delivered: list[Message] = []
-        queue = [message for node in self.nodes for message in node.work()]
+        queue = [message for i in set(self.members) - self.stopped for message in self.nodes[i].work()]
         while queue:
             message = queue.pop(0)
-            if not self.pass_on(message):
+            if message.target in self.stopped or not self.pass_on(message):
                 self.lost.append(message)
                 continue
             delivered.append(message)
@@ -65,8 +66,8 @@ class Cluster:
         delivered: list[Message] = []
         for _ in range(ms):
             self.now += MS
-            for node in self.nodes:
-                node.raft.tick(self.now)
+            for i in set(self.members) - self.stopped:
+                self.nodes[i].raft.tick(self.now)
             delivered += self.settle()
         return delivered
 

@@ -19,7 +19,10 @@ from raft import (
     MessageError,
     PreVote,
     PreVoteReply,
+    ReadIndex,
+    ReadIndexReply,
     Reason,
+    TimeoutNow,
     Vote,
     VoteReply,
     decode,
@@ -56,6 +59,18 @@ GOLDEN: list[tuple[Message, str, int]] = [
         "0002 000000000000 0000000000000006",
         0,
     ),
+    (ReadIndex(2, 0, 8, 0x1234), "01 0a 00" + COMMON + "0000000000000008 0000000000001234", 0),
+    (
+        ReadIndexReply(2, 0, 8, 0x1234, 17, True),
+        "01 0b 00" + COMMON + "0000000000000008 0000000000001234 0000000000000011 01 00000000000000",
+        0,
+    ),
+    (TimeoutNow(2, 0, 8), "01 0c 00" + COMMON + "0000000000000008", 0),
+    (
+        Vote(2, 0, 8, 17, 7, transfer=True),
+        "01 0d 00" + COMMON + "0000000000000008 0000000000000011 0000000000000007",
+        0,
+    ),
 ]
 IDS = [type(message).__name__ for message, _, _ in GOLDEN]
 
@@ -65,7 +80,7 @@ def test_golden_bytes(message: Message, golden: str, entries_bytes: int) -> None
     """The bytes of docs/wire.md, written out by hand."""
     data = encode(message, IDENTITY)
     assert data.hex() == bytes.fromhex(golden).hex()
-    assert data[1] == message.KIND
+    assert data[1] == (13 if getattr(message, "transfer", False) else message.KIND)
     assert len(data) == message.HEADER_BYTES or isinstance(message, Formed)
     assert decode(data, len(data) + entries_bytes, cluster_id=CLUSTER) == (message, IDENTITY.incarnation)
 
@@ -81,7 +96,10 @@ def asks(draw: st.DrawFn) -> Message:
     kind = draw(st.sampled_from([PreVote, Vote]))
     term = draw(terms)
     last_term = draw(st.integers(0, term - 1))
-    return kind(2, 0, term, draw(st.integers(1, TOP)) if last_term else 0, last_term)
+    message = kind(2, 0, term, draw(st.integers(1, TOP)) if last_term else 0, last_term)
+    if isinstance(message, Vote):
+        message.transfer = draw(st.booleans())
+    return message
 
 
 @st.composite
@@ -144,6 +162,11 @@ messages = st.one_of(
         st.integers(1, 999),
         index.map(lambda i: i % 99),
     ),
+    st.builds(ReadIndex, st.just(2), st.just(0), terms, st.integers(0, 2**64 - 1)),
+    st.builds(
+        lambda term, context, i: ReadIndexReply(2, 0, term, context, i, i > 0), terms, st.integers(0, 2**64 - 1), index
+    ),
+    st.builds(TimeoutNow, st.just(2), st.just(0), terms),
     st.builds(Hello, st.just(2), st.just(0), index, st.integers(0, 1), st.booleans(), st.integers(0, 2**64 - 1)),
 )
 
@@ -210,7 +233,7 @@ U64 = struct.Struct(">Q")
         (encode(A_VOTE, IDENTITY)[:30], 40, Reason.SHORT),
         (patched(A_VOTE, 0, b"\x02"), 40, Reason.VERSION),
         (patched(A_VOTE, 1, b"\x00"), 40, Reason.KIND),
-        (patched(A_VOTE, 1, b"\x0a"), 40, Reason.KIND),
+        (patched(A_VOTE, 1, b"\x0e"), 40, Reason.KIND),
         (patched(A_VOTE, 2, b"\xff\xff"), 40, Reason.SENDER),
         (patched(A_VOTE, 4, b"\x00"), 40, Reason.CLUSTER),
         (patched(A_VOTE, 8, bytes(8)), 40, Reason.INCARNATION),
@@ -235,6 +258,9 @@ U64 = struct.Struct(">Q")
         (patched(A_REPLY, 48, U64.pack(9)), 72, Reason.FIELD),
         (patched(GOLDEN[7][0], 26, b"\x01"), 40, Reason.FIELD),
         (patched(GOLDEN[7][0], 24, b"\x02"), 40, Reason.FIELD),
+        (patched(GOLDEN[10][0], 32, bytes(8)), 48, Reason.FIELD),
+        (patched(GOLDEN[10][0], 40, b"\x00"), 48, Reason.FIELD),
+        (patched(GOLDEN[11][0], 16, bytes(8)), 24, Reason.FIELD),
         (patched(GOLDEN[8][0], 24, b"\x00\x00"), 64, Reason.FIELD),
         (patched(GOLDEN[8][0], 24, b"\x00\x11"), 64, Reason.FIELD),
         (patched(GOLDEN[8][0], 48, b"\x00\x01"), 64, Reason.FIELD),

@@ -20,8 +20,11 @@ from raft import (
     PreVote,
     PreVoteReply,
     Raft,
+    ReadIndex,
+    ReadIndexReply,
     Role,
     TermRuns,
+    TimeoutNow,
     Truncate,
     Vote,
     VoteReply,
@@ -249,6 +252,43 @@ def test_strangers_are_ignored() -> None:
     raft.step(Forward(1, 0, 0, 1, 64), 0)
     assert raft.ignored["other_kind"] == 1
     assert not raft.has_ready()
+
+
+def test_messages_of_older_terms_change_nothing() -> None:
+    """Of every kind that is not answered; answers say our term."""
+    raft = node_of(TermRuns([(1, 1)], 2), 5)
+    old = [
+        VoteReply(1, 0, 4, True),
+        PreVoteReply(1, 0, 4, False),
+        AppendReply(1, 0, 4, 1, 1, 0, 0, 0, True),
+        ReadIndex(1, 0, 4, 1),
+        ReadIndexReply(1, 0, 4, 1, 1, True),
+        TimeoutNow(1, 0, 4),
+    ]
+    for message in old:
+        raft.step(message, 0)
+    assert raft.ignored["old_term"] == len(old)
+    assert not raft.has_ready()
+    raft.step(Vote(1, 0, 4, 9, 3), 0)
+    raft.step(PreVote(1, 0, 4, 9, 3), 0)
+    assert sorted(map(repr, answers(raft))) == sorted(
+        map(repr, [VoteReply(0, 1, 5, False), PreVoteReply(0, 1, 5, False)])
+    )
+
+
+def test_the_leader_ignores_answers_of_strangers() -> None:
+    """They have no log that counts."""
+    cluster = Cluster()
+    leader = cluster.elect().raft
+    leader.step(AppendReply(9, 0, leader.term, 1, 1, 0, 0, 0, True), cluster.now)
+    assert leader.ignored["not_member"] == 1
+
+
+def test_a_ready_shows_itself() -> None:
+    """For traces and failing tests."""
+    raft = node_of()
+    raft.step(append(1, 0, 0, 3, 1), 0)
+    assert "log_ops=[AppendEntries(first_index=1" in repr(raft.ready())
 
 
 # -- following --------------------------------------------------------------------------------------------------------

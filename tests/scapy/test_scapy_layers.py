@@ -250,7 +250,7 @@ def test_more_than_a_packet_holds_is_oversize() -> None:
         (golden(1, "0000000000000005 000000000000000600"), "length"),
         (golden(4, "02 00000000000000"), "field"),
         (golden(4, "01 00000000000001"), "field"),
-        (golden(7, f"00000002 00000018 {ENTRY}"), "field"),
+        (golden(7, f"00000002 00000018 {ENTRY}"), "entry"),
         (golden(7, f"00000001 00000010 {ENTRY}"), "length"),
         (golden(7, f"00000001 00000020 {ENTRY}"), "length"),
         (golden(7, f"00000001 00000018 {ENTRY[:-2]}01"), "entry"),

@@ -39,8 +39,8 @@ def test_what_the_options_promise_happens() -> None:
     options = Options(loss=0.1, duplicate=0.1, straggler=0.1, sync_max_ns=5 * MS, fault_mean_ns=40 * MS)
     world = World(3, options)
     world.run(10_000)
-    for what in ("lost", "crashes", "partitions", "pauses", "proposals", "delivered"):
-        assert world.counts[what] > 10, world.counts
+    for what in ("lost", "crashes", "partitions", "pauses", "transfers", "proposals", "delivered", "reads"):
+        assert world.counts[what] > 3, world.counts
     assert len(world.checkers.leaders) > 3
     assert world.checkers.committed_last > 100
 

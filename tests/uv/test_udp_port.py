@@ -9,9 +9,15 @@ import socket
 
 import pytest
 
+import uv_backend
+from uv_backend import PortablePort
 from uv_backend.port import UdpPort
 
 pytestmark = pytest.mark.needs("linux")
+
+
+Port = type[UdpPort] | type[PortablePort]
+either = pytest.mark.parametrize("kind", [UdpPort, PortablePort])
 
 
 def open_files() -> int:
@@ -19,18 +25,20 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_the_kernel_chooses_a_port_that_can_be_read_back() -> None:
-    with UdpPort("127.0.0.1") as port:
+@either
+def test_the_kernel_chooses_a_port_that_can_be_read_back(kind: Port) -> None:
+    with kind("127.0.0.1") as port:
         ip, number = port.local_address
         assert (ip, number > 0) == ("127.0.0.1", True)
         assert port.local_ports == (number,)
-        assert repr(port) == f"UdpPort(127.0.0.1:{number})"
+        assert repr(port) == f"{kind.__name__}(127.0.0.1:{number})"
 
 
-def test_a_given_port_is_taken() -> None:
-    with UdpPort("127.0.0.1") as free:
+@either
+def test_a_given_port_is_taken(kind: Port) -> None:
+    with kind("127.0.0.1") as free:
         number = free.local_address[1]
-    with UdpPort("127.0.0.1", number) as port:
+    with kind("127.0.0.1", number) as port:
         assert port.local_address == ("127.0.0.1", number)
 
 
@@ -42,20 +50,28 @@ def test_fileno_is_readable_exactly_when_a_datagram_waits_on_any_udp_port() -> N
         assert select.select([port.fileno()], [], [], 5)[0] == [port.fileno()]
 
 
-def test_an_address_in_use_says_so_and_what_to_do() -> None:
-    with UdpPort("127.0.0.1") as port:
+@either
+def test_an_address_in_use_says_so_and_what_to_do(kind: Port) -> None:
+    before = open_files()
+    with kind("127.0.0.1") as port:
         number = port.local_address[1]
         with pytest.raises(OSError, match=rf"127\.0\.0\.1:{number}.*in use.*choose another") as caught:
-            UdpPort("127.0.0.1", number)
+            kind("127.0.0.1", number)
         assert caught.value.errno == errno.EADDRINUSE
+    assert open_files() == before
+
+
+def test_a_further_udp_port_in_use_changes_nothing() -> None:
+    with UdpPort("127.0.0.1") as port:
         with pytest.raises(OSError, match="in use"):
-            port.add_port(number)
-        assert port.local_ports == (number,)
+            port.add_port(port.local_ports[0])
+        assert len(port.local_ports) == 1
 
 
-def test_an_address_that_is_not_ours_says_so() -> None:
+@either
+def test_an_address_that_is_not_ours_says_so(kind: Port) -> None:
     with pytest.raises(OSError, match=r"192\.0\.2\.1:9000.*no interface") as caught:
-        UdpPort("192.0.2.1", 9000)
+        kind("192.0.2.1", 9000)
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
@@ -92,6 +108,38 @@ def test_close_is_final_repeatable_and_leaves_no_file_open() -> None:
             use()
 
 
+@either
+def test_close_is_final_and_repeatable(kind: Port) -> None:
+    before = open_files()
+    port = kind("127.0.0.1")
+    assert (port.close(), port.close()) == (0, 0)
+    assert (port.closed, repr(port)) == (True, f"{kind.__name__}(closed)")
+    assert open_files() == before
+    for use in (port.fileno, port.counters, lambda: port.address, lambda: port.local_address):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("ip", "port", "count", "words"),
+    [("::1", 0, 64, "::1"), ("127.0.0.1", 65536, 64, "65536"), ("127.0.0.1", 0, 63, "63")],
+)
+def test_the_portable_port_checks_its_arguments_too(ip: str, port: int, count: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PortablePort(ip, port, buffers_count=count)
+
+
+def test_the_package_gives_the_fast_port_here_and_the_portable_one_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert uv_backend.UdpPort is UdpPort
+    with uv_backend.open_port() as port:
+        assert isinstance(port, UdpPort)
+    monkeypatch.setattr("sys.platform", "darwin")
+    with uv_backend.open_port() as port:
+        assert isinstance(port, PortablePort)
+    with pytest.raises(AttributeError, match="TcpPort"):
+        uv_backend.TcpPort  # noqa: B018
+
+
 def test_a_failing_extra_port_leaves_no_file_open() -> None:
     with UdpPort("127.0.0.1") as taken:
         before = open_files()
@@ -103,7 +151,7 @@ def test_a_failing_extra_port_leaves_no_file_open() -> None:
 def test_the_number_of_udp_ports_is_bounded() -> None:
     with UdpPort("127.0.0.1", extra_ports=(0,) * 63, buffers_count=64, rcvbuf_bytes=0) as port:
         assert len(set(port.local_ports)) == 64
-        with pytest.raises(OSError, match="at most 64"):
+        with pytest.raises(OSError, match="as many UDP ports"):
             port.add_port()
 
 

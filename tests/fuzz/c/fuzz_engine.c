@@ -275,6 +275,21 @@ static void send_raw(fuzz_port *port, script *input) {
 
 /* ---- what Python does after a poll ---- */
 
+#define LATER_MAX 16u
+static uint8_t later[LATER_MAX][R2P2_ASKER_BYTES]; /* requests of this script to be answered later, the latest ones */
+static uint32_t later_count;
+
+static void reply_later(r2p2_engine *engine, script *input) {
+    static uint8_t slab[R2P2_MESSAGE_BYTES_MAX + 1];
+    if (later_count == 0) return;
+    uint32_t length = payload_length(input) * (below(input, 8) == 0 ? 255 : 1);
+    if (length > sizeof slab) length = sizeof slab;
+    if (length > 0) pattern(slab, length, length < R2P2_PAYLOAD_BYTES_MAX ? length : R2P2_PAYLOAD_BYTES_MAX);
+    int32_t status = r2p2_reply_later(engine, later[below(input, LATER_MAX) % later_count], slab, length,
+                                      (int32_t)below(input, 2));
+    if (length <= R2P2_MESSAGE_BYTES_MAX) expect("reply later", (uint64_t)(int64_t)status, R2P2_OK);
+}
+
 /* A reply for each request, of lengths of the script's choice. */
 static void reply(r2p2_engine *engine, script *input, const r2p2_batch *batch, int applied, int send) {
     static uint8_t slab[2 * R2P2_MESSAGE_BYTES_MAX];
@@ -285,6 +300,9 @@ static void reply(r2p2_engine *engine, script *input, const r2p2_batch *batch, i
         read += batch->lengths[i];
         lengths[i] = total < sizeof slab / 2 ? payload_length(input) * (below(input, 8) == 0 ? 40 : 1) : 0;
         if (!applied && below(input, 8) == 0) lengths[i] = below(input, 2) ? R2P2_REPLY_DROP : R2P2_REPLY_NONE;
+        if (lengths[i] == R2P2_REPLY_NONE)
+            memcpy(later[later_count < LATER_MAX ? later_count++ : below(input, LATER_MAX)],
+                   batch->askers + i * R2P2_ASKER_BYTES, R2P2_ASKER_BYTES);
         if (lengths[i] >= R2P2_REPLY_NONE) continue;
         pattern(slab + total, lengths[i], R2P2_PAYLOAD_BYTES_MAX);
         total += lengths[i];
@@ -320,22 +338,40 @@ static void handle_raft(r2p2_engine *engine, script *input) {
     }
 }
 
-/* A table's bounds and books; returns the packets it holds. */
+/* What the source of `half` is said to hold is what it holds. */
+static void check_source(const r2p2_reassembly *table, const r2p2_half *half) {
+    uint64_t count = 0, bytes = 0;
+    for (const r2p2_half *other = table->active.oldest; other; other = other->newer) {
+        if (other->source_ip != half->source_ip) continue;
+        expect("one account a source", other->source == half->source, 1);
+        count++;
+        bytes += other->capacity;
+    }
+    expect("halves of a source", half->source->count, count);
+    expect("half bytes of a source", half->source->bytes, bytes);
+    expect_at_most("half bytes of a source", bytes, table->source_bytes_max);
+}
+
+/* A table's bounds and books; returns the packets of its half messages. */
 static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_bytes) {
     uint64_t count = 0, bytes = detached_bytes, packets = 0;
-    for (const r2p2_half *half = table->oldest; half; half = half->newer) {
+    for (const r2p2_half *half = table->active.oldest; half; half = half->newer) {
         uint64_t here = 0;
         for (uint32_t i = 0; i < 4; i++) here += (uint64_t)__builtin_popcountll(half->received[i]);
         expect("packets of a half", half->received_count, here);
         expect("no half is whole", half->received_count == half->expected_count, 0);
         expect("no half is empty", half->received_count == 0, 0);
+        expect("no half is a memory", half->is_done, 0);
+        check_source(table, half);
         count++;
-        bytes += (uint64_t)half->slots_count * R2P2_PAYLOAD_BYTES_MAX;
+        bytes += half->capacity;
         packets += here;
     }
-    expect("halves", table->count, count);
+    for (const r2p2_half *memory = table->done.oldest; memory; memory = memory->newer, count++)
+        expect("a memory has no bytes", memory->is_done && memory->bytes == NULL && memory->capacity == 0, 1);
+    expect("halves and memories", table->count, count);
     expect("half bytes", table->bytes, bytes);
-    expect_at_most("halves", count, table->count_max);
+    expect_at_most("halves and memories", count, table->count_max);
     expect_at_most("half bytes", bytes, table->bytes_max);
     return packets;
 }
@@ -361,8 +397,7 @@ static void poll_and_handle(r2p2_engine *engine, script *input) {
     uint64_t slab_bytes, ended = 0;
     r2p2_engine_poll(engine, &result);
     (void)check_tables(engine);
-    expect_at_most("packets of a poll", result.packets_count,
-                   engine->config.packets_per_poll_max + R2P2_BURST_MAX - 1);
+    expect_at_most("packets of a poll", result.packets_count, engine->config.packets_per_poll_max);
     r2p2_requests_batch(engine, &batch);
     expect("requests", batch.requests_count, result.requests_count);
     if (batch.requests_count && below(input, 8)) reply(engine, input, &batch, 0, 1);
@@ -402,6 +437,7 @@ static void drain(r2p2_engine *engine, fuzz_port *port, script *input) {
         poll_and_handle(engine, input);
     }
     expect("half packets at the end", check_tables(engine), 0);
+    expect("halves at the end", engine->client_halves.count + engine->raft_halves.count, 0);
     expect("half bytes at the end", engine->client_halves.bytes + engine->raft_halves.bytes, 0);
     expect("calls at the end", engine->clients[0]->waiting_count + engine->clients[0]->quarantined_count, 0);
     expect("held at the end", engine->held_count, 0);
@@ -477,9 +513,15 @@ static void call(r2p2_engine *engine, script *input) {
     uint64_t length = below(input, 4) ? payload_length(input) : take(input, 3) % (sizeof payload + 1);
     pattern(payload, (uint32_t)length, R2P2_FIRST_PAYLOAD_BYTES);
     int32_t rid = r2p2_client_call(engine, CLIENT_PORT, 1 + below(input, 2), a_port(input), (uint8_t)below(input, 5), payload,
-                                   length, below(input, 40) * UINT64_C(1000000), take(input, 1));
+                                   length, below(input, 40) * UINT64_C(1000000),
+                                   below(input, 2) ? below(input, 10) * UINT64_C(1000000) : 0, take(input, 1));
     if (rid >= 0 && below(input, 4) == 0)
         expect("cancel", (uint64_t)(int64_t)r2p2_client_cancel(engine, CLIENT_PORT, (uint16_t)rid), R2P2_OK);
+}
+
+static void restrict_senders(r2p2_engine *engine, script *input) {
+    r2p2_target senders[2] = {{1, SERVER_PORT, 0}, {2, (uint16_t)below(input, 3), 0}};
+    expect("restrict", (uint64_t)(int64_t)r2p2_client_restrict(engine, CLIENT_PORT, senders, below(input, 3)), R2P2_OK);
 }
 
 static void capture(r2p2_engine *engine, script *input) {
@@ -508,7 +550,7 @@ static void resp(script *input) {
 }
 
 static void step(r2p2_engine *engine, fuzz_port *port, script *input) {
-    switch (below(input, 22)) {
+    switch (below(input, 24)) {
     case 0: case 1: case 2: case 3: send_built(port, input); break;
     case 4: send_raw(port, input); break;
     case 5: case 6: send_entries(port, input); break;
@@ -533,6 +575,10 @@ static void step(r2p2_engine *engine, fuzz_port *port, script *input) {
         for (uint32_t i = below(input, 16); i > 0; i--) poll_one(engine, port, input);
         break;
     case 19: send_big_request(port, input); break;
+    case 20: reply_later(engine, input); break;
+    case 21:
+        if (below(input, 4) == 0) restrict_senders(engine, input);
+        break;
     default: poll_and_handle(engine, input);
     }
 }
@@ -556,15 +602,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                             .tx_broadcast = tx_broadcast,
                             .now_ns = now_ns,
                             .counters = &port.counters};
-    r2p2_engine_config config = {.reassembly_bytes_max = 2 * R2P2_MESSAGE_BYTES_MAX,
+    r2p2_engine_config config = {.reassembly_bytes_max = 5 * R2P2_MESSAGE_BYTES_MAX,
                                  .reassembly_timeout_ns = 10000000,
                                  .log_bytes_max = 1000000,
                                  .log_entries_max = 200,
                                  .backlog_entries_max = below(&input, 2) ? 100 : 1000,
                                  .hold_bytes_max = 1000000,
                                  .hold_timeout_ns = 20000000,
-                                 .reassembly_count_max = 8,
+                                 .router_ip = below(&input, 2) ? 9 : 0,
+                                 .router_port = 9000,
+                                 .reassembly_count_max = 16,
                                  .packets_per_poll_max = below(&input, 2) ? 100 : 1000};
+    later_count = 0;
     r2p2_engine *engine = r2p2_engine_new((uintptr_t)&port.port, &config, &error);
     expect("engine", engine != NULL, 1);
     expect("client", (uint64_t)(int64_t)r2p2_client_open(engine, CLIENT_PORT, CALLS_MAX), R2P2_OK);

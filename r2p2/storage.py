@@ -1,0 +1,420 @@
+"""Raft's durable state on disk: term, vote and log in checksummed segment files, snapshots beside them.
+
+The order of work is the core's: whatever one Ready wants is written (``save``, ``append``, ``truncate``), then made
+durable by one ``sync`` for as many Readies as there are, then ``Raft.persisted`` is called.
+
+A segment file is a sequence of records. Each carries its number in the whole history and the number through which
+everything was durable when it was written. That tells a torn tail from damage: a bad record that nobody had been
+promised is the end of the log and is cut; a bad record that a later one calls durable is an error with file and
+offset, and nothing is touched. (A bad record with nothing behind it is taken for torn.)
+
+An error of write or fsync is final: the kernel may have dropped the pages and will not say so twice, so every later
+call raises too, and the process has to end. Nothing is promised that was not synced.
+
+Left to others: when to sync, the entries' meaning, a thread to do it in.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from r2p2.errors import R2P2Error
+from raft import HardState, TermRuns
+
+SEGMENT_BYTES: Final = 64 << 20  # a file is closed once it is longer
+RECORD_BYTES_MAX: Final = 1 << 30
+_MAGIC: Final = 0x52324C52
+_RECORD: Final = Struct(">IIIIQQ")  # magic, crc of all that follows, kind, body bytes, number, durable number
+_AFTER_CRC: Final = 8
+_HEAD: Final = Struct(">QqQQ")  # term, vote (-1: none), last index, last term
+_HARD_STATE: Final = Struct(">Qq")
+_APPEND: Final = Struct(">QQQ")  # first index, term, count; then the entries
+_TRUNCATE: Final = Struct(">Q")
+_SNAPSHOT: Final = Struct(">IIQQQ")  # magic, crc of all that follows, index, term, bytes
+_HEAD_KIND, _HARD_STATE_KIND, _APPEND_KIND, _TRUNCATE_KIND = 1, 2, 3, 4
+_ENTRY_HEADER_BYTES: Final = 16
+_SUFFIX: Final = ".log"
+_SNAPSHOT_NAME: Final = "snapshot"
+
+
+class StorageError(R2P2Error):
+    """The disk failed, or what it holds is damaged. Not to be caught and gone on from: the process has to end."""
+
+
+@dataclass(slots=True)
+class StoredEntries:
+    """Entries first_index.. of one term, in their wire form."""
+
+    first_index: int
+    term: int
+    count: int
+    data: bytes
+
+    @property
+    def last_index(self) -> int:
+        """Of the last of them."""
+        return self.first_index + self.count - 1
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The state machine after applying ``index``, whose entry has ``term``."""
+
+    index: int
+    term: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a restart finds: for the core (hard_state, term_runs), the state machine (snapshot), the log (entries)."""
+
+    hard_state: HardState | None = None
+    base_index: int = 0
+    base_term: int = 0
+    entries: list[StoredEntries] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    torn_bytes: int = 0  # cut from the tail: writes that had not been synced
+
+    @property
+    def last_index(self) -> int:
+        """Of the log."""
+        return self.entries[-1].last_index if self.entries else self.base_index
+
+    def term_runs(self) -> TermRuns:
+        """The log's terms."""
+        runs: list[tuple[int, int]] = []
+        for piece in self.entries:
+            if not runs or runs[-1][1] != piece.term:
+                runs.append((piece.first_index, piece.term))
+        return TermRuns(runs, self.last_index, base_index=self.base_index, base_term=self.base_term)
+
+    def truncate(self, from_index: int) -> None:
+        """Removes ``from_index`` and all behind it."""
+        while self.entries and self.entries[-1].last_index >= from_index:
+            piece = self.entries.pop()
+            keep = from_index - piece.first_index
+            if keep > 0:
+                data = piece.data[: entries_bytes(piece.data, keep)]
+                self.entries.append(StoredEntries(piece.first_index, piece.term, keep, data))
+
+    def drop_prefix(self, through_index: int, term: int) -> None:
+        """Forgets everything through ``through_index``, whose term is ``term``."""
+        kept: list[StoredEntries] = []
+        for piece in self.entries:
+            gone = through_index + 1 - piece.first_index
+            if gone <= 0:
+                kept.append(piece)
+            elif gone < piece.count:
+                data = piece.data[entries_bytes(piece.data, gone) :]
+                kept.append(StoredEntries(through_index + 1, piece.term, piece.count - gone, data))
+        self.entries = kept
+        self.base_index, self.base_term = through_index, term
+
+
+def entries_bytes(data: bytes, count: int) -> int:
+    """Bytes of the first ``count`` entries in their wire form."""
+    offset = 0
+    for _ in range(count):
+        body_bytes = int.from_bytes(data[offset : offset + 4], "big")
+        offset += (_ENTRY_HEADER_BYTES + body_bytes + 7) & ~7
+    if offset > len(data):
+        raise StorageError(f"{count} entries need {offset} bytes, there are {len(data)}")
+    return offset
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    last_index: int = 0  # the highest index any of its records speaks of
+
+
+class Storage:
+    """One directory of one member."""
+
+    def __init__(self, directory: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Opens or creates it, reads everything, cuts a torn tail. StorageError says where it is damaged."""
+        self.directory = Path(directory)
+        self.segment_bytes = segment_bytes
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._failed: str = ""
+        self._number = 0  # of the last record written
+        self._durable_number = 0
+        self._buffer: list[bytes] = []
+        self._segments: list[_Segment] = []
+        self._file = -1
+        self._file_bytes = 0
+        self._hard_state = HardState(0, None)
+        recovered = self._recover()
+        self._recovered: Recovered | None = recovered
+        if recovered.hard_state is not None:
+            self._hard_state = recovered.hard_state
+        self._snapshot_index = recovered.snapshot.index if recovered.snapshot else 0
+        self._last_index = recovered.last_index
+        self._last_term = recovered.entries[-1].term if recovered.entries else recovered.base_term
+        self._base_index = recovered.base_index
+        self._new_segment()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def last_index(self) -> int:
+        """Of the log as written so far."""
+        return self._last_index
+
+    def save(self, hard_state: HardState) -> None:
+        """Term and vote, as one."""
+        self._hard_state = hard_state
+        vote = -1 if hard_state.vote is None else hard_state.vote
+        self._write(_HARD_STATE_KIND, _HARD_STATE.pack(hard_state.term, vote))
+
+    def append(self, first_index: int, term: int, count: int, data: bytes) -> None:
+        """``count`` entries of one term, in their wire form, behind the last one. ValueError where they are not."""
+        if first_index != self._last_index + 1 or count < 1 or term < self._last_term:
+            raise ValueError(
+                f"append {count} entries at {first_index} of term {term}: the log ends at {self._last_index}, "
+                f"term {self._last_term}"
+            )
+        self._last_index = first_index + count - 1
+        self._last_term = term
+        self._write(_APPEND_KIND, _APPEND.pack(first_index, term, count) + data)
+
+    def truncate(self, from_index: int, last_term: int) -> None:
+        """Removes ``from_index`` and all behind it; the entry before has ``last_term``."""
+        if not self._base_index < from_index <= self._last_index:
+            raise ValueError(f"truncate from {from_index}: the log has {self._base_index + 1}..{self._last_index}")
+        self._last_index = from_index - 1
+        self._last_term = last_term
+        self._write(_TRUNCATE_KIND, _TRUNCATE.pack(from_index))
+
+    def sync(self) -> None:
+        """Makes all that was written durable, with one fsync however much it is. StorageError: end the process."""
+        self._check()
+        if not self._buffer and self._durable_number == self._number:
+            return
+        try:
+            self._flush()
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise self._fail("sync", error) from error
+        self._durable_number = self._number
+        if self._file_bytes > self.segment_bytes:
+            self._new_segment()
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Replaces the snapshot. A crash leaves the old one or the new one; the log is synced through it first."""
+        if not self._snapshot_index <= snapshot.index <= self._last_index:
+            raise ValueError(f"snapshot at {snapshot.index} is not in {self._snapshot_index}..{self._last_index}")
+        self.sync()
+        body = _SNAPSHOT.pack(_MAGIC, 0, snapshot.index, snapshot.term, len(snapshot.data))[_AFTER_CRC:] + snapshot.data
+        temporary = self.directory / f"{_SNAPSHOT_NAME}.new"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(_MAGIC.to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.directory / _SNAPSHOT_NAME)
+            self._sync_directory()
+        except OSError as error:
+            raise self._fail("snapshot", error) from error
+        self._snapshot_index = snapshot.index
+
+    def drop_prefix(self, through_index: int) -> int:
+        """Deletes the files that hold nothing behind ``through_index``; without a snapshot none, for a restart
+        applies the log again.
+
+        Returns how many went.
+        """
+        self._check()
+        through_index = min(through_index, self._snapshot_index)
+        dropped = 0
+        try:
+            while len(self._segments) > 1 and self._segments[0].last_index <= through_index:
+                self._segments.pop(0).path.unlink()
+                dropped += 1
+            if dropped:
+                self._sync_directory()
+        except OSError as error:
+            raise self._fail("drop", error) from error
+        return dropped
+
+    def take_recovered(self) -> Recovered:
+        """What the directory held at the start; once."""
+        recovered, self._recovered = self._recovered, None
+        if recovered is None:
+            raise ValueError("take_recovered: it was taken before")
+        return recovered
+
+    def close(self) -> None:
+        """Closes the file. Does not sync: what was not synced was not promised. Idempotent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._failed = self._failed or "closed"
+
+    def _write(self, kind: int, body: bytes) -> None:
+        self._check()
+        self._number += 1
+        self._segments[-1].last_index = max(self._segments[-1].last_index, self._last_index)
+        rest = _RECORD.pack(0, 0, kind, len(body), self._number, self._durable_number)[_AFTER_CRC:] + body
+        self._buffer.append(_MAGIC.to_bytes(4, "big") + zlib.crc32(rest).to_bytes(4, "big") + rest)
+
+    def _flush(self) -> None:
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+        self._file_bytes += len(data)
+
+    def _new_segment(self) -> None:
+        """Starts a file that makes sense without those before it: its head has term, vote and where the log ends."""
+        try:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+            path = self.directory / f"{self._number + 1:016x}{_SUFFIX}"
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            self._file_bytes = 0
+            self._segments.append(_Segment(path))
+            vote = -1 if self._hard_state.vote is None else self._hard_state.vote
+            self._write(_HEAD_KIND, _HEAD.pack(self._hard_state.term, vote, self._last_index, self._last_term))
+            self._flush()
+            os.fdatasync(self._file)
+            self._sync_directory()
+            self._durable_number = self._number
+        except OSError as error:
+            raise self._fail("new segment", error) from error
+
+    def _sync_directory(self) -> None:
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _check(self) -> None:
+        if self._failed:
+            raise StorageError(f"{self.directory}: {self._failed}; nothing more is written")
+
+    def _fail(self, what: str, error: OSError) -> StorageError:
+        self._failed = f"{what} failed: {error}"
+        return StorageError(f"{self.directory}: {self._failed}")
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> Recovered:
+        found = Recovered(snapshot=self._read_snapshot())
+        paths = sorted(self.directory.glob(f"*{_SUFFIX}"))
+        for position, path in enumerate(paths):
+            data = path.read_bytes()
+            segment = _Segment(path)
+            good = 0
+            for end, kind, body in self._records(path, data, paths[position + 1 :]):
+                self._replay(path, good, kind, body, found, segment)
+                good = end
+            found.torn_bytes += len(data) - good
+            with open(path, "r+b") as file:
+                file.truncate(good)
+                os.fsync(file.fileno())  # what was read may never have been synced, and is promised from now on
+            if good:
+                self._segments.append(segment)
+            else:
+                path.unlink()  # created, and torn before its head was durable
+        self._durable_number = self._number
+        if found.snapshot is not None and found.snapshot.index > found.base_index:
+            if found.snapshot.index > found.last_index:
+                raise StorageError(
+                    f"{self.directory}: the snapshot is at {found.snapshot.index}, the log ends at {found.last_index}"
+                )
+            found.drop_prefix(found.snapshot.index, found.snapshot.term)
+        elif found.base_index > (found.snapshot.index if found.snapshot else 0):
+            raise StorageError(
+                f"{self.directory}: the log starts behind {found.base_index} and no snapshot reaches there"
+            )
+        return found
+
+    def _records(self, path: Path, data: bytes, later: list[Path]) -> Iterator[tuple[int, int, bytes]]:
+        """(end, kind, body) of each record up to the first bad one, which has to be a torn tail."""
+        offset = 0
+        while offset < len(data):
+            record = _record_at(data, offset)
+            if record is None or record[2] != self._number + 1:
+                if self._number or record is None:
+                    self._must_be_torn(path, data, offset, later)
+                    return
+                self._number = record[2] - 1  # the first file that was kept
+            end, kind, self._number, _, body = record
+            yield end, kind, body
+            offset = end
+
+    def _must_be_torn(self, path: Path, data: bytes, offset: int, later: list[Path]) -> None:
+        """StorageError when something behind a bad record says that this record was durable."""
+        bad = self._number + 1
+        promised = 0
+        for at in range(offset, len(data)):
+            if data.startswith(b"R2LR", at) and (record := _record_at(data, at)) is not None:
+                promised = max(promised, record[3])
+        for other in later:
+            if (record := _record_at(other.read_bytes(), 0)) is not None:
+                promised = max(promised, record[3])
+        if promised >= bad:
+            raise StorageError(
+                f"{path}: record {bad} at offset {offset} is damaged, though it had been synced; "
+                "restore the file, or remove this member from the cluster and add it anew"
+            )
+
+    def _replay(self, path: Path, offset: int, kind: int, body: bytes, found: Recovered, segment: _Segment) -> None:
+        if kind == _HEAD_KIND:
+            term, vote, last_index, last_term = _HEAD.unpack(body)
+            found.hard_state = HardState(term, None if vote < 0 else vote) if term else None
+            if not self._segments:
+                found.base_index, found.base_term = last_index, last_term
+        elif kind == _HARD_STATE_KIND:
+            term, vote = _HARD_STATE.unpack(body)
+            found.hard_state = HardState(term, None if vote < 0 else vote)
+        elif kind == _APPEND_KIND:
+            first, term, count = _APPEND.unpack_from(body)
+            if first != found.last_index + 1:
+                raise StorageError(
+                    f"{path}: offset {offset}: entries from {first} on, but the log ends at {found.last_index}"
+                )
+            found.entries.append(StoredEntries(first, term, count, body[_APPEND.size :]))
+        elif kind == _TRUNCATE_KIND:
+            found.truncate(_TRUNCATE.unpack(body)[0])
+        else:
+            raise StorageError(f"{path}: offset {offset}: a record of kind {kind}, which this version does not know")
+        segment.last_index = max(segment.last_index, found.last_index)
+
+    def _read_snapshot(self) -> Snapshot | None:
+        path = self.directory / _SNAPSHOT_NAME
+        (self.directory / f"{_SNAPSHOT_NAME}.new").unlink(missing_ok=True)
+        if not path.exists():
+            return None
+        data = path.read_bytes()
+        if len(data) < _SNAPSHOT.size:
+            raise StorageError(f"{path}: {len(data)} bytes are no snapshot")
+        magic, crc, index, term, length = _SNAPSHOT.unpack_from(data)
+        body = data[_SNAPSHOT.size :]
+        if magic != _MAGIC or length != len(body) or crc != zlib.crc32(data[_AFTER_CRC:]):
+            raise StorageError(f"{path}: the snapshot is damaged")
+        return Snapshot(index, term, body)
+
+
+def _record_at(data: bytes, offset: int) -> tuple[int, int, int, int, bytes] | None:
+    """(end, kind, number, durable number, body) of a whole record with a right checksum, or None."""
+    if len(data) - offset < _RECORD.size:
+        return None
+    magic, crc, kind, body_bytes, number, durable_number = _RECORD.unpack_from(data, offset)
+    end = offset + _RECORD.size + body_bytes
+    if magic != _MAGIC or body_bytes > RECORD_BYTES_MAX or end > len(data):
+        return None
+    if zlib.crc32(data[offset + _AFTER_CRC : end]) != crc:
+        return None
+    return end, kind, number, durable_number, data[offset + _RECORD.size : end]
