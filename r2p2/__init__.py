@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from r2p2.app import StateMachine, state_machine
     from r2p2.client import FIXED_ROUTE, LB_ROUTE, REPLICATED, REPLICATED_READ, BlockingClient, Client
-    from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout, R2P2Error, RequestTooLarge, UserError
+    from r2p2.errors import (
+        CallCancelled,
+        CallDropped,
+        CallError,
+        CallTimeout,
+        NoRoute,
+        R2P2Error,
+        RequestTooLarge,
+        TooManyCalls,
+        UserError,
+    )
     from r2p2.local import LocalCluster
     from r2p2.memory import MemoryNetwork
     from r2p2.node import Node, NodeConfig, Timers
     from r2p2.ports import PortSpec, open_port
-    from r2p2.requests import DROP, Replies, Requests
+    from r2p2.requests import DROP, LATER, Replies, Requests
+    from r2p2.server import Deferred, Server, ServerConfig, Service
 
 __all__ = [
     "DROP",
     "FIXED_ROUTE",
+    "LATER",
     "LB_ROUTE",
     "REPLICATED",
     "REPLICATED_READ",
@@ -30,8 +42,10 @@ __all__ = [
     "CallError",
     "CallTimeout",
     "Client",
+    "Deferred",
     "LocalCluster",
     "MemoryNetwork",
+    "NoRoute",
     "Node",
     "NodeConfig",
     "PortSpec",
@@ -39,8 +53,12 @@ __all__ = [
     "Replies",
     "RequestTooLarge",
     "Requests",
+    "Server",
+    "ServerConfig",
+    "Service",
     "StateMachine",
     "Timers",
+    "TooManyCalls",
     "UserError",
     "open_port",
     "state_machine",
@@ -54,15 +72,18 @@ _MODULES = {
         "CallDropped",
         "CallError",
         "CallTimeout",
+        "NoRoute",
         "R2P2Error",
         "RequestTooLarge",
+        "TooManyCalls",
         "UserError",
     ),
     "r2p2.local": ("LocalCluster",),
     "r2p2.memory": ("MemoryNetwork",),
     "r2p2.node": ("Node", "NodeConfig", "Timers"),
     "r2p2.ports": ("PortSpec", "open_port"),
-    "r2p2.requests": ("DROP", "Replies", "Requests"),
+    "r2p2.requests": ("DROP", "LATER", "Replies", "Requests"),
+    "r2p2.server": ("Deferred", "Server", "ServerConfig", "Service"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

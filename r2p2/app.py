@@ -11,11 +11,12 @@ import importlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from r2p2.errors import UserError
 from r2p2.requests import ReplySequence, Requests
 
-__all__ = ["Handler", "StateMachine", "load_application", "state_machine"]
+__all__ = ["Handler", "StateMachine", "load_application", "load_object", "state_machine"]
 
 log = logging.getLogger("r2p2.app")
 
@@ -72,11 +73,36 @@ def state_machine(handler: Handler) -> StateMachine:
     return _FunctionMachine(handler)
 
 
-BUILT_IN = {"echo": "r2p2.apps.echo:Echo", "kv": "r2p2.apps.kv:KeyValue"}
+BUILT_IN = {
+    "echo": "r2p2.apps.echo:Echo",
+    "kv": "r2p2.apps.kv:KeyValue",
+    "spin": "r2p2.apps.synthetic:Spin",
+    "stss": "r2p2.apps.synthetic:Stss",
+}
+
+
+def load_object(name: str) -> Any:
+    """The object called ``name``: a built-in application's class, or what ``MODULE:NAME`` names.
+
+    Raises:
+        UserError: there is no such module or name.
+    """
+    spec = BUILT_IN.get(name, name)
+    module_name, colon, attribute = spec.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UserError(f"--app {name!r} is neither one of {', '.join(BUILT_IN)} nor MODULE:NAME")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH."
+        ) from error
+    except AttributeError:
+        raise UserError(f"--app {name!r}: module {module_name} has no {attribute}") from None
 
 
 def load_application(name: str) -> StateMachine:
-    """The application called ``name``: ``echo``, ``kv``, or ``MODULE:NAME``.
+    """The application called ``name``: ``echo``, ``kv``, ``spin``, ``stss``, or ``MODULE:NAME``.
 
     ``NAME`` may be a :class:`StateMachine`, a class of one, a function that returns one, or a function ``bytes ->
     bytes``.
@@ -84,18 +110,7 @@ def load_application(name: str) -> StateMachine:
     Raises:
         UserError: there is no such module or name, or it is none of these.
     """
-    spec = BUILT_IN.get(name, name)
-    module_name, colon, attribute = spec.partition(":")
-    if not colon or not module_name or not attribute:
-        raise UserError(f"--app {name!r} is neither {' nor '.join(BUILT_IN)} nor MODULE:NAME")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH."
-        ) from error
-    except AttributeError:
-        raise UserError(f"--app {name!r}: module {module_name} has no {attribute}") from None
+    found = load_object(name)
     if isinstance(found, type) and issubclass(found, StateMachine):
         return found()
     if isinstance(found, StateMachine):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final
 
 from r2p2 import limits
-from r2p2.address import format_address, parse_address
+from r2p2.address import format_address, format_ip, parse_address
 from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, Completion, Engine, EngineConfig
-from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout
+from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout, NoRoute, TooManyCalls
 from r2p2.ports import PortSpec, open_port
 
 __all__ = ["FIXED_ROUTE", "LB_ROUTE", "REPLICATED", "REPLICATED_READ", "BlockingClient", "Client"]
@@ -29,6 +30,8 @@ REPLICATED: Final = 2
 REPLICATED_READ: Final = 3
 """Policy: as replicated, and has no side effects."""
 
+ROUTES_MAX: Final = 4096
+"""Targets remembered as reachable; others are asked about at every call."""
 _TIMER_STEP_NS: Final = 1 * limits.MS
 # A client keeps no log and forwards nothing.
 _ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
@@ -49,22 +52,59 @@ def _outcome(completion: Completion, target: str) -> bytes | CallError:
 class _Calls:
     """What both clients share: a port, an engine, a number for each call."""
 
-    def __init__(self, bind: str) -> None:
+    def __init__(self, bind: str, ports_count: int = 1, trusted: Sequence[str] = ()) -> None:
         ip, port = parse_address(bind, default_port=0)
-        self._port = open_port(PortSpec("uv", format_address((ip, port)).partition(":")[0], port))
+        self._port = open_port(PortSpec("uv", format_ip(ip), port, ports_count=ports_count))
         self._engine = Engine(self._port.address, _ENGINE, keep=self._port)
-        self._local_port = self._port.local_port
-        self._engine.client_open(self._local_port)
+        senders = [parse_address(text) for text in trusted]
+        for local_port in self._port.local_ports:
+            self._engine.client_open(local_port)
+            if senders:
+                self._engine.restrict(local_port, senders)
+        self._current_port = 0
+        self._routed: set[tuple[int, int]] = set()
         self._tag = 0
         self._closed = False
 
-    def begin(self, target: tuple[int, int], payload: bytes, policy: int, timeout_s: float) -> tuple[int, int]:
-        """Sends a request; its tag and rid."""
+    def begin(
+        self, target: tuple[int, int], payload: bytes, policy: int, timeout_s: float, retry_s: float
+    ) -> tuple[int, int, int]:
+        """Sends a request; its tag, local port and rid."""
+        if timeout_s <= 0 or retry_s < 0:
+            raise ValueError(f"timeout_s is {timeout_s}, retry_s is {retry_s}: above 0, and not below it")
+        self._check_route(target)
         self._tag += 1
-        rid = self._engine.call(
-            self._local_port, target, payload, policy=policy, timeout_ns=int(timeout_s * limits.SECOND), tag=self._tag
+        local_ports = self._port.local_ports
+        for _ in local_ports:
+            # The next port for the next call: their rids come round together.
+            self._current_port = (self._current_port + 1) % len(local_ports)
+            local_port = local_ports[self._current_port]
+            rid = self._engine.try_call(
+                local_port,
+                target,
+                payload,
+                policy=policy,
+                timeout_ns=int(timeout_s * limits.SECOND),
+                retry_ns=int(retry_s * limits.SECOND),
+                tag=self._tag,
+            )
+            if rid is not None:
+                return self._tag, local_port, rid
+        raise TooManyCalls(
+            f"{len(local_ports)} local ports have all the calls they can; open the client with more (ports_count)"
         )
-        return self._tag, rid
+
+    def _check_route(self, target: tuple[int, int]) -> None:
+        """Asks the kernel once a target whether it knows a way there; connecting a UDP socket sends nothing."""
+        if target in self._routed:
+            return
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((format_ip(target[0]), target[1] or 1))
+            except OSError as error:
+                raise NoRoute(f"no route to {format_address(target)}: {error.strerror}; nothing was sent") from error
+        if len(self._routed) < ROUTES_MAX:
+            self._routed.add(target)
 
     def close(self) -> None:
         """Frees the engine, then the socket. Idempotent."""
@@ -79,22 +119,34 @@ class BlockingClient(_Calls):
 
     Args:
         bind: local address, ``IP`` or ``IP:PORT``; by default any.
+        trusted: servers (``IP:PORT``, at most 16) whose answers are believed; by default anybody's, as R2P2 wants it.
     """
 
-    def __init__(self, bind: str = "0.0.0.0") -> None:
-        super().__init__(bind)
+    def __init__(self, bind: str = "0.0.0.0", *, trusted: Sequence[str] = ()) -> None:
+        super().__init__(bind, trusted=trusted)
         self._poll = select.poll()
         self._poll.register(self._port.fileno(), select.POLLIN)
 
-    def call(self, target: str, payload: bytes, *, policy: int = FIXED_ROUTE, timeout_s: float = 1.0) -> bytes:
+    def call(
+        self,
+        target: str,
+        payload: bytes,
+        *,
+        policy: int = FIXED_ROUTE,
+        timeout_s: float = 1.0,
+        retry_s: float = 0.0,
+    ) -> bytes:
         """Sends ``payload`` to ``target`` (``IP:PORT``) and waits for the reply.
+
+        ``retry_s``: above 0 says that the request is safe to repeat: it is sent again after that time, then twice that.
 
         Raises:
             CallTimeout: no answer within ``timeout_s`` seconds.
             CallDropped: the server refused.
             RequestTooLarge: more than 370,406 bytes; nothing was sent.
+            NoRoute: this machine knows no way to the target; nothing was sent.
         """
-        tag, _ = self.begin(parse_address(target), payload, policy, timeout_s)
+        tag, _, _ = self.begin(parse_address(target), payload, policy, timeout_s, retry_s)
         self._engine.flush()
         while True:
             # The engine ends the call at its deadline; its clock has steps of 1 ms.
@@ -126,9 +178,18 @@ class Client(_Calls):
             failure to the next.
         bind: local address; by default any.
         timeout_s: of a call that names none, seconds.
+        ports_count: local UDP ports; each carries 65,535 calls at once.
+        trusted: servers whose answers are believed; by default anybody's.
     """
 
-    def __init__(self, *targets: str, bind: str = "0.0.0.0", timeout_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        *targets: str,
+        bind: str = "0.0.0.0",
+        timeout_s: float = 1.0,
+        ports_count: int = 1,
+        trusted: Sequence[str] = (),
+    ) -> None:
         if not targets:
             raise ValueError("a client needs a server's address")
         self._targets = [parse_address(target) for target in targets]
@@ -137,7 +198,7 @@ class Client(_Calls):
         self._waiting: dict[int, tuple[asyncio.Future[bytes], tuple[int, int]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
-        super().__init__(bind)
+        super().__init__(bind, ports_count, trusted)
 
     async def __aenter__(self) -> Client:
         """Begins to listen in the running loop."""
@@ -160,7 +221,13 @@ class Client(_Calls):
         self.close()
 
     async def call(
-        self, payload: bytes, *, policy: int = REPLICATED, timeout_s: float | None = None, target: str | None = None
+        self,
+        payload: bytes,
+        *,
+        policy: int = REPLICATED,
+        timeout_s: float | None = None,
+        retry_s: float = 0.0,
+        target: str | None = None,
     ) -> bytes:
         """Sends one request and waits for its reply.
 
@@ -168,15 +235,17 @@ class Client(_Calls):
             payload: at most 370,406 bytes.
             policy: ``REPLICATED`` and the like.
             timeout_s: seconds; by default the client's.
+            retry_s: above 0 says that the request is safe to repeat: it is sent again after that time, then twice that.
             target: ``IP:PORT``; by default the server that is likely to be right.
 
         Raises:
             CallTimeout: no answer in time: the request may or may not have been executed.
             CallDropped: refused: it was not executed.
-            RequestTooLarge: nothing was sent.
+            RequestTooLarge, NoRoute, TooManyCalls: nothing was sent.
         """
         address = parse_address(target) if target is not None else self._targets[self._current]
-        tag, rid = self.begin(address, payload, policy, self._timeout_s if timeout_s is None else timeout_s)
+        seconds = self._timeout_s if timeout_s is None else timeout_s
+        tag, local_port, rid = self.begin(address, payload, policy, seconds, retry_s)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting[tag] = (future, address)
         if self._flush is None:  # calls made in one turn of the loop leave together
@@ -187,7 +256,7 @@ class Client(_Calls):
             return await future
         except asyncio.CancelledError:
             if self._waiting.pop(tag, None) is not None:
-                self._engine.cancel(self._local_port, rid)
+                self._engine.cancel(local_port, rid)
             raise
 
     async def call_many(

@@ -383,12 +383,29 @@ class Engine:
             RequestTooLarge: the payload does not fit in 254 packets.
             EngineError: too many calls wait already, or ``local_port`` is not open.
         """
+        rid = self.try_call(
+            local_port, target, payload, policy=policy, timeout_ns=timeout_ns, tag=tag, retry_ns=retry_ns
+        )
+        return rid if rid is not None else _check("r2p2_client_call", FULL)
+
+    def try_call(
+        self,
+        local_port: int,
+        target: tuple[int, int],
+        payload: bytes,
+        *,
+        policy: int,
+        timeout_ns: int,
+        tag: int,
+        retry_ns: int = 0,
+    ) -> int | None:
+        """As :meth:`call`; None when ``local_port`` has all the calls it can have."""
         status = lib.r2p2_client_call(
             self._engine, local_port, target[0], target[1], policy, payload, len(payload), timeout_ns, retry_ns, tag
         )
         if status == lib.R2P2_ERROR_TOO_LARGE:
             raise RequestTooLarge(f"a request of {len(payload)} bytes; at most {limits.REQUEST_BYTES_MAX} fit")
-        return _check("r2p2_client_call", status)
+        return None if status == FULL else _check("r2p2_client_call", status)
 
     def restrict(self, local_port: int, senders: Sequence[tuple[int, int]]) -> None:
         """Only ``senders`` may answer calls of ``local_port`` from now on; none: anybody. At most 16."""

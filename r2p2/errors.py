@@ -39,6 +39,14 @@ class CallCancelled(CallError):
     """The caller gave the call up: the request may or may not have been executed."""
 
 
+class NoRoute(CallError):
+    """This machine knows no way to the server. Nothing was sent."""
+
+
+class TooManyCalls(CallError):
+    """Every local port has all the calls it can have. Nothing was sent."""
+
+
 class RequestTooLarge(CallError, ValueError):
     """The request does not fit in 254 packets. Nothing was sent."""
 

@@ -72,6 +72,17 @@ RAFT_MESSAGES_MAX: Final = 256
 APPEND_BYTES_MAX: Final = 128 << 10
 assert APPEND_BYTES_MAX + REQUEST_BYTES_MAX // 2 < MESSAGE_BYTES_MAX
 
+# The router (r2p2_router_api.h). Requests on their way: half of the rids, so that one rests before it is used again.
+ROUTER_PENDING_MAX: Final = 32_768
+# JBSQ: requests that wait for a slot; 4096 of them are 6 MiB.
+ROUTER_QUEUE_COUNT_MAX: Final = 4_096
+ROUTER_SERVERS_MAX: Final = 64
+# How long a server that does not answer is left out before one request tries it.
+ROUTER_DOWN_NS: Final = 1 * SECOND
+ROUTER_MISSES_MAX: Final = 3
+# Where servers send FEEDBACK.
+ROUTER_CONTROL_PORT: Final = 9000
+
 # Who asked, as the engine hands it out for replies that come later.
 ASKER_BYTES: Final = 12
 # Requests whose replies come later, at once: beyond it new ones are refused.

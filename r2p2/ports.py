@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol
@@ -43,12 +44,19 @@ class PortSpec:
     links: tuple[Link, ...] = ()
     vdevs: tuple[str, ...] = ()
     """DPDK: further devices as testpmd spells them, ``NAME,KEY=VALUE,...``; each may lead anywhere."""
+    ports_count: int = 1
+    """UDP ports to open, for clients with many calls; dpdk: ``port`` and those after it, uv: the kernel chooses the
+    others.
+    """
+    further_port: int = 0
+    """A second UDP port of ours; 0: none. DPDK: above ``port``, and all between them are open too."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PortSpec:
         """From :func:`dataclasses.asdict`. KeyError, TypeError for anything else."""
         links = tuple(Link(**link) for link in values["links"])
-        return cls(values["backend"], values["ip"], values["port"], links, tuple(values.get("vdevs", ())))
+        further = values.get("ports_count", 1), values.get("further_port", 0)
+        return cls(values["backend"], values["ip"], values["port"], links, tuple(values.get("vdevs", ())), *further)
 
 
 class OpenPort(Protocol):
@@ -61,6 +69,10 @@ class OpenPort(Protocol):
     @property
     def local_port(self) -> int:
         """The first UDP port."""
+
+    @property
+    def local_ports(self) -> tuple[int, ...]:
+        """All of them."""
 
     def fileno(self) -> int:
         """A descriptor that is readable when datagrams wait; -1: the port must be polled."""
@@ -95,11 +107,12 @@ def missing(backend: str) -> UserError | None:
 
 
 class _Opened:
-    """A backend's port with the one number it lacks."""
+    """A backend's port with its numbers."""
 
-    def __init__(self, port: Any, local_port: int) -> None:
+    def __init__(self, port: Any, local_ports: tuple[int, ...]) -> None:
         self._port = port
-        self.local_port = local_port
+        self.local_ports = local_ports
+        self.local_port = local_ports[0]
 
     @property
     def address(self) -> int:
@@ -144,10 +157,11 @@ def _open_udp(spec: PortSpec) -> OpenPort:
     except ImportError as error:
         raise UserError(f"the uv backend is not built: {error}", "pip install . again, or make setup.") from error
     try:
-        port = UdpPort(spec.ip, spec.port)
+        further = (spec.further_port,) if spec.further_port else ()
+        port = UdpPort(spec.ip, spec.port, extra_ports=further + (0,) * (spec.ports_count - 1))
     except OSError as error:
         raise UserError(error.strerror or str(error)) from error
-    return _Opened(port, port.local_ports[0])
+    return _Opened(port, port.local_ports)
 
 
 def _open_dpdk(spec: PortSpec) -> OpenPort:
@@ -159,20 +173,43 @@ def _open_dpdk(spec: PortSpec) -> OpenPort:
         raise UserError(f"the dpdk backend is not here: {error}", "pip install . again, or make setup.") from error
     if not spec.links and not spec.vdevs:
         raise UserError("the dpdk backend needs a device", "Name one --link for each peer, or a --vdev.")
+    if 0 < spec.further_port <= spec.port:
+        raise UserError(f"the dpdk backend opens UDP ports upwards, and {spec.further_port} is not above {spec.port}")
+    ports_count = max(spec.ports_count, spec.further_port - spec.port + 1 if spec.further_port else 1)
     try:
         devices = tuple(
             memif(index, link.socket_path, role=link.role, routes=(link.peer_ip,))
             for index, link in enumerate(spec.links)
         ) + tuple(vdev(name, arguments) for name, _, arguments in (text.partition(",") for text in spec.vdevs))
-        port = DpdkPort(PortConfig(spec.ip, devices, local_port=spec.port))
+        port = DpdkPort(PortConfig(spec.ip, devices, local_port=spec.port, local_ports_count=ports_count))
     except DpdkError as error:
         raise UserError(str(error).partition("\n  remedy: ")[0], error.remedy) from error
     except ValueError as error:
         raise UserError(f"the dpdk backend: {error}") from error
-    return _Opened(port, spec.port)
+    return _Opened(port, tuple(range(spec.port, spec.port + spec.ports_count)))
 
 
-def drive(port: OpenPort, pollable: Pollable, stop: threading.Event, idle: str = "yield") -> None:
+class Drainable(Protocol):
+    """A pollable with work of its own that can be brought to an end (:class:`r2p2.server.Server`)."""
+
+    wake: Callable[[], None] | None
+
+    def drain(self) -> None:
+        """Takes nothing new from now on."""
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is at work."""
+
+
+def drive(
+    port: OpenPort,
+    pollable: Pollable,
+    stop: threading.Event,
+    idle: str = "yield",
+    drainable: Drainable | None = None,
+    drain_seconds: float = 0.0,
+) -> None:
     """Polls until ``stop`` is set: over asyncio where the port has a descriptor, else in a busy loop.
 
     Args:
@@ -180,19 +217,33 @@ def drive(port: OpenPort, pollable: Pollable, stop: threading.Event, idle: str =
         pollable: a node.
         stop: set by a signal handler; seen within a few milliseconds.
         idle: what the busy loop does when nothing comes, see :mod:`r2p2.busy_loop`.
+        drainable: polled on after ``stop`` until it is drained, at most ``drain_seconds``.
+        drain_seconds: how long a drain may take.
 
     Raises:
         Exception: what a poll raised.
     """
     if port.fileno() < 0:
         run_busy(pollable, stop, idle)
+        if drainable is not None:
+            drainable.drain()
+            end = time.monotonic() + drain_seconds
+            while not drainable.drained and time.monotonic() < end:
+                pollable.poll_once()
         return
     from uv_backend.driver import run
 
     async def main() -> None:
         driver = start_driver(pollable, port)
+        if drainable is not None:
+            drainable.wake = driver.wake
         while not stop.is_set() and driver.running:
             await asyncio.sleep(STOP_CHECK_SECONDS)
+        if drainable is not None and driver.running:
+            drainable.drain()
+            end = time.monotonic() + drain_seconds
+            while not drainable.drained and time.monotonic() < end and driver.running:
+                await asyncio.sleep(STOP_CHECK_SECONDS)
         driver.stop()
         await driver.wait_closed()
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Final, TypeAlias, overload
 
 
-class _Special:
+class SpecialReply:
     """The type of :data:`DROP` and :data:`LATER`."""
 
     def __init__(self, name: str, length: int) -> None:
@@ -24,10 +24,10 @@ class _Special:
         return self._name
 
 
-DROP: Final = _Special("DROP", 0xFFFFFFFF)
+DROP: Final = SpecialReply("DROP", 0xFFFFFFFF)
 """A reply that refuses: the client gets R2P2's DROP. Only for unreplicated requests."""
 
-LATER: Final = _Special("LATER", 0xFFFFFFFE)
+LATER: Final = SpecialReply("LATER", 0xFFFFFFFE)
 """No reply yet: the application answers with :meth:`r2p2.engine.Engine.reply_later`."""
 
 
@@ -89,7 +89,7 @@ class Replies:
         self.lengths = lengths
 
     @classmethod
-    def pack(cls, replies: Sequence[bytes | _Special]) -> Replies:
+    def pack(cls, replies: Sequence[bytes | SpecialReply]) -> Replies:
         """Lays ``replies`` out."""
         try:
             return cls(b"".join(replies), array("I", map(len, replies)))  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ class Replies:
             lengths = array("I")
             kept = []
             for i, reply in enumerate(replies):
-                if isinstance(reply, _Special):
+                if isinstance(reply, SpecialReply):
                     lengths.append(reply.length)
                 elif isinstance(reply, bytes | bytearray | memoryview):
                     kept.append(bytes(reply))
@@ -107,4 +107,4 @@ class Replies:
             return cls(b"".join(kept), lengths)
 
 
-ReplySequence: TypeAlias = Sequence[bytes | _Special] | Replies
+ReplySequence: TypeAlias = Sequence[bytes | SpecialReply] | Replies

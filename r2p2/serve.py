@@ -13,13 +13,14 @@ from types import FrameType
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
-from r2p2.app import load_application
+from r2p2.app import load_application, load_object
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.capture import PcapWriter
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
 from r2p2.node import Node, NodeConfig, Timers
-from r2p2.ports import BACKENDS, Link, PortSpec, drive, open_port
+from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
+from r2p2.server import Server, ServerConfig, Service
 
 NAME = "serve"
 HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
@@ -28,12 +29,15 @@ READY_PREFIX = "r2p2: serving "
 """A line that begins so says that the node answers; processes that start nodes wait for it."""
 
 CAPTURE_BYTES_MAX = 64 << 20
+ROUTER_CONTROL_PORT = 9000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument(
-        "--app", default="echo", help="echo, kv, or MODULE:NAME (a StateMachine or a function bytes -> bytes)"
+        "--app",
+        default="echo",
+        help="echo, kv, spin, stss, or MODULE:NAME (a StateMachine, a Service, or a function bytes -> bytes)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="uv: kernel UDP; dpdk: kernel bypass")
     parser.add_argument("--bind", default="127.0.0.1:8000", metavar="IP:PORT", help="where to listen")
@@ -47,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--node-id", type=int, default=None, help="this member's slot; by default the one with --bind's address"
     )
     parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
+    parser.add_argument(
+        "--router",
+        default="",
+        metavar="IP[:PORT]",
+        help="the router that is told of every answer (FEEDBACK); port 9000",
+    )
+    parser.add_argument(
+        "--drain", type=float, default=2.0, metavar="SECONDS", help="a Service: how long replies may take after a stop"
+    )
     parser.add_argument("--timers", default="default", choices=("default", "datacenter"), help="Raft's timers")
     parser.add_argument(
         "--link",
@@ -94,7 +107,10 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     if args.log_mib < 1:
         raise UserError(f"--log-mib is {args.log_mib}, not at least 1")
     log_bytes = args.log_mib << 20
+    router_ip, router_port = parse_address(args.router, default_port=ROUTER_CONTROL_PORT) if args.router else (0, 0)
     engine = EngineConfig(
+        router_ip=router_ip,
+        router_port=router_port,
         log_bytes_max=log_bytes,
         log_entries_max=max(limits.LOG_ENTRIES_MAX, log_bytes // limits.ENTRY_HEADER_BYTES // 4),
     )
@@ -123,9 +139,9 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
 
 
 class CapturingNode:
-    """A node whose datagrams go to a capture file after each poll."""
+    """A node or server whose datagrams go to a capture file after each poll."""
 
-    def __init__(self, node: Node, path: str, rate: int) -> None:
+    def __init__(self, node: Node | Server, path: str, rate: int) -> None:
         self._node = node
         try:
             self._writer = PcapWriter(Path(path), max_bytes=CAPTURE_BYTES_MAX)
@@ -157,11 +173,31 @@ class CapturingNode:
         self._writer.close()
 
 
+def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node | Server:
+    """The node, or for a Service its server."""
+    found = load_object(args.app)
+    if isinstance(found, Service):
+        if config.members:
+            raise UserError(f"--app {args.app} is a Service, which has no replicas", "Leave --members out.")
+        if found.needs_asyncio and port.fileno() < 0:
+            raise UserError(f"--app {args.app} has async handlers, which need asyncio", "Use --backend uv.")
+        return Server(found, port.address, ServerConfig(engine=config.engine), keep=port)
+    return Node(
+        config,
+        port.address,
+        load_application(args.app),
+        keep=port,
+        on_event=lambda text: print(f"r2p2: {text}", flush=True),
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; 0 after a clean stop."""
     logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
     config = node_config(args)
-    app = load_application(args.app)
+    if args.drain < 0:
+        raise UserError(f"--drain is {args.drain}, below 0")
+    load_object(args.app)
     ip, port_number = parse_address(args.bind)
     links = tuple(parse_link(text) for text in args.link)
     spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev))
@@ -173,7 +209,7 @@ def run(args: argparse.Namespace) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, on_signal)
     with open_port(spec) as port:
-        node = Node(config, port.address, app, keep=port, on_event=lambda text: print(f"r2p2: {text}", flush=True))
+        node = _make(args, config, port)
         capture = CapturingNode(node, args.pcap, args.pcap_rate) if args.pcap else None
         try:
             where = format_address((ip, port.local_port))
@@ -182,7 +218,8 @@ def run(args: argparse.Namespace) -> int:
             # What exists now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
-            drive(port, capture or node, stop, args.idle)
+            server = node if isinstance(node, Server) else None
+            drive(port, capture or node, stop, args.idle, server, args.drain)
         finally:
             if capture is not None:
                 capture.close()

@@ -12,7 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
-    "r2p2/_engine.pyi": ["r2p2/csrc/r2p2_limits.h", "r2p2/csrc/r2p2_engine_api.h", "r2p2/csrc/r2p2_loadgen_api.h"],
+    "r2p2/_engine.pyi": [
+        "r2p2/csrc/r2p2_limits.h",
+        "r2p2/csrc/r2p2_engine_api.h",
+        "r2p2/csrc/r2p2_loadgen_api.h",
+        "r2p2/csrc/r2p2_router_api.h",
+    ],
     "dpdk_backend/_dpdk.pyi": ["dpdk_backend/csrc/dpdk_api.h"],
 }
 

@@ -30,9 +30,11 @@ class UdpPort:
         ip: local IPv4 address in dotted form; ``0.0.0.0`` receives on all (and then reports address 0).
         port: UDP port, 0..65535; 0 lets the kernel choose, see :attr:`local_address`.
         extra_ports: further UDP ports of the same address, as a client with many calls needs. Each is 0 or a number.
-        buffers_count: datagrams the engine may hold, and may have reserved, at once; 64..1048576.
+        buffers_count: datagrams the engine may hold, and may have reserved, at once; 64..65536.
         rcvbuf_bytes: receive buffer of each socket; more than ``net.core.rmem_max`` needs CAP_NET_ADMIN, else cut.
         sndbuf_bytes: send buffer of each socket, likewise.
+        segmentation: hand datagrams of one size for one address to the kernel as one message, where it can cut it, and
+            take such messages uncut. On the wire nothing differs; a capture on the sending machine may show them uncut.
 
     Raises:
         OSError: the address is in use, is not ours, or is not permitted; the message says which and what to do.
@@ -48,6 +50,7 @@ class UdpPort:
         buffers_count: int = BUFFERS_COUNT,
         rcvbuf_bytes: int = SOCKET_BUFFER_BYTES,
         sndbuf_bytes: int = SOCKET_BUFFER_BYTES,
+        segmentation: bool = True,
     ) -> None:
         self._handle = 0
         self._ip = str(ipaddress.IPv4Address(ip))
@@ -63,6 +66,7 @@ class UdpPort:
                 "tx_buffers_count": buffers_count,
                 "rcvbuf_bytes": rcvbuf_bytes,
                 "sndbuf_bytes": sndbuf_bytes,
+                "use_segmentation": int(segmentation),
             },
         )
         failure = ffi.new("int32_t *")

@@ -94,11 +94,28 @@ static inline void learn_source(dpdk_stack *stack, uint32_t device, const uint8_
         stack_learn(stack, ip, frame + NET_MAC_BYTES, device);
 }
 
+static inline int is_open(const dpdk_stack *stack, uint16_t port) {
+    return (uint16_t)(port - stack->config.local_port) < stack->config.local_ports_count;
+}
+
+/* What we sent to ourselves never meets a device. */
+static uint32_t take_loop(dpdk_stack *stack, r2p2_rx_packet *packets, uint32_t max) {
+    uint32_t filled = 0;
+    while (filled < max && stack->loop_tail != stack->loop_head) {
+        packets[filled] = stack->loop[stack->loop_tail++ % STACK_LOOP];
+        stack->counters.rx_packets++;
+        stack->counters.rx_bytes += packets[filled++].length;
+    }
+    return filled;
+}
+
 static uint32_t port_rx_burst(void *self, r2p2_rx_packet *packets, uint32_t max) {
     dpdk_stack *stack = self;
     uint32_t filled = 0, devices_count = stack->devices_count, first = stack->next_device;
     if (__builtin_expect(rte_rdtsc() >= stack->control_tsc, 0))
         stack_control(stack);
+    if (__builtin_expect(stack->loop_tail != stack->loop_head, 0))
+        filled = take_loop(stack, packets, max);
     stack->next_device = first + 1 < devices_count ? first + 1 : 0;
     for (uint32_t i = 0; i < devices_count && filled < max; i++) {
         uint32_t index = first + i < devices_count ? first + i : first + i - devices_count;
@@ -127,7 +144,7 @@ static uint32_t port_rx_burst(void *self, r2p2_rx_packet *packets, uint32_t max)
             }
             const uint8_t *frame = rte_pktmbuf_mtod(mbuf, const uint8_t *);
             enum net_verdict verdict = net_parse(frame, rte_pktmbuf_data_len(mbuf), device->mac, stack->port.local_ip,
-                                                 known_checksums(mbuf), &view);
+                                                 known_checksums(mbuf) | device->known_checksums, &view);
             if (__builtin_expect(verdict != NET_UDP, 0)) {
                 take_other(stack, index, mbuf, verdict, &view);
                 continue;
@@ -137,7 +154,7 @@ static uint32_t port_rx_burst(void *self, r2p2_rx_packet *packets, uint32_t max)
                 rte_pktmbuf_free(mbuf);
                 continue;
             }
-            if ((uint16_t)(view.target_port - stack->config.local_port) >= stack->config.local_ports_count) {
+            if (__builtin_expect(!is_open(stack, view.target_port), 0)) {
                 stack->counters.rx_drop_no_listener++;
                 rte_pktmbuf_free(mbuf);
                 continue;
@@ -245,21 +262,51 @@ static void flush_device(dpdk_stack *stack, stack_device *device) {
     stack->counters.tx_bytes += bytes;
 }
 
+/* Takes the mbuf over. It is ours, or its neighbour is not known, or it has no route. */
+static __attribute__((noinline)) void send_elsewhere(dpdk_stack *stack, uint32_t ip, const waiting_packet *packet) {
+    if (ip != stack->port.local_ip) {
+        resolve_wait(stack, ip, packet);
+        return;
+    }
+    if (stack->loop_head - stack->loop_tail == STACK_LOOP) {
+        stack->counters.tx_drop_full++;
+        rte_pktmbuf_free(packet->mbuf);
+        return;
+    }
+    stack->counters.tx_packets++;
+    stack->counters.tx_bytes += packet->length;
+    if (!is_open(stack, packet->port)) {
+        stack->counters.rx_drop_no_listener++;
+        rte_pktmbuf_free(packet->mbuf);
+        return;
+    }
+    stack->loop[stack->loop_head++ % STACK_LOOP] = (r2p2_rx_packet){
+        .data = rte_pktmbuf_mtod_offset(packet->mbuf, uint8_t *, NET_UDP_HEADERS_BYTES),
+        .length = packet->length,
+        .source_ip = ip,
+        .source_port = packet->local_port ? packet->local_port : stack->port.local_port,
+        .local_port = packet->port,
+        .owner = packet->mbuf,
+    };
+}
+
 /* Headers in front of the payload, into the array of its device. Takes the mbuf over. */
 static inline void queue_datagram(dpdk_stack *stack, struct rte_mbuf *mbuf, uint32_t length, uint32_t ip, uint16_t port,
-                                  uint16_t local_port) {
+                                  uint32_t source_ip, uint16_t local_port) {
     const neighbour *target = stack->last;
     if (__builtin_expect(target->ip != ip || ip == 0, 0)) { /* a free entry has address 0 */
         target = neighbour_find(&stack->neighbours, ip);
         if (__builtin_expect(target == NULL, 0)) {
-            waiting_packet packet = {.mbuf = mbuf, .length = length, .port = port, .local_port = local_port};
-            resolve_wait(stack, ip, &packet);
+            waiting_packet packet = {
+                .mbuf = mbuf, .length = length, .source_ip = source_ip, .port = port, .local_port = local_port};
+            send_elsewhere(stack, ip, &packet);
             return;
         }
         stack->last = target;
     }
     stack_device *device = &stack->devices[target->device];
-    net_write_udp(rte_pktmbuf_mtod(mbuf, uint8_t *), target->ethernet, stack->port.local_ip, ip,
+    net_write_udp(rte_pktmbuf_mtod(mbuf, uint8_t *), target->ethernet,
+                  source_ip ? source_ip : stack->port.local_ip, ip,
                   local_port ? local_port : stack->port.local_port, port, length,
                   (enum net_udp_checksum)device->udp_checksum);
     mbuf->data_len = (uint16_t)(length + NET_UDP_HEADERS_BYTES);
@@ -283,7 +330,8 @@ static void flush_all(dpdk_stack *stack) {
 
 void stack_send_waiting(dpdk_stack *stack, uint32_t ip, const waiting_packet *packets, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
-        queue_datagram(stack, packets[i].mbuf, packets[i].length, ip, packets[i].port, packets[i].local_port);
+        queue_datagram(stack, packets[i].mbuf, packets[i].length, ip, packets[i].port, packets[i].source_ip,
+                       packets[i].local_port);
     flush_all(stack);
 }
 
@@ -297,7 +345,8 @@ static void port_tx_commit(void *self, r2p2_tx_packet *packets, uint32_t count) 
             stack->counters.tx_drop_error++;
             rte_pktmbuf_free(packet->owner);
         } else {
-            queue_datagram(stack, packet->owner, packet->length, packet->target_ip, packet->target_port, packet->local_port);
+            queue_datagram(stack, packet->owner, packet->length, packet->target_ip, packet->target_port,
+                           packet->source_ip, packet->local_port);
         }
     }
     flush_all(stack);
@@ -317,7 +366,7 @@ static void port_tx_broadcast(void *self, const uint8_t *data, uint32_t length, 
             break;
         }
         memcpy(rte_pktmbuf_mtod_offset(mbuf, uint8_t *, NET_UDP_HEADERS_BYTES), data, length);
-        queue_datagram(stack, mbuf, length, targets[i].ip, targets[i].port, local_port);
+        queue_datagram(stack, mbuf, length, targets[i].ip, targets[i].port, 0, local_port);
     }
     flush_all(stack);
 }

@@ -23,6 +23,7 @@ struct dpdk_stack;
 typedef struct waiting_packet {
     struct rte_mbuf *mbuf;
     uint32_t length; /* of the payload */
+    uint32_t source_ip; /* 0: ours */
     uint16_t port, local_port;
 } waiting_packet;
 

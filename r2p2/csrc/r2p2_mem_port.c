@@ -338,8 +338,8 @@ static uint32_t mem_tx_reserve(void *self, r2p2_tx_packet *packets, uint32_t cou
 }
 
 /* Takes over `packet` (RESERVED, data filled in): addressed and sent off, or dropped and counted. */
-static void mem_send(mem_endpoint *endpoint, mem_packet *packet, uint32_t length, uint16_t local_port, uint32_t target_ip,
-                     uint16_t target_port) {
+static void mem_send(mem_endpoint *endpoint, mem_packet *packet, uint32_t length, uint32_t source_ip, uint16_t local_port,
+                     uint32_t target_ip, uint16_t target_port) {
     mem_endpoint *receiver = mem_find_endpoint(endpoint->mem, target_ip);
     if (length > R2P2_DATAGRAM_BYTES_MAX || receiver == NULL) {
         if (receiver == NULL)
@@ -350,7 +350,7 @@ static void mem_send(mem_endpoint *endpoint, mem_packet *packet, uint32_t length
         return;
     }
     packet->length = length;
-    packet->source_ip = endpoint->port.local_ip;
+    packet->source_ip = source_ip != 0 ? source_ip : endpoint->port.local_ip;
     packet->source_port = local_port != 0 ? local_port : endpoint->port.local_port;
     packet->target_ip = target_ip;
     packet->target_port = target_port;
@@ -367,7 +367,7 @@ static void mem_tx_commit(void *self, r2p2_tx_packet *packets, uint32_t count) {
         if (packets[i].length == 0)
             mem_give_back(endpoint->mem, packet);
         else
-            mem_send(endpoint, packet, packets[i].length, packets[i].local_port, packets[i].target_ip,
+            mem_send(endpoint, packet, packets[i].length, packets[i].source_ip, packets[i].local_port, packets[i].target_ip,
                      packets[i].target_port);
     }
 }
@@ -383,7 +383,7 @@ static void mem_tx_broadcast(void *self, const uint8_t *data, uint32_t length, u
         }
         if (length <= R2P2_DATAGRAM_BYTES_MAX)
             memcpy(packet->data, data, length);
-        mem_send(endpoint, packet, length, local_port, targets[i].ip, targets[i].port);
+        mem_send(endpoint, packet, length, 0, local_port, targets[i].ip, targets[i].port);
     }
 }
 

@@ -4,5 +4,6 @@
 
 #include "r2p2_engine_status.h"
 #include "r2p2_loadgen.h"
+#include "r2p2_router.h"
 
 #endif

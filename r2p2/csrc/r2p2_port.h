@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define R2P2_PORT_ABI 1u
+#define R2P2_PORT_ABI 2u
 
 typedef struct r2p2_rx_packet {
     const uint8_t *data; /* the UDP payload: one R2P2 packet */
@@ -30,6 +30,8 @@ typedef struct r2p2_tx_packet {
     uint32_t target_ip;
     uint16_t target_port;
     uint16_t local_port; /* the UDP port it leaves from; 0: the port's first one */
+    uint32_t source_ip;  /* 0 (as reserved): the port's own; else somebody's, and local_port is theirs: for a router. A port
+                            that cannot send as somebody else drops it and counts tx_drop_error. */
     void *owner;
 } r2p2_tx_packet;
 

@@ -7,8 +7,8 @@ void r2p2_tx_flush(r2p2_tx *tx) {
     if (tx->capture)
         for (uint32_t i = 0; i < filled; i++) {
             const r2p2_tx_packet *p = &tx->packets[i];
-            r2p2_capture_add(tx->capture, *tx->now_ns, tx->port->local_ip, p->local_port ? p->local_port : tx->port->local_port,
-                             p->target_ip, p->target_port, p->data, p->length);
+            r2p2_capture_add(tx->capture, *tx->now_ns, p->source_ip ? p->source_ip : tx->port->local_ip,
+                             p->local_port ? p->local_port : tx->port->local_port, p->target_ip, p->target_port, p->data, p->length);
         }
     tx->port->tx_commit(tx->port->self, tx->packets, filled);
     if (left) memmove(tx->packets, tx->packets + filled, left * sizeof tx->packets[0]);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,12 @@ from types import ModuleType
 import probe_build
 import pytest
 from worlds import WORLDS, World
+
+if os.environ.get("R2P2_PORT_WORLD") == "dpdk":
+    from dpdk_world import DpdkWorld
+
+    WORLDS.clear()
+    WORLDS["dpdk"] = DpdkWorld
 
 
 @pytest.fixture(scope="session")

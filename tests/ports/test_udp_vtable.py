@@ -91,7 +91,8 @@ def test_an_unknown_local_port_is_an_error_of_that_datagram(udp: UdpWorld) -> No
 
 
 def test_all_receive_buffers_held_leaves_datagrams_in_the_kernel(udp: UdpWorld) -> None:
-    a, b = udp.open(), udp.open(64)
+    a = udp.open()
+    b = open_with(udp, UdpPort("127.0.0.1", buffers_count=64, segmentation=False))
     for start in (0, 50):
         a.send(*((b.address, bytes([start + i])) for i in range(50)))
     held = b.receive(64, hold=True)
@@ -143,6 +144,70 @@ def test_a_burst_of_truncated_datagrams_loses_no_buffer(udp: UdpWorld) -> None:
     assert udp.close_endpoint(b) == 0
 
 
+def test_a_burst_of_refused_datagrams_does_not_look_like_none(udp: UdpWorld) -> None:
+    b = udp.open()
+    for _ in range(100):
+        udp.outsider_sends(b.address, bytes(1473))
+    udp.outsider_sends(b.address, b"behind them")
+    udp.wait(b)
+    assert [got.data for got in b.receive_now()] == [b"behind them"]
+    b.release()
+
+
 def test_the_names_of_counters_are_the_contract(udp: UdpWorld) -> None:
     b = udp.open()
     assert list(b.counters()) == list(udp.ports[b.port_address].counters())
+
+
+def test_segmented_bursts_of_any_sizes_arrive_in_order(udp: UdpWorld) -> None:
+    a, b, c = udp.open(), udp.open(), udp.open()
+    sizes = [64] * 20 + [64, 30, 64, 64, 100, 100, 7, 1472, 1472, 1, 1472] + [1472] * 20
+    payloads = [bytes([i]) * size for i, size in enumerate(sizes)]
+    # Every tenth goes to another target: a run ends there.
+    burst = [((c if i % 10 == 9 else b).address, data) for i, data in enumerate(payloads)]
+    a.send(*burst)
+    to_c = payloads[9::10]
+    assert [got.data for got in b.receive(len(payloads) - len(to_c))] == [p for p in payloads if p not in to_c]
+    assert [got.data for got in c.receive(len(to_c))] == to_c
+    assert a.nonzero() == {"tx_packets": len(sizes), "tx_bytes": sum(sizes)}
+
+
+def test_the_longest_datagrams_fill_several_messages(udp: UdpWorld) -> None:
+    a, b = udp.open(), udp.open()
+    payloads = [bytes([i]) * 1472 for i in range(64)]  # 94,208 bytes; a message has at most 65,507
+    a.send(*((b.address, data) for data in payloads))
+    assert [got.data for got in b.receive(64)] == payloads
+
+
+def test_a_message_is_handed_over_in_as_many_bursts_as_asked(udp: UdpWorld) -> None:
+    a, b = udp.open(), udp.open()
+    a.send(*((b.address, bytes([i])) for i in range(64)))
+    udp.wait(b)
+    received = []
+    for expected in [10] * 6 + [4, 0]:
+        burst = b.receive_now(10)
+        assert len(burst) == expected
+        received += [got.data[0] for got in burst]
+    assert received == list(range(64))
+    b.release(backwards=True)
+
+
+def test_a_plain_receiver_gets_a_segmented_burst_as_datagrams(udp: UdpWorld) -> None:
+    a = udp.open()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        plain.bind(("127.0.0.1", 0))
+        plain.settimeout(5)
+        a.send(*((Address(LOOPBACK, plain.getsockname()[1]), bytes([i]) * 50) for i in range(30)))
+        assert [plain.recv(65535) for _ in range(30)] == [bytes([i]) * 50 for i in range(30)]
+
+
+def test_a_message_of_datagrams_that_are_too_long_is_refused_one_by_one(udp: UdpWorld) -> None:
+    b = udp.open(64)
+    udp_segment = 103
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.setsockopt(socket.IPPROTO_UDP, udp_segment, 2000)
+        for _ in range(100):
+            other.sendto(bytes(2000 * 4) + b"short", ("127.0.0.1", b.address.port))
+            assert [got.data for got in b.receive(1)] == [b"short"]
+    assert b.counters()["rx_drop_truncated"] == 400
+    assert udp.close_endpoint(b) == 0

@@ -286,4 +286,19 @@ class PortableWorld(UdpWorld):
         return PortablePort("127.0.0.1", buffers_count=buffers_count)
 
 
-WORLDS: dict[str, type[World]] = {"mem": MemWorld, "udp": UdpWorld, "portable": PortableWorld}
+class PlainUdpWorld(UdpWorld):
+    """Over kernel UDP, every datagram a message of its own: what kernels without segmentation do."""
+
+    def open_port(self, buffers_count: int) -> Any:
+        from uv_backend.port import UdpPort
+
+        return UdpPort("127.0.0.1", buffers_count=buffers_count, segmentation=False)
+
+
+WORLDS: dict[str, type[World]] = {
+    "mem": MemWorld,
+    "udp": UdpWorld,
+    "udp_plain": PlainUdpWorld,
+    "portable": PortableWorld,
+}
+"""The worlds a test runs over; dpdk_world.py's replaces them in a process of its own (conftest.py)."""

@@ -5,13 +5,14 @@
  */
 
 #define R2P2_UDP_SOCKETS_MAX 64
-#define R2P2_UDP_BUFFERS_MAX 1048576
+#define R2P2_UDP_BUFFERS_MAX 65536
 
 typedef struct r2p2_udp_options {
-    uint32_t rx_buffers_count; /* datagrams the engine can hold at once; 64..R2P2_UDP_BUFFERS_MAX */
+    uint32_t rx_buffers_count; /* datagrams the engine can hold at least; 64..R2P2_UDP_BUFFERS_MAX, 66 kB of address space each */
     uint32_t tx_buffers_count; /* datagrams it can have reserved at once; the same range */
     uint32_t rcvbuf_bytes;     /* of each socket, before the kernel doubles it; 0: the system's default */
     uint32_t sndbuf_bytes;
+    uint32_t use_segmentation; /* 0: every datagram is a message of its own to the kernel */
 } r2p2_udp_options;
 
 /* Binds ip:port (port 0: the kernel chooses). Returns the address of a struct r2p2_port, or 0 and *error = a negative errno. */

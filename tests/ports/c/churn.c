@@ -41,7 +41,8 @@ static void fail(const char *what) {
 
 static void fill(r2p2_tx_packet *packet, node *nodes) {
     uint32_t target = random_below(PORTS);
-    packet->length = random_below(8) == 0 ? 0 : 1u + random_below(R2P2_DATAGRAM_BYTES_MAX);
+    static const uint32_t sizes[] = {0, 64, 64, 64, 200, R2P2_DATAGRAM_BYTES_MAX};
+    packet->length = random_below(4) ? sizes[random_below(6)] : 1u + random_below(R2P2_DATAGRAM_BYTES_MAX);
     packet->target_ip = nodes[target].port->local_ip;
     packet->target_port = nodes[target].port->local_port;
     memset(packet->data, (int)(target + 1u), packet->length);
@@ -131,9 +132,9 @@ static void churn_mem(uint32_t steps) {
     r2p2_mem_switch_free(mem);
 }
 
-static void churn_udp(uint32_t steps) {
+static void churn_udp(uint32_t steps, uint32_t use_segmentation) {
     static node nodes[PORTS];
-    r2p2_udp_options options = {.rx_buffers_count = 80, .tx_buffers_count = 70};
+    r2p2_udp_options options = {.rx_buffers_count = 80, .tx_buffers_count = 70, .use_segmentation = use_segmentation};
     int32_t error;
     for (uint32_t i = 0; i < PORTS; i++) {
         nodes[i].port = (r2p2_port *)r2p2_udp_port_open(INADDR_LOOPBACK, 0, &options, &error);
@@ -145,6 +146,8 @@ static void churn_udp(uint32_t steps) {
     for (uint32_t i = 0; i < steps; i++)
         step(nodes, random_below(PORTS));
     finish(nodes);
+    for (uint32_t i = 0; i < PORTS; i++) /* for the next churn */
+        nodes[i].rx_count = nodes[i].tx_count = 0;
     for (uint32_t i = 0; i < PORTS; i++)
         if (r2p2_udp_port_close((uintptr_t)nodes[i].port) != 0)
             fail("udp: a buffer was not given back");
@@ -156,7 +159,8 @@ int main(int argc, char **argv) {
     random_state = (uint32_t)strtoul(argv[1], NULL, 10) | 1u;
     uint32_t steps = (uint32_t)strtoul(argv[2], NULL, 10);
     churn_mem(steps);
-    churn_udp(steps);
+    churn_udp(steps, 0);
+    churn_udp(steps, 1);
     puts("ok");
     return 0;
 }

@@ -23,6 +23,7 @@ static int script[SCRIPT_MAX];
 static int script_length;
 static int script_next;
 static int calls;
+static unsigned int messages_offered; /* by the last call */
 
 int __real_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags);
 int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags);
@@ -32,6 +33,7 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 /* The number of messages to pass on, or -1 with errno set. */
 static int scripted(unsigned int count) {
     calls++;
+    messages_offered = count;
     if (script_next == script_length)
         return (int)count;
     int what = script[script_next++];
@@ -70,17 +72,25 @@ static void expect(const char *what, uint64_t got, uint64_t wanted) {
 static r2p2_port *a;
 static r2p2_port *b;
 
-/* Sends `count` one-byte datagrams 0, 1, 2... from a to b in one commit. */
-static void send_numbers(uint32_t count) {
+/* Sends `count` datagrams 0, 1, 2... of these sizes from a to b in one commit. */
+static void send_sized(uint32_t count, const uint32_t *sizes) {
     r2p2_tx_packet packets[R2P2_BURST_MAX];
     expect("reserved", a->tx_reserve(a->self, packets, count), count);
     for (uint32_t i = 0; i < count; i++) {
         packets[i].data[0] = (uint8_t)i;
-        packets[i].length = 1;
+        packets[i].length = sizes[i];
         packets[i].target_ip = b->local_ip;
         packets[i].target_port = b->local_port;
     }
     a->tx_commit(a->self, packets, count);
+}
+
+/* One byte each. */
+static void send_numbers(uint32_t count) {
+    uint32_t sizes[R2P2_BURST_MAX];
+    for (uint32_t i = 0; i < count; i++)
+        sizes[i] = 1;
+    send_sized(count, sizes);
 }
 
 /* Everything b receives, as bits: bit i for datagram i. */
@@ -178,14 +188,92 @@ static void test_broadcast_takes_the_same_care(void) {
     expect("broadcast: counted", a->counters->tx_drop_error - before, 1);
 }
 
-int main(void) {
-    r2p2_udp_options options = {.rx_buffers_count = 64, .tx_buffers_count = 64};
+static void test_a_whole_burst_is_one_message(void) {
+    PLAY(64);
+    send_numbers(64);
+    expect("segmented: calls", (uint64_t)calls, 1);
+    expect("segmented: received", receive_bits(), UINT64_MAX);
+    expect("segmented: counted", a->counters->tx_packets, 64);
+    expect("segmented: bytes", a->counters->tx_bytes, 64);
+}
+
+static void test_runs_become_messages(void) {
+    static const uint32_t sizes[] = {2, 2, 1, 2, 2, 3, 3, 3, 1, 1};
+    PLAY(64);
+    send_sized(10, sizes); /* 2 2 1 | 2 2 | 3 3 3 1 | 1 */
+    expect("runs: calls", (uint64_t)calls, 1);
+    expect("runs: messages", messages_offered, 4);
+    expect("runs: received", receive_bits(), 0x3FF);
+    uint32_t longest[R2P2_BURST_MAX];
+    for (uint32_t i = 0; i < R2P2_BURST_MAX; i++)
+        longest[i] = R2P2_DATAGRAM_BYTES_MAX;
+    PLAY(64);
+    send_sized(R2P2_BURST_MAX, longest);
+    expect("longest: calls", (uint64_t)calls, 1);
+    expect("longest: messages", messages_offered, 2);
+    expect("longest: received", receive_bits(), UINT64_MAX);
+}
+
+static void test_an_error_of_the_whole_costs_only_the_datagrams_that_fail(void) {
+    PLAY(-EPERM, 1, 1, -EPERM);
+    send_numbers(8);
+    expect("whole refused: received", receive_bits(), 0xFF & ~4u);
+    expect("whole refused: counted", a->counters->tx_drop_error, 1);
+    PLAY(-EPERM);
+    send_numbers(8);
+    expect("whole refused once: received", receive_bits(), 0xFF);
+    PLAY(1);
+    send_numbers(8);
+    expect("still segmenting: calls", (uint64_t)calls, 1);
+    expect("still segmenting: received", receive_bits(), 0xFF);
+}
+
+static void test_a_full_buffer_drops_whole_messages(void) {
+    PLAY(-EAGAIN, -EAGAIN, -EAGAIN);
+    send_numbers(10);
+    expect("full: calls", (uint64_t)calls, 3);
+    expect("full: received", receive_bits(), 0);
+    expect("full: dropped", a->counters->tx_drop_full, 10);
+    PLAY(-EPERM, 1, -EAGAIN, -EAGAIN, -EAGAIN, 1);
+    send_numbers(3);
+    expect("full for one: received", receive_bits(), 5);
+    expect("full for one: dropped", a->counters->tx_drop_full, 11);
+}
+
+static void test_segmentation_is_given_up_when_it_cannot_be(void) {
+    PLAY(-EINVAL);
+    send_numbers(8);
+    expect("cannot cut: received", receive_bits(), 0xFF);
+    PLAY(8);
+    send_numbers(8);
+    expect("given up: received", receive_bits(), 0xFF);
+    PLAY(3);
+    send_numbers(8);
+    expect("given up: calls", (uint64_t)calls, 2);
+    expect("given up: received", receive_bits(), 0xFF);
+}
+
+static uintptr_t open_port(uint32_t use_segmentation) {
+    r2p2_udp_options options = {
+        .rx_buffers_count = 64, .tx_buffers_count = 64, .use_segmentation = use_segmentation};
     int32_t error;
-    uintptr_t a_address = r2p2_udp_port_open(INADDR_LOOPBACK, 0, &options, &error);
-    uintptr_t b_address = r2p2_udp_port_open(INADDR_LOOPBACK, 0, &options, &error);
-    expect("opened", a_address != 0 && b_address != 0, 1);
-    a = (r2p2_port *)a_address;
-    b = (r2p2_port *)b_address;
+    uintptr_t opened = r2p2_udp_port_open(INADDR_LOOPBACK, 0, &options, &error);
+    expect("opened", opened != 0, 1);
+    return opened;
+}
+
+static void open_both(uint32_t use_segmentation) {
+    a = (r2p2_port *)open_port(use_segmentation);
+    b = (r2p2_port *)open_port(use_segmentation);
+}
+
+static void close_both(void) {
+    expect("a's buffers are back", (uint64_t)r2p2_udp_port_close((uintptr_t)a), 0);
+    expect("b's buffers are back", (uint64_t)r2p2_udp_port_close((uintptr_t)b), 0);
+}
+
+int main(void) {
+    open_both(0);
     test_partial_send_goes_on();
     test_error_costs_its_datagram();
     test_unreachable_is_no_route();
@@ -193,8 +281,14 @@ int main(void) {
     test_interruption_is_nothing();
     test_receive_error_is_counted_and_repeated();
     test_broadcast_takes_the_same_care();
-    expect("a's buffers are back", (uint64_t)r2p2_udp_port_close(a_address), 0);
-    expect("b's buffers are back", (uint64_t)r2p2_udp_port_close(b_address), 0);
+    close_both();
+    open_both(1);
+    test_a_whole_burst_is_one_message();
+    test_runs_become_messages();
+    test_an_error_of_the_whole_costs_only_the_datagrams_that_fail();
+    test_a_full_buffer_drops_whole_messages();
+    test_segmentation_is_given_up_when_it_cannot_be();
+    close_both();
     puts("ok");
     return 0;
 }

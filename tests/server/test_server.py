@@ -1,0 +1,290 @@
+"""Services: every form of handler, refusals, bounds, drains; over the in-memory network and over sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from r2p2 import DROP, CallDropped, CallTimeout, Client, LocalCluster, NoRoute, Requests, RequestTooLarge, TooManyCalls
+from r2p2.address import format_ip
+from r2p2.apps.synthetic import Spin, Stss, stss_request
+from r2p2.engine import DONE_DROPPED, DONE_OK
+from r2p2.errors import UserError
+from r2p2.memory import MemoryNetwork
+from r2p2.ports import OpenPort, PortSpec, drive, open_port, start_driver
+from r2p2.requests import SpecialReply
+from r2p2.server import AnsweredTwiceError, Deferred, Server, ServerConfig, Service
+from tests.engine.support import SERVER, Caller
+
+
+class Pair:
+    """A server of a service and a caller, in memory."""
+
+    def __init__(self, service: Service, config: ServerConfig | None = None) -> None:
+        self.network = MemoryNetwork(1, packets_max=4096)
+        self.server = Server(service, self.network.open(*SERVER), config)
+        self.caller = Caller(self.network)
+        self.tag = 0
+
+    def ask(self, payload: bytes, policy: int = 1) -> tuple[int, bytes] | None:
+        self.tag += 1
+        self.caller.call(self.tag, payload, policy=policy)
+        self.run()
+        return self.caller.ended.get(self.tag)
+
+    def run(self) -> None:
+        self.network.run([self.server, self.caller], 100_000)
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
+        self.caller.engine.close()
+        self.network.close()
+
+
+def test_handlers_by_policy() -> None:
+    service = Service()
+
+    @service.handler(0)
+    def any_server(request: bytes) -> bytes:
+        return b"0 " + request
+
+    @service.handler(1)
+    def this_server(request: bytes) -> bytes:
+        return b"1 " + request
+
+    with Pair(service) as pair:
+        assert pair.ask(b"x", policy=0) == (DONE_OK, b"0 x")
+        assert pair.ask(b"x", policy=1) == (DONE_OK, b"1 x")
+        assert pair.ask(b"x", policy=2) == (DONE_DROPPED, b"")
+
+
+def test_a_policy_without_a_handler_is_refused() -> None:
+    service = Service()
+    service.handler(0)(bytes.upper)
+    with Pair(service) as pair:
+        assert pair.ask(b"x", policy=1) == (DONE_DROPPED, b"")
+        assert pair.server.counters["drops_no_handler"] == 1
+
+
+def test_one_request_refused_and_failing() -> None:
+    service = Service()
+
+    @service.handler()
+    def moody(request: bytes) -> bytes | SpecialReply:
+        if request == b"no":
+            return DROP
+        return b"%d" % (100 // int(request))
+
+    with Pair(service) as pair:
+        assert pair.ask(b"4") == (DONE_OK, b"25")
+        assert pair.ask(b"no") == (DONE_DROPPED, b"")
+        assert pair.ask(b"0") == (DONE_OK, b"-ERR ZeroDivisionError\r\n")
+        assert pair.server.counters["handler_errors"] == 1
+
+
+def test_a_batch_handler_sees_batches() -> None:
+    service = Service()
+    sizes = []
+
+    @service.batch_handler()
+    def reverse(requests: Requests) -> list[bytes]:
+        sizes.append(len(requests))
+        return [request[::-1] for request in requests]
+
+    with Pair(service) as pair:
+        for tag in range(100, 120):
+            pair.caller.call(tag, b"ab%d" % tag)
+        pair.run()
+        assert len(pair.caller.ended) == 20
+        assert max(sizes) > 1
+
+
+def test_deferred_replies_in_any_order_once_each_and_bounded() -> None:
+    service = Service()
+    kept: dict[bytes, Deferred] = {}
+
+    @service.deferred_handler()
+    def keep(request: bytes, deferred: Deferred) -> None:
+        if request == b"broken":
+            raise ValueError
+        kept[request] = deferred
+
+    with Pair(service, ServerConfig(deferred_max=3)) as pair:
+        assert pair.ask(b"a") is None
+        assert pair.ask(b"b") is None
+        assert pair.ask(b"broken") == (DONE_OK, b"-ERR ValueError\r\n")
+        assert pair.ask(b"c") is None
+        assert pair.ask(b"one too many") == (DONE_DROPPED, b"")
+        assert pair.server.counters["drops_deferred_full"] == 1
+        kept[b"b"].reply(b"B")
+        kept[b"a"].drop()
+        pair.run()
+        assert pair.caller.ended[2] == (DONE_OK, b"B")
+        assert pair.caller.ended[1] == (DONE_DROPPED, b"")
+        with pytest.raises(AnsweredTwiceError):
+            kept[b"b"].reply(b"again")
+        assert pair.server.deferred_count == 1
+
+
+def test_a_drain_refuses_what_is_new_and_finishes_what_is_old() -> None:
+    service = Service()
+    kept: list[Deferred] = []
+    service.deferred_handler()(lambda request, deferred: kept.append(deferred))
+    with Pair(service) as pair:
+        assert pair.ask(b"old") is None
+        pair.server.drain()
+        assert not pair.server.drained
+        assert pair.ask(b"new") == (DONE_DROPPED, b"")
+        kept[0].reply(b"done")
+        pair.run()
+        assert pair.caller.ended[1] == (DONE_OK, b"done")
+        assert pair.server.drained
+
+
+def test_what_a_service_cannot_do_is_said_at_once() -> None:
+    with pytest.raises(UserError, match="policy 2"):
+        Service().handler(2)(bytes.upper)
+    with MemoryNetwork() as network, pytest.raises(UserError, match="no handlers"):
+        Server(Service(), network.open(*SERVER))
+
+
+@pytest.mark.parametrize(
+    ("app", "request_", "reply"),
+    [
+        (Spin(), b"1000", b"1000"),
+        (Spin(), b"soon", b"-ERR bad request\r\n"),
+        (Spin(), b"9999999999", b"-ERR bad request\r\n"),
+        (Stss(), stss_request(1000, 5000, 100), bytes(5000)),
+        (Stss(), b"short", b"-ERR bad request\r\n"),
+        (Stss(), stss_request(0, 400_000), b"-ERR bad request\r\n"),
+    ],
+)
+def test_synthetic_services(app: Spin | Stss, request_: bytes, reply: bytes) -> None:
+    assert app.query(request_) == reply
+    assert list(app.apply(Requests.of([request_, request_]))) == [reply, reply]  # type: ignore[call-overload]
+
+
+# ---- over sockets ----
+
+
+def address_of(port: OpenPort) -> str:
+    return f"127.0.0.1:{port.local_port}"
+
+
+def test_coroutines_answer_side_by_side() -> None:
+    service = Service()
+    both = asyncio.Event()
+    waiting = []
+
+    @service.handler()
+    async def meet(request: bytes) -> bytes:
+        waiting.append(request)
+        if len(waiting) == 2:
+            both.set()
+        await both.wait()
+        if request == b"bad":
+            raise KeyError(request)
+        return request * 2
+
+    async def main() -> None:
+        with open_port(PortSpec("uv", "127.0.0.1")) as port:
+            server = Server(service, port.address, keep=port)
+            driver = start_driver(server, port)
+            server.wake = driver.wake
+            async with Client(address_of(port), bind="127.0.0.1") as client:
+                replies = await client.call_many([b"x", b"bad"], policy=1)
+            assert replies == [b"xx", b"-ERR KeyError\r\n"]
+            driver.stop()
+            server.close()
+
+    asyncio.run(main())
+
+
+def test_stop_drains_then_ends() -> None:
+    service = Service()
+    stop = threading.Event()
+
+    @service.handler()
+    async def slow(request: bytes) -> bytes:
+        stop.set()
+        await asyncio.sleep(0.1)
+        return b"finished"
+
+    with open_port(PortSpec("uv", "127.0.0.1")) as port:
+        server = Server(service, port.address, keep=port)
+        thread = threading.Thread(
+            target=drive, args=(port, server, stop), kwargs={"drainable": server, "drain_seconds": 5}
+        )
+        thread.start()
+
+        async def main() -> bytes:
+            async with Client(address_of(port), bind="127.0.0.1") as client:
+                return await client.call(b"x", policy=1, timeout_s=5)
+
+        assert asyncio.run(main()) == b"finished"
+        thread.join(10)
+        assert not thread.is_alive()
+        server.close()
+
+
+def test_a_clients_failures_are_told_apart() -> None:
+    async def main() -> None:
+        async with Client("127.0.0.1:1", bind="127.0.0.1", timeout_s=0.05) as client:
+            with pytest.raises(CallTimeout, match=r"no answer from 127\.0\.0\.1:1 after"):
+                await client.call(b"x")
+            with pytest.raises(RequestTooLarge):
+                await client.call(bytes(370_407))
+            with pytest.raises(NoRoute):
+                await client.call(b"x", target="255.255.255.255:9")
+            call = asyncio.ensure_future(client.call(b"x", timeout_s=5))
+            await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    asyncio.run(main())
+
+
+def test_more_calls_than_rids_need_more_ports() -> None:
+    """70,000 calls wait at once: two local ports do it, one says that it cannot."""
+
+    async def main(ports_count: int) -> int:
+        async with Client("127.0.0.1:1", bind="127.0.0.1", timeout_s=30, ports_count=ports_count) as client:
+            calls = [asyncio.ensure_future(client.call(b"x")) for _ in range(70_000)]
+            await asyncio.sleep(0)
+            failed = sum(call.done() and isinstance(call.exception(), TooManyCalls) for call in calls)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            return failed
+
+    assert asyncio.run(main(2)) == 0
+    assert asyncio.run(main(1)) == 70_000 - 65_535
+
+
+def test_a_local_cluster_goes_on_without_its_leader() -> None:
+    async def main() -> None:
+        async with LocalCluster(Spin, size=3) as cluster, cluster.client(timeout_s=0.3) as client:
+            assert await client.call(b"10") == b"10"
+            leader = cluster.leader
+            assert leader is not None
+            cluster.stop_member(leader)
+            for _ in range(20):
+                try:
+                    assert await client.call(b"20") == b"20"
+                    break
+                except (CallTimeout, CallDropped):
+                    continue
+            else:
+                raise AssertionError("no answer after the leader was stopped")
+
+    asyncio.run(main())
+
+
+def test_addresses() -> None:
+    assert format_ip(0x7F000001) == "127.0.0.1"
