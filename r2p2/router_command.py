@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     report_ns = _nanoseconds("--report", args.report) if args.report else 0
     further_port = args.control_port if args.control_port != port_number else 0
     links = tuple(parse_link(text) for text in args.link)
-    spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev), further_port)
+    spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev), further_port=further_port)
     stop = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:

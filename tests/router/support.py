@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from r2p2.engine import Engine, EngineConfig
+from r2p2.engine import ROLE_HOLD, Engine, EngineConfig
 from r2p2.memory import MemoryNetwork
 from r2p2.router import Router, RouterConfig
 from tests.engine.support import Caller, packet
@@ -44,7 +44,9 @@ class RawServer:
 
     def __init__(self, network: MemoryNetwork, address: tuple[int, int]) -> None:
         self.network, self.address = network, address
-        self.engine = Engine(network.open(*address), EngineConfig(reassembly_count_max=256))
+        config = EngineConfig(reassembly_count_max=256, hold_timeout_ns=10**12)
+        self.engine = Engine(network.open(*address), config)
+        self.engine.set_role(ROLE_HOLD)  # so that it does not refuse replicated requests on its own
         self.engine.capture_start(10**9, 1472)
         self.held: list[Request] = []
         self.seen_count = 0
