@@ -22,9 +22,7 @@ def test_the_golden_pair(tmp_path: Path) -> None:
     out = tmp_path / "out, with a comma.pcap"
     ended = replay("--rx", str(FOLDER / "echo-in.pcap"), "--tx", str(out), "--app", "echo")
     assert ended.returncode == 0, ended.stderr
-    assert frames(out) == frames(FOLDER / "echo-out.pcap"), difference(
-        frames(out), frames(FOLDER / "echo-out.pcap")
-    )
+    assert frames(out) == frames(FOLDER / "echo-out.pcap"), difference(frames(out), frames(FOLDER / "echo-out.pcap"))
     for reason in (
         "rx_bad_magic",
         "rx_bad_order",
