@@ -138,7 +138,9 @@ def test_nobody_up_is_a_drop_at_once_and_the_queue_is_served_by_who_comes_back()
         assert world.client.ended == {refused: (2, b"")}
         assert world.count("drops_no_server") == 1
         world.silent = set()
-        world.run(500)  # a deadline of the router wakes it to try
+        # Two wait; the router asks to be woken when it may try the server again.
+        assert world.router.next_deadline_ns() == 600 * MS
+        world.run(500)
         world.raw(0).held = [request for request in world.raw(0).held if request.payload != b"0"]
         world.raw(0).finish()
         world.run()
@@ -164,17 +166,24 @@ def test_a_late_answer_goes_to_nobody() -> None:
 
 
 def test_rids_wrap_and_never_meet() -> None:
-    with RouterWorld(1, policy="random", pending_count_max=100, packets_max=2048) as world:
+    with RouterWorld(1, policy="random", pending_count_max=100, packets_max=2048, misses_max=100) as world:
+        world.calls(1)
+        world.run(1001)
+        (unanswered,) = world.raw(0).held
+        assert world.count("requests_expired") == 1
+        world.raw(0).held.clear()
         world.calls(3)
         kept, world.raw(0).held = world.raw(0).held, []
         for _ in range(65_536 // 90 + 1):
             tags = world.calls(90)
             rids = {request.rid for request in world.raw(0).held} | {request.rid for request in kept}
             assert len(rids) == 93
+            assert unanswered.rid not in rids, "a late answer would go to the wrong client"
             world.raw(0).finish()
             world.run()
             assert all(world.client.ended.pop(tag) == (0, b"ok") for tag in tags)
         assert world.router.pending_count == 3
+        assert world.network.now_ns < 2000 * MS, "all within the second in which the unanswered rid rests"
 
 
 @pytest.mark.parametrize("mode", MODES)
