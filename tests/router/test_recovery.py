@@ -113,6 +113,9 @@ def test_a_dead_server_is_left_out_and_tried_with_one_request(mode: str) -> None
         world.raw(1).finish()
         world.run(110)  # and it is still dead
         assert world.router.servers()[0].is_down
+        world.calls(4)
+        assert world.router.servers()[0].sent == 4 + 1, "and left out anew"
+        world.raw(1).finish()
         world.silent = set()
         world.run(1)
         world.raw(0).held.clear()  # what came while it was away
