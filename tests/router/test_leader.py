@@ -48,6 +48,15 @@ def test_a_leader_that_does_not_answer_is_left(mode: str) -> None:
         assert world.held() == [0, 1, 0]
 
 
+def test_what_expires_elsewhere_does_not_move_the_leader() -> None:
+    with RouterWorld(3, timeout_ns=100 * MS) as world:
+        world.calls(3, WRITE)
+        world.raw(2).answer(world.raw(0).held.pop())
+        world.run(110)
+        assert world.count("requests_expired") == 2
+        assert world.router.leader == server_address(2)
+
+
 def test_a_member_that_refuses_is_left() -> None:
     with RouterWorld(2) as world:
         (tag,) = world.calls(1, WRITE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.router.support import RouterWorld, check_books
+from tests.engine.support import packet
+from tests.router.support import MS, RESPONSE, ROUTER, RouterWorld, check_books, server_address
 
 MODES = ["relay", "direct"]
 SIZES = [0, 1, 1464, 1465, 3000, 100_000, 370_406]
@@ -71,3 +72,34 @@ def test_loss_is_never_for_ever(mode: str) -> None:
         tag = world.call(b"after")
         world.run(10)
         assert world.client.ended[tag] == (0, b"after")
+
+
+def test_an_answer_may_take_longer_than_the_timeout_while_it_comes() -> None:
+    with RouterWorld(1, timeout_ns=100 * MS) as world:
+        (tag,) = world.calls(1)
+        rid = world.raw(0).held[0].rid
+        parts = [bytes([i]) * 1464 for i in range(3)]
+        for i, part in enumerate(parts):
+            world.run(80)
+            one = packet(RESPONSE, 1, rid, part, first=i == 0, last=i == 2, order=3 if i == 0 else i)
+            world.network.inject(server_address(0), ROUTER, one)
+        world.run()
+        assert world.client.ended[tag] == (0, b"".join(parts))
+        check_books(world)
+
+
+def test_an_answer_that_contradicts_itself_is_not_passed_on() -> None:
+    with RouterWorld(1) as world:
+        world.calls(1)
+        rid = world.raw(0).held[0].rid
+        wrong = [
+            packet(RESPONSE, 1, rid, b"a", last=False, order=3),
+            packet(RESPONSE, 1, rid, b"b", last=False, order=4),
+            packet(RESPONSE, 1, rid, b"c", first=False, last=False, order=3),
+            packet(RESPONSE, 1, rid, b"d", first=False, last=True, order=1),
+        ]
+        for one in wrong:
+            world.network.inject(server_address(0), ROUTER, one)
+        world.run()
+        assert (world.count("rx_bad_order"), world.count("packets_passed")) == (3, 1)
+        assert world.outstanding() == [1]

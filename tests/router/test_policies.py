@@ -65,6 +65,16 @@ def test_jbsq_keeps_the_rest_and_sends_it_in_order(mode: str) -> None:
         assert world.count("requests_queued") == 4
 
 
+def test_a_new_request_does_not_overtake_those_that_wait() -> None:
+    with RouterWorld(1, policy="jbsq:1") as world:
+        world.calls(2)
+        world.raw(0).finish()  # the slot comes back in the same burst as the next request
+        world.call(b"third")
+        world.run()
+        assert [request.payload for request in world.raw(0).held] == [b"1"]
+        assert world.router.queued_count == 1
+
+
 def test_jbsq_refuses_beyond_the_queue() -> None:
     with RouterWorld(2, policy="jbsq:1", queue_count_max=3) as world:
         tags = world.calls(8)

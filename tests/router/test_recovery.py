@@ -113,6 +113,9 @@ def test_a_dead_server_is_left_out_and_tried_with_one_request(mode: str) -> None
         world.raw(1).finish()
         world.run(110)  # and it is still dead
         assert world.router.servers()[0].is_down
+        world.calls(4)
+        assert world.router.servers()[0].sent == 4 + 1, "and left out anew"
+        world.raw(1).finish()
         world.silent = set()
         world.run(1)
         world.raw(0).held.clear()  # what came while it was away
@@ -138,7 +141,9 @@ def test_nobody_up_is_a_drop_at_once_and_the_queue_is_served_by_who_comes_back()
         assert world.client.ended == {refused: (2, b"")}
         assert world.count("drops_no_server") == 1
         world.silent = set()
-        world.run(500)  # a deadline of the router wakes it to try
+        # Two wait; the router asks to be woken when it may try the server again.
+        assert world.router.next_deadline_ns() == 600 * MS
+        world.run(500)
         world.raw(0).held = [request for request in world.raw(0).held if request.payload != b"0"]
         world.raw(0).finish()
         world.run()
@@ -164,17 +169,24 @@ def test_a_late_answer_goes_to_nobody() -> None:
 
 
 def test_rids_wrap_and_never_meet() -> None:
-    with RouterWorld(1, policy="random", pending_count_max=100, packets_max=2048) as world:
+    with RouterWorld(1, policy="random", pending_count_max=100, packets_max=2048, misses_max=100) as world:
+        world.calls(1)
+        world.run(1001)
+        (unanswered,) = world.raw(0).held
+        assert world.count("requests_expired") == 1
+        world.raw(0).held.clear()
         world.calls(3)
         kept, world.raw(0).held = world.raw(0).held, []
         for _ in range(65_536 // 90 + 1):
             tags = world.calls(90)
             rids = {request.rid for request in world.raw(0).held} | {request.rid for request in kept}
             assert len(rids) == 93
+            assert unanswered.rid not in rids, "a late answer would go to the wrong client"
             world.raw(0).finish()
             world.run()
             assert all(world.client.ended.pop(tag) == (0, b"ok") for tag in tags)
         assert world.router.pending_count == 3
+        assert world.network.now_ns < 2000 * MS, "all within the second in which the unanswered rid rests"
 
 
 @pytest.mark.parametrize("mode", MODES)
