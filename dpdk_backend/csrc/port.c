@@ -283,7 +283,7 @@ static __attribute__((noinline)) void send_elsewhere(dpdk_stack *stack, uint32_t
     stack->loop[stack->loop_head++ % STACK_LOOP] = (r2p2_rx_packet){
         .data = rte_pktmbuf_mtod_offset(packet->mbuf, uint8_t *, NET_UDP_HEADERS_BYTES),
         .length = packet->length,
-        .source_ip = ip,
+        .source_ip = packet->source_ip ? packet->source_ip : ip,
         .source_port = packet->local_port ? packet->local_port : stack->port.local_port,
         .local_port = packet->port,
         .owner = packet->mbuf,
