@@ -146,6 +146,22 @@ def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
     }
 
 
+def many(socket_path: str, packets: int, time_max_s: float) -> Result:
+    """Traffic until so many datagrams have come back, with some to nowhere and some too long in between."""
+    device = dpdk.memif(0, socket_path, role="server", routes=("10.0.0.2",))
+    port = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,)))
+    await_link(port)
+    received = 0
+    deadline = time.monotonic() + time_max_s
+    while received < packets and time.monotonic() < deadline:
+        _, count, _, _ = port.generate("10.0.0.2", 9000, payload_bytes=64, outstanding=512, duration_s=0.1)
+        received += count
+        port.send([dpdk.Datagram(bytes(1473), "10.0.0.2", 9000), dpdk.Datagram(b"x", "10.9.9.9", 9000)] * 32)
+        port.broadcast(b"to both", [("10.0.0.2", 1), ("10.9.9.9", 1)])
+    port.echo(0.1)
+    return summary(port) | {"received": received}
+
+
 def survivor(socket_path: str, role: Any) -> Result:
     """Stays while its peer is killed and comes back; the test says when by stdin lines."""
     device = dpdk.memif(0, socket_path, role=role, routes=("10.0.0.2",))
