@@ -24,7 +24,6 @@ from r2p2.sim.node import Disk, SimNode
 from raft import Append, AppendReply, Message, Role, Vote, VoteReply
 from raft.list_log import Entry
 
-
 # Whoever sends one of these has made its term durable. A pre-vote's term is nobody's yet, and asking for a read, or
 # refusing one, promises nothing.
 _BINDING = (Vote, VoteReply, Append, AppendReply)
