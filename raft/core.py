@@ -210,7 +210,7 @@ class Raft(Leading):
                 messages.extend(withheld)
         # New lists even for empty ones: these belong to the Ready and to what it withholds.
         self._log_ops, self._out, self._after = [], [], []
-        forget = min(self.global_commit, self.applied_index)
+        forget = min(self.global_commit, self.applied_index, self._durable_index)
         if forget >= self.first_index:
             self._runs.drop(forget)
             self.first_index = forget + 1

@@ -40,16 +40,20 @@ class Following(Elections):
             hint = max(self._runs.run_first(prev), self.commit_index + 1)
             self._answer_append(message, accepted=False, match=prev, hint=hint, hint_term=local_term)
             return
-        if message.count:
-            self._take_entries(message, last)
+        if message.count and not self._take_entries(message, last):
+            self.ignored["impossible"] += 1
+            return
         if message.commit > self.commit_index:
             self.commit_index = max(self.commit_index, min(message.commit, last))
         if message.global_commit > self.global_commit:
             self.global_commit = max(self.global_commit, min(message.global_commit, self.applied_index))
         self._answer_append(message, accepted=True, match=last)
 
-    def _take_entries(self, message: Append, last: int) -> None:
-        """Adds what is missing of prev_index + 1 .. last; removes only what contradicts it."""
+    def _take_entries(self, message: Append, last: int) -> bool:
+        """Adds what is missing of prev_index + 1 .. last; removes only what contradicts it.
+
+        False, and nothing is changed, for entries older than the one before them: no leader's log has that.
+        """
         runs = self._runs
         term = message.entries_term
         if message.prev_index == self.last_index:
@@ -60,13 +64,16 @@ class Following(Elections):
             if first <= self.last_index and runs.term_at(first) == term:
                 first = runs.run_last(first) + 1
             if first > last:
-                return
-            if first <= self.last_index:
-                self._truncate(first)
+                return True
+        if term < runs.term_at(first - 1):
+            return False
+        if first <= self.last_index:
+            self._truncate(first)
         skip = first - message.prev_index - 1
         self._log_ops.append(AppendEntries(first, skip, last - first + 1, term, message.payload))
         runs.extend(last, term)
         self.last_index = last
+        return True
 
     def _truncate(self, from_index: int) -> None:
         self._log_ops.append(Truncate(from_index))

@@ -54,7 +54,7 @@ class Leading(Reading):
         if peer.state == PROBE and message.round >= peer.epoch_round:
             peer.state = REPLICATE
             peer.behind_log = False
-            peer.next_index = peer.match_index + 1
+            peer.next_index = max(peer.match_index + 1, self.first_index)
         if peer.next_index <= self.last_index or (peer.sent_commit < self.commit_index and not peer.inflight):
             self._pending = True
         elif self.transfer_target is not None:
@@ -121,7 +121,7 @@ class Leading(Reading):
             shared = self._send_append(peer, prev, prev, shared)
             if peer.inflight and peer.progress_ns <= silent_ns:
                 # Behind the heartbeat, so that its answer is not taken for one to the probe.
-                peer.probe(peer.match_index + 1, epoch_round=self._round + 1)
+                peer.probe(max(peer.match_index + 1, self.first_index), epoch_round=self._round + 1)
 
     def _replicate(self) -> None:
         """Makes the Appends that the windows allow, and tells new commits where no Append will.

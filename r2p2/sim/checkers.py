@@ -21,8 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from r2p2.sim.node import Disk, SimNode
-from raft import Message, Role, Vote, VoteReply
+from raft import Append, AppendReply, Message, Role, Vote, VoteReply
 from raft.list_log import Entry
+
+# Whoever sends one of these has made its term durable. A pre-vote's term is nobody's yet, and asking for a read, or
+# refusing one, promises nothing.
+_BINDING = (Vote, VoteReply, Append, AppendReply)
 
 
 class Violation(AssertionError):
@@ -104,7 +108,7 @@ class Checkers:
             self._votes_for(member, message.term, message.target)
         elif isinstance(message, Vote):
             self._votes_for(member, message.term, member)
-        if message.KIND > 2:  # a pre-vote's term is nobody's yet
+        if isinstance(message, _BINDING):
             self.terms[member] = max(self.terms.get(member, 0), message.term)
 
     def _votes_for(self, member: int, term: int, candidate: int) -> None:

@@ -65,9 +65,9 @@ MUTANTS = [
     Mutant(
         "matching_append_truncates",
         "S4: a delayed short Append removes what came after it",
-        "            if first > last:\n                return\n            if first <= self.last_index:\n",
+        "            if first > last:\n                return True\n",
         "            if first > last:\n                self._truncate(last + 1) if last < self.last_index else None\n"
-        "                return\n            if first <= self.last_index:\n",
+        "                return True\n",
     ),
     Mutant(
         "ack_beyond_the_append",
