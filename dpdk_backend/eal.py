@@ -70,7 +70,7 @@ class EalConfig:
     """How the EAL starts.
 
     Attributes:
-        memory_mb: megabytes for DPDK's heap: the mbufs of all ports (4 kB each; 2.4 with hugepages) and the drivers'
+        memory_mb: megabytes for DPDK's heap: the mbufs of all ports (2 to 4 kB each) and the drivers'
             own. Taken as it is touched.
         hugepages: use them; else ordinary pages, which need no preparation and no rights.
         file_prefix: tells DPDK processes of one machine apart; None: one of this process.

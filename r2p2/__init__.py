@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         TooManyCalls,
         UserError,
     )
-    from r2p2.local import LocalCluster
+    from r2p2.local import LocalCluster, LocalServer
     from r2p2.memory import MemoryNetwork
     from r2p2.node import Node, NodeConfig, Timers
     from r2p2.ports import PortSpec, open_port
@@ -44,6 +44,7 @@ __all__ = [
     "Client",
     "Deferred",
     "LocalCluster",
+    "LocalServer",
     "MemoryNetwork",
     "NoRoute",
     "Node",
@@ -78,7 +79,7 @@ _MODULES = {
         "TooManyCalls",
         "UserError",
     ),
-    "r2p2.local": ("LocalCluster",),
+    "r2p2.local": ("LocalCluster", "LocalServer"),
     "r2p2.memory": ("MemoryNetwork",),
     "r2p2.node": ("Node", "NodeConfig", "Timers"),
     "r2p2.ports": ("PortSpec", "open_port"),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +93,8 @@ def load_object(name: str) -> Any:
     module_name, colon, attribute = spec.partition(":")
     if not colon or not module_name or not attribute:
         raise UserError(f"--app {name!r} is neither one of {', '.join(BUILT_IN)} nor MODULE:NAME")
+    if os.getcwd() not in sys.path:  # as `python -m` would: an application next to its user
+        sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:

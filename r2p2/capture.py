@@ -1,8 +1,8 @@
 """Writes what a node sends and receives as a pcap file, without root and without a capture library.
 
-What: :class:`PcapWriter`, fed with R2P2 datagrams and their addresses. Each becomes a raw-IPv4 packet (link type 101)
-with the IPv4 and UDP headers our own stack would send: no options, TTL 64, "do not fragment", correct checksums. Times
-keep their nanoseconds.
+What: :class:`PcapWriter`, fed with R2P2 datagrams and their addresses, and :class:`RotatingPcapWriter`, which goes on
+in a new file when one is full. Each datagram becomes a raw-IPv4 packet (link type 101) with the IPv4 and UDP headers
+our own stack would send: no options, TTL 64, "do not fragment", correct checksums. Times keep their nanoseconds.
 
 Why by hand: a node captures on its hot path, so this is a struct pack and one modulo a datagram; Scapy is 100 times
 slower. The tests hold its files against Scapy's reader. Reading and printing captures is left to :mod:`r2p2.dissect`.
@@ -153,3 +153,81 @@ class PcapWriter:
     ) -> None:
         """Closes the file, whatever happened."""
         self.close()
+
+
+class RotatingPcapWriter:
+    """A capture in at most ``files_count`` files of at most ``max_bytes`` bytes each.
+
+    ``path`` is the file being written. When a datagram does not fit, it becomes ``path.1``, ``path.1`` becomes
+    ``path.2`` and so on, the oldest is removed, and ``path`` begins anew with that datagram: the files together have no
+    hole. With one file nothing is removed; it ends when it is full, as :class:`PcapWriter` says.
+    ``packets_count`` is what was written since the start, ``removed_count`` how many files were removed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        files_count: int = 1,
+        snaplen: int = SNAPLEN_DEFAULT_BYTES,
+        max_bytes: int = MAX_DEFAULT_BYTES,
+    ) -> None:
+        """Creates or replaces ``path``, and removes what an earlier run left under the other names.
+
+        Raises ValueError for no file at all, or for files that could not hold a packet of ``snaplen`` bytes.
+        """
+        if files_count < 1:
+            raise ValueError(f"files_count {files_count} is not at least 1")
+        least_bytes = FILE_HEADER_BYTES + RECORD_HEADER_BYTES + snaplen
+        if files_count > 1 and max_bytes < least_bytes:
+            raise ValueError(f"max_bytes {max_bytes} is below {least_bytes}: a packet of {snaplen} bytes must fit")
+        self.path = Path(path)
+        self.files_count = files_count
+        self.removed_count = 0
+        self._snaplen = snaplen
+        self._max_bytes = max_bytes
+        self._packets_before = 0
+        self._writer = PcapWriter(self.path, snaplen=snaplen, max_bytes=max_bytes)
+        for number in range(1, files_count):
+            self._numbered(number).unlink(missing_ok=True)
+
+    @property
+    def packets_count(self) -> int:
+        """Datagrams written, those in removed files too."""
+        return self._packets_before + self._writer.packets_count
+
+    @property
+    def left_out_count(self) -> int:
+        """Datagrams that were not written; 0 with more than one file."""
+        return self._writer.left_out_count
+
+    def write(
+        self, time_ns: int, source_ip: int, source_port: int, target_ip: int, target_port: int, payload: bytes
+    ) -> bool:
+        """Adds one datagram as :meth:`PcapWriter.write` does; False only with one file, when that is full."""
+        datagram = (time_ns, source_ip, source_port, target_ip, target_port, payload)
+        if self._writer.write(*datagram):
+            return True
+        if self.files_count == 1:
+            return False
+        self._rotate()
+        return self._writer.write(*datagram)
+
+    def close(self) -> None:
+        """Flushes and closes; a second call does nothing."""
+        self._writer.close()
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def _rotate(self) -> None:
+        self._writer.close()
+        self._packets_before += self._writer.packets_count
+        oldest = self._numbered(self.files_count - 1)
+        self.removed_count += oldest.exists()
+        for number in range(self.files_count - 1, 1, -1):
+            younger = self._numbered(number - 1)
+            if younger.exists():
+                younger.replace(self._numbered(number))
+        self.path.replace(self._numbered(1))
+        self._writer = PcapWriter(self.path, snaplen=self._snaplen, max_bytes=self._max_bytes)

@@ -1,4 +1,4 @@
-"""A whole cluster in one process and one event loop: for examples, notebooks and tests of applications.
+"""A whole cluster, or a server, in one process and one event loop: for examples, notebooks and tests of applications.
 
 Real nodes, real UDP sockets on loopback, real elections; only the processes are missing, so it shows no parallel
 speed and cannot lose one member to a crash of the process.
@@ -17,10 +17,47 @@ from r2p2.client import Client
 from r2p2.errors import UserError
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import OpenPort, PortSpec, open_port, start_driver
+from r2p2.server import Server, ServerConfig, Service
 
-__all__ = ["LocalCluster"]
+__all__ = ["LocalCluster", "LocalServer"]
 
 _READY_STEP_SECONDS: Final = 0.005
+
+
+class LocalServer:
+    """``async with LocalServer(service) as server, Client(server.address) as client: ...``.
+
+    Args:
+        service: the handlers.
+        ip: where it listens, on a UDP port of the kernel's choice.
+        config: bounds.
+    """
+
+    def __init__(self, service: Service, *, ip: str = "127.0.0.1", config: ServerConfig | None = None) -> None:
+        self._service = service
+        self._ip = ip
+        self._config = config
+
+    @property
+    def address(self) -> str:
+        """``IP:PORT``."""
+        return format_address((parse_ip(self._ip), self._port.local_port))
+
+    async def __aenter__(self) -> LocalServer:
+        """Starts it."""
+        self._port = open_port(PortSpec("uv", self._ip))
+        self.server = Server(self._service, self._port.address, self._config, keep=self._port)
+        self._driver = start_driver(self.server, self._port)
+        self.server.wake = self._driver.wake
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops it; what is still at work is refused."""
+        self._driver.stop()
+        self.server.close()
+        self._port.__exit__(None, None, None)
 
 
 class LocalCluster:

@@ -15,7 +15,7 @@ from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.app import load_application, load_object
 from r2p2.busy_loop import IDLE_POLICIES
-from r2p2.capture import PcapWriter
+from r2p2.capture import RotatingPcapWriter
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
 from r2p2.node import Node, NodeConfig, Timers
@@ -28,7 +28,7 @@ HELP = "run one node: an application behind a backend, alone or as a member of a
 READY_PREFIX = "r2p2: serving "
 """A line that begins so says that the node answers; processes that start nodes wait for it."""
 
-CAPTURE_BYTES_MAX = 64 << 20
+CAPTURE_MIB = 64
 ROUTER_CONTROL_PORT = 9000
 
 
@@ -82,6 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pcap", metavar="FILE", help="write what is received and sent: a sample under load, elections always"
     )
     parser.add_argument("--pcap-rate", type=int, default=2000, help="packets a second that --pcap takes under load")
+    parser.add_argument("--pcap-mib", type=int, default=CAPTURE_MIB, help="MiB that a file of --pcap has at most")
+    parser.add_argument(
+        "--pcap-files",
+        type=int,
+        default=1,
+        help="files that --pcap keeps: FILE, and those before it FILE.1, ...; with 1 it ends when that is full",
+    )
 
 
 def parse_link(text: str) -> Link:
@@ -141,10 +148,12 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
 class CapturingNode:
     """A node or server whose datagrams go to a capture file after each poll."""
 
-    def __init__(self, node: Node | Server, path: str, rate: int) -> None:
+    def __init__(self, node: Node | Server, path: str, rate: int, mib: int = CAPTURE_MIB, files: int = 1) -> None:
         self._node = node
+        if mib < 1 or files < 1:
+            raise UserError(f"--pcap-mib {mib} and --pcap-files {files}: both are at least 1")
         try:
-            self._writer = PcapWriter(Path(path), max_bytes=CAPTURE_BYTES_MAX)
+            self._writer = RotatingPcapWriter(Path(path), files_count=files, max_bytes=mib << 20)
         except OSError as error:
             raise UserError(f"--pcap {path}: {error.strerror}") from error
         # The port's clock starts anywhere; a capture's counts from 1970.
@@ -210,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(signum, on_signal)
     with open_port(spec) as port:
         node = _make(args, config, port)
-        capture = CapturingNode(node, args.pcap, args.pcap_rate) if args.pcap else None
+        capture = CapturingNode(node, args.pcap, args.pcap_rate, args.pcap_mib, args.pcap_files) if args.pcap else None
         try:
             where = format_address((ip, port.local_port))
             what = f"member {config.node_id} of {len(config.members)}" if config.members else "not replicated"

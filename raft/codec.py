@@ -60,6 +60,7 @@ _READ_INDEX_REPLY = Struct(">BBHIQQQQQ")
 _READ_INDEX_REPLY_BODY = Struct(">QQQ")
 _FORMED = Struct(">BBHIQQH6x")
 
+_APPEND_REPLY_BYTES = AppendReply.HEADER_BYTES
 _YES = 1 << 56  # a u8 flag of 1 with seven reserved zero bytes behind it
 
 
@@ -262,7 +263,8 @@ def _decode_append(prefix: bytes, total_bytes: int, sender: int, term: int) -> M
 
 
 def _decode_append_reply(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
-    _exact_length(total_bytes, AppendReply.HEADER_BYTES, "APPEND_REPLY")
+    if total_bytes != _APPEND_REPLY_BYTES:
+        _exact_length(total_bytes, _APPEND_REPLY_BYTES, "APPEND_REPLY")
     fields = _APPEND_REPLY_BODY.unpack_from(prefix, COMMON_BYTES)
     round_, match_index, hint_index, hint_term, applied_index, accepted = fields
     if not (
@@ -273,8 +275,9 @@ def _decode_append_reply(prefix: bytes, total_bytes: int, sender: int, term: int
         and applied_index < INDEX_LIMIT
     ):
         raise MessageError(Reason.FIELD, f"APPEND_REPLY: term {term}, {fields}")
-    accepted_flag = _flag(accepted, "APPEND_REPLY")
-    return AppendReply(sender, 0, term, round_, match_index, hint_index, hint_term, applied_index, accepted_flag)
+    if accepted != 0 and accepted != _YES:
+        raise MessageError(Reason.FIELD, f"APPEND_REPLY: flag and reserved bytes {accepted:#x}")
+    return AppendReply(sender, 0, term, round_, match_index, hint_index, hint_term, applied_index, accepted != 0)
 
 
 def _decode_forward(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:

@@ -57,6 +57,8 @@ class Leading(Reading):
             peer.next_index = peer.match_index + 1
         if peer.next_index <= self.last_index or (peer.sent_commit < self.commit_index and not peer.inflight):
             self._pending = True
+        elif self.transfer_target is not None:
+            self._pending = True  # perhaps the target has everything now
 
     def _on_refusal(self, peer: Progress, message: AppendReply) -> None:
         """The member's log does not hold the entry in front of an Append: look for the match point further down.
@@ -114,13 +116,12 @@ class Leading(Reading):
         silent_ns = now_ns - self._config.heartbeat_ns
         shared: Append | None = None
         for peer in self._peers_list:
-            if peer.state == REPLICATE:
-                prev = max(peer.match_index, self.first_index - 1)
-                if peer.inflight and peer.progress_ns <= silent_ns:
-                    peer.probe(peer.match_index + 1, epoch_round=self._round + 1)
-            else:
-                prev = peer.next_index - 1
+            known = peer.match_index if peer.state == REPLICATE else peer.next_index - 1
+            prev = max(known, self.first_index - 1)
             shared = self._send_append(peer, prev, prev, shared)
+            if peer.inflight and peer.progress_ns <= silent_ns:
+                # Behind the heartbeat, so that its answer is not taken for one to the probe.
+                peer.probe(peer.match_index + 1, epoch_round=self._round + 1)
 
     def _replicate(self) -> None:
         """Makes the Appends that the windows allow, and tells new commits where no Append will.

@@ -17,8 +17,12 @@ from scapy_layers.raft import (
     RaftMessage,
     RaftPreVote,
     RaftPreVoteReply,
+    RaftReadIndex,
+    RaftReadIndexReply,
+    RaftTimeoutNow,
     RaftVote,
     RaftVoteReply,
+    RaftVoteTransfer,
 )
 
 __all__ = [
@@ -38,8 +42,12 @@ __all__ = [
     "RaftMessage",
     "RaftPreVote",
     "RaftPreVoteReply",
+    "RaftReadIndex",
+    "RaftReadIndexReply",
+    "RaftTimeoutNow",
     "RaftVote",
     "RaftVoteReply",
+    "RaftVoteTransfer",
     "Reassembler",
     "bind_port",
     "body",

@@ -36,21 +36,28 @@ VERSION: Final = 1
 COMMON_BYTES: Final = 24
 ENTRY_HEADER_BYTES: Final = 16
 MEMBER_BYTES: Final = 16
-KINDS: Final = {
-    1: "PRE_VOTE",
-    2: "PRE_VOTE_REPLY",
-    3: "VOTE",
-    4: "VOTE_REPLY",
-    5: "APPEND",
-    6: "APPEND_REPLY",
-    7: "FORWARD",
-    8: "HELLO",
-    9: "FORMED",
-}
+# A kind of message: its number, its name, and the R2P2 type it travels in. A new kind is a row here and a layer below.
+_TABLE: Final = (
+    (1, "PRE_VOTE", RAFT_REQ),
+    (2, "PRE_VOTE_REPLY", RAFT_REP),
+    (3, "VOTE", RAFT_REQ),
+    (4, "VOTE_REPLY", RAFT_REP),
+    (5, "APPEND", RAFT_REQ),
+    (6, "APPEND_REPLY", RAFT_REP),
+    (7, "FORWARD", RAFT_MSG),
+    (8, "HELLO", RAFT_MSG),
+    (9, "FORMED", RAFT_MSG),
+    (10, "READ_INDEX", RAFT_REQ),
+    (11, "READ_INDEX_REPLY", RAFT_REP),
+    (12, "TIMEOUT_NOW", RAFT_MSG),
+    (13, "VOTE_TRANSFER", RAFT_REQ),
+)
+KINDS: Final = {number: name for number, name, _ in _TABLE}
+R2P2_TYPES: Final = {number: r2p2_type for number, _, r2p2_type in _TABLE}
 ENTRY_KINDS: Final = {0: "NOOP", 1: "REQUEST", 2: "REQUEST_SESSION", 3: "CONFIG"}
 HELLO_STATES: Final = {0: "fresh", 1: "formed"}
-# A reply's kind -> the kind it answers.
-_ANSWERS: Final = {2: 1, 4: 3, 6: 5}
+# A reply's kind -> the kinds it answers.
+_ANSWERS: Final = {2: (1,), 4: (3, 13), 6: (5,), 11: (10,)}
 
 
 def _common(kind: int) -> list[AnyField]:
@@ -139,7 +146,7 @@ class RaftMessage(Packet):
 
     def answers(self, other: Packet) -> int:
         """1 when this is the reply kind of ``other``'s kind."""
-        return int(isinstance(other, RaftMessage) and _ANSWERS.get(self.kind) == other.kind)
+        return int(isinstance(other, RaftMessage) and other.kind in _ANSWERS.get(self.kind, ()))
 
     def problem(self) -> str | None:
         """What is wrong with a dissected message, or None.
@@ -331,28 +338,60 @@ class RaftFormed(RaftMessage):
         return super()._own_problem()
 
 
+class RaftReadIndex(RaftMessage):
+    """A follower asks its leader how far it must have applied before it answers a read."""
+
+    name = "Raft READ_INDEX"
+    fields_desc: ClassVar[list[AnyField]] = [*_common(10), XLongField("context", 0)]
+
+
+class RaftReadIndexReply(_RaftGranted):
+    """The answer to READ_INDEX; refused has index 0."""
+
+    name = "Raft READ_INDEX_REPLY"
+    fields_desc: ClassVar[list[AnyField]] = [
+        *_common(11),
+        XLongField("context", 0),
+        LongField("index", 0),
+        ByteField("granted", 0),
+        _reserved(7),
+    ]
+
+    def _own_problem(self) -> str | None:
+        return super()._own_problem() or ("field" if (self.index > 0) != bool(self.granted) else None)
+
+
+class RaftTimeoutNow(RaftMessage):
+    """The leader asks the target to stand for election at once."""
+
+    name = "Raft TIMEOUT_NOW"
+    fields_desc: ClassVar[list[AnyField]] = _common(12)
+
+
+class RaftVoteTransfer(_RaftLast):
+    """VOTE of a candidate that TIMEOUT_NOW asked to stand."""
+
+    name = "Raft VOTE_TRANSFER"
+    fields_desc: ClassVar[list[AnyField]] = [*_common(13), LongField("last_index", 0), LongField("last_term", 0)]
+
+
+_LAYERS: Final[tuple[type[RaftMessage], ...]] = (
+    RaftPreVote,
+    RaftPreVoteReply,
+    RaftVote,
+    RaftVoteReply,
+    RaftAppend,
+    RaftAppendReply,
+    RaftForward,
+    RaftHello,
+    RaftFormed,
+    RaftReadIndex,
+    RaftReadIndexReply,
+    RaftTimeoutNow,
+    RaftVoteTransfer,
+)
 MESSAGES: Final[dict[int, type[RaftMessage]]] = {
-    1: RaftPreVote,
-    2: RaftPreVoteReply,
-    3: RaftVote,
-    4: RaftVoteReply,
-    5: RaftAppend,
-    6: RaftAppendReply,
-    7: RaftForward,
-    8: RaftHello,
-    9: RaftFormed,
-}
-# The R2P2 type each kind travels in.
-R2P2_TYPES: Final = {
-    1: RAFT_REQ,
-    2: RAFT_REP,
-    3: RAFT_REQ,
-    4: RAFT_REP,
-    5: RAFT_REQ,
-    6: RAFT_REP,
-    7: RAFT_MSG,
-    8: RAFT_MSG,
-    9: RAFT_MSG,
+    number: layer for (number, *_), layer in zip(_TABLE, _LAYERS, strict=True)
 }
 
 for _type in (RAFT_REQ, RAFT_REP, RAFT_MSG):

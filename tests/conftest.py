@@ -2,7 +2,8 @@
 
 ``@pytest.mark.needs("dpdk", "root")`` skips a test, with the reason, where the machine lacks one of these. With
 ``R2P2_REQUIRE=all`` (set by ``make test`` on a machine that can run everything) every skip, by whatever means, is a
-failure: a green run there ran every test.
+failure: a green run there ran every test. A test of an in-memory cluster that fails leaves its last packets as a
+capture.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+
+from tests import failed_captures
 
 REQUIRE_ALL = os.environ.get("R2P2_REQUIRE") == "all"
 
@@ -78,13 +81,19 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"skipped although R2P2_REQUIRE=all allows no skip: {reason}"
 
 
+def pytest_runtest_setup() -> None:
+    """No capture of the test before."""
+    failed_captures.forget()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A skipped test fails where nothing may be skipped."""
+    """A skipped test fails where nothing may be skipped; one that failed leaves a capture."""
     report = yield
     _refuse_skip(report)
+    failed_captures.attach(item, report)
     return report
 
 

@@ -24,7 +24,7 @@ from uv_backend.errors import open_error
 
 __all__ = ["PortablePort"]
 
-PORT_ABI: Final = 1
+PORT_ABI: Final = 2
 DATAGRAM_BYTES_MAX: Final = 1472
 BURST_MAX: Final = 64
 BUFFERS_COUNT: Final = 1024
@@ -68,7 +68,8 @@ typedef struct r2p2_rx_packet {
     const uint8_t *data; uint32_t length; uint32_t source_ip; uint16_t source_port; uint16_t local_port; void *owner;
 } r2p2_rx_packet;
 typedef struct r2p2_tx_packet {
-    uint8_t *data; uint32_t length; uint32_t target_ip; uint16_t target_port; uint16_t local_port; void *owner;
+    uint8_t *data; uint32_t length; uint32_t target_ip; uint16_t target_port; uint16_t local_port; uint32_t source_ip;
+    void *owner;
 } r2p2_tx_packet;
 typedef struct r2p2_port_target { uint32_t ip; uint16_t port; uint16_t reserved; } r2p2_port_target;
 typedef struct r2p2_port {
@@ -224,6 +225,7 @@ class PortablePort:
             packets[i].data = self._tx.addresses[index]
             packets[i].length = 0
             packets[i].local_port = 0
+            packets[i].source_ip = 0
             packets[i].owner = self._tx.handles[index]
         if reserved < count:
             self._counters.tx_reserve_failed += 1
@@ -233,7 +235,9 @@ class PortablePort:
         full = False
         for i in range(count):
             packet = packets[i]
-            if packet.length:
+            if packet.length and packet.source_ip not in (0, self._port.local_ip):
+                self._counters.tx_drop_error += 1  # a socket sends as nobody else
+            elif packet.length:
                 full = self._send(
                     packet.data, packet.length, packet.local_port, packet.target_ip, packet.target_port, full
                 )

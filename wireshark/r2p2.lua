@@ -20,7 +20,7 @@ F["r2p2.feedback.rid"] = ProtoField.uint16("r2p2.feedback.rid", "rid", base.DEC)
 F["r2p2.feedback.client_port"] = ProtoField.uint16("r2p2.feedback.client_port", "client_port", base.DEC)
 F["r2p2.feedback.client_ip"] = ProtoField.ipv4("r2p2.feedback.client_ip", "client_ip")
 F["r2p2.raft.version"] = ProtoField.uint8("r2p2.raft.version", "version", base.DEC)
-F["r2p2.raft.kind"] = ProtoField.uint8("r2p2.raft.kind", "kind", base.DEC, { [1] = "PRE_VOTE", [2] = "PRE_VOTE_REPLY", [3] = "VOTE", [4] = "VOTE_REPLY", [5] = "APPEND", [6] = "APPEND_REPLY", [7] = "FORWARD", [8] = "HELLO", [9] = "FORMED" })
+F["r2p2.raft.kind"] = ProtoField.uint8("r2p2.raft.kind", "kind", base.DEC, { [1] = "PRE_VOTE", [2] = "PRE_VOTE_REPLY", [3] = "VOTE", [4] = "VOTE_REPLY", [5] = "APPEND", [6] = "APPEND_REPLY", [7] = "FORWARD", [8] = "HELLO", [9] = "FORMED", [10] = "READ_INDEX", [11] = "READ_INDEX_REPLY", [12] = "TIMEOUT_NOW", [13] = "VOTE_TRANSFER" })
 F["r2p2.raft.sender"] = ProtoField.uint16("r2p2.raft.sender", "sender", base.DEC)
 F["r2p2.raft.cluster_id"] = ProtoField.uint32("r2p2.raft.cluster_id", "cluster_id", base.HEX)
 F["r2p2.raft.incarnation"] = ProtoField.uint64("r2p2.raft.incarnation", "incarnation", base.HEX)
@@ -57,6 +57,8 @@ F["r2p2.raft.state"] = ProtoField.uint8("r2p2.raft.state", "state", base.DEC, { 
 F["r2p2.raft.coordinator"] = ProtoField.uint8("r2p2.raft.coordinator", "coordinator", base.DEC)
 F["r2p2.raft.to_incarnation"] = ProtoField.uint64("r2p2.raft.to_incarnation", "to_incarnation", base.HEX)
 F["r2p2.raft.formed.count"] = ProtoField.uint16("r2p2.raft.formed.count", "count", base.DEC)
+F["r2p2.raft.context"] = ProtoField.uint64("r2p2.raft.context", "context", base.HEX)
+F["r2p2.raft.index"] = ProtoField.uint64("r2p2.raft.index", "index", base.DEC)
 local PORT = 8000
 local FEEDBACK_PORT = 9000
 local PACKETS_MAX = 254
@@ -83,6 +85,10 @@ local KINDS = {
   [7] = { name = "FORWARD", fields = { { "r2p2.raft.count", 4 }, { "r2p2.raft.bytes", 4 } }, tail = "entries" },
   [8] = { name = "HELLO", fields = { { "r2p2.raft.state", 1 }, { "r2p2.raft.coordinator", 1 }, { "r2p2.raft.reserved", 6 }, { "r2p2.raft.to_incarnation", 8 } } },
   [9] = { name = "FORMED", fields = { { "r2p2.raft.formed.count", 2 }, { "r2p2.raft.reserved", 6 } }, tail = "members" },
+  [10] = { name = "READ_INDEX", fields = { { "r2p2.raft.context", 8 } } },
+  [11] = { name = "READ_INDEX_REPLY", fields = { { "r2p2.raft.context", 8 }, { "r2p2.raft.index", 8 }, { "r2p2.raft.granted", 1 }, { "r2p2.raft.reserved", 7 } } },
+  [12] = { name = "TIMEOUT_NOW", fields = {  } },
+  [13] = { name = "VOTE_TRANSFER", fields = { { "r2p2.raft.last_index", 8 }, { "r2p2.raft.last_term", 8 } } },
 }
 F["r2p2.problem"] = ProtoField.string("r2p2.problem", "problem")
 F["r2p2.payload"] = ProtoField.bytes("r2p2.payload", "payload")

@@ -127,6 +127,11 @@ int32_t dpdk_device_xstats(uint16_t port_id, dpdk_xstat *xstats, uint32_t max) {
     return count;
 }
 
+int device_has_driver(uint16_t port_id, const char *driver) {
+    struct rte_eth_dev_info info;
+    return rte_eth_dev_info_get(port_id, &info) == 0 && info.driver_name != NULL && strcmp(info.driver_name, driver) == 0;
+}
+
 int device_configure(uint16_t port_id, device_setup *setup) {
     struct rte_eth_dev_info info;
     struct rte_eth_conf conf;
@@ -171,10 +176,9 @@ int device_is_link_up(uint16_t port_id) {
 }
 
 void device_drain(uint16_t port_id) {
-    struct rte_eth_dev_info info;
     struct rte_mbuf *mbufs[64];
     uint16_t count;
-    if (rte_eth_dev_info_get(port_id, &info) != 0 || info.driver_name == NULL || strcmp(info.driver_name, "net_ring") != 0)
+    if (!device_has_driver(port_id, "net_ring"))
         return;
     while ((count = rte_eth_rx_burst(port_id, 0, mbufs, 64)) > 0)
         rte_pktmbuf_free_bulk(mbufs, count);

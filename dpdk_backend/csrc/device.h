@@ -15,6 +15,8 @@ typedef struct device_setup {
     uint64_t tx_offloads; /* out: switched on */
 } device_setup;
 
+/* Whether the driver is called so, like "net_tap". */
+int device_has_driver(uint16_t port_id, const char *driver);
 /* Configures one rx and one tx queue; the device is stopped afterwards. 0 or a negative errno. */
 int device_configure(uint16_t port_id, device_setup *setup);
 int device_start(uint16_t port_id);

@@ -117,7 +117,8 @@ int32_t dpdk_stack_device_state(dpdk_stack *stack, uint32_t device, dpdk_device_
 int64_t dpdk_stack_pool_in_use(dpdk_stack *stack);
 /* Waits for link changes and reconnects without receiving: what rx_burst does by itself from time to time. */
 void dpdk_stack_control(dpdk_stack *stack);
-/* Stops and closes the devices, frees everything. Returns the mbufs that did not come back: 0 unless there is a bug. */
+/* Stops and closes the devices, frees everything. Returns the mbufs that did not come back: 0 unless there is a bug
+ * (and with an AF_XDP device, which keeps its buffers, always 0). */
 int64_t dpdk_stack_free(dpdk_stack *stack);
 
 /* The port's counters, in order; names are static. */

@@ -144,7 +144,7 @@ static uint32_t port_rx_burst(void *self, r2p2_rx_packet *packets, uint32_t max)
             }
             const uint8_t *frame = rte_pktmbuf_mtod(mbuf, const uint8_t *);
             enum net_verdict verdict = net_parse(frame, rte_pktmbuf_data_len(mbuf), device->mac, stack->port.local_ip,
-                                                 known_checksums(mbuf), &view);
+                                                 known_checksums(mbuf) | device->known_checksums, &view);
             if (__builtin_expect(verdict != NET_UDP, 0)) {
                 take_other(stack, index, mbuf, verdict, &view);
                 continue;

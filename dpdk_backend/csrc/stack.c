@@ -109,11 +109,16 @@ int32_t dpdk_stack_add_device(dpdk_stack *stack, uint16_t port_id, const dpdk_st
     status = device_begin(device);
     if (status < 0)
         goto failed;
+    if (device_has_driver(port_id, "net_af_packet") || device_has_driver(port_id, "net_af_xdp"))
+        device->known_checksums = NET_L4_CHECKSUM_UNFINISHED;
+    if (device_has_driver(port_id, "net_af_xdp"))
+        stack->is_sharing_pool = 1;
     struct rte_ether_addr mac;
     if (rte_eth_macaddr_get(port_id, &mac) != 0 || !net_mac_equal(mac.addr_bytes, device->mac)) {
         memcpy(mac.addr_bytes, device->mac, NET_MAC_BYTES);
-        /* A driver that cannot be told its MAC must show us frames to another one. */
-        if (rte_eth_dev_default_mac_addr_set(port_id, &mac) != 0)
+        /* A driver that cannot be told its MAC must show us frames to another one. To tell the tap driver would give the
+         * kernel's end of it our MAC. */
+        if (device_has_driver(port_id, "net_tap") || rte_eth_dev_default_mac_addr_set(port_id, &mac) != 0)
             (void)rte_eth_promiscuous_enable(port_id);
     }
     return (int32_t)stack->devices_count++;
@@ -192,6 +197,8 @@ int64_t dpdk_stack_free(dpdk_stack *stack) {
     int64_t missing = rte_mempool_in_use_count(stack->pool);
     if (missing == 0) /* memory that somebody still points into is not given back */
         rte_mempool_free(stack->pool);
+    if (stack->is_sharing_pool)
+        missing = 0; /* cannot be told */
     free(stack);
     return missing;
 }

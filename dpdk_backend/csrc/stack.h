@@ -32,6 +32,7 @@ typedef struct stack_device {
     uint8_t is_link_up;
     uint8_t is_memif;
     uint8_t is_reconnecting;
+    uint8_t known_checksums; /* of every frame: NET_L4_CHECKSUM_UNFINISHED or 0 */
     uint8_t udp_checksum; /* enum net_udp_checksum */
     uint64_t tx_mbuf_flags;
     uint64_t started_ns; /* when it was last started, or tried to */
@@ -52,6 +53,7 @@ struct dpdk_stack {
     uint32_t tx_retry_max;
     uint32_t memif_count;
     uint32_t is_gated;
+    uint32_t is_sharing_pool; /* a driver (AF_XDP) lends buffers to the kernel and does not collect them at close */
     uint64_t control_tsc;   /* when stack_control is due */
     uint64_t control_period_tsc;
     uint64_t link_checked_ns;

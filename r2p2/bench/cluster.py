@@ -114,9 +114,21 @@ class Cluster:
     """Replicas and a load generator, from start to end; a context manager. Everything ends with its block."""
 
     def __init__(
-        self, layout: Plan, folder: Path, *, app: str, replicated: bool, load: Spec, pcap: bool = False
+        self,
+        layout: Plan,
+        folder: Path,
+        *,
+        app: str,
+        replicated: bool,
+        load: Spec,
+        pcap: bool = False,
+        plain: str = "",
     ) -> None:
-        """`load`'s port and targets are filled in from `layout`; logs, and with `pcap` captures, go to `folder`."""
+        """`load`'s port and targets are filled in from `layout`; logs, and with `pcap` captures, go to `folder`.
+
+        `plain`: instead of our server, "asyncio" or "uvloop" without this project (plain_echo.py).
+        """
+        self._plain = plain
         self.plan = layout
         self.replicas: dict[str, ManagedProcess] = {}
         self._supervisor = Supervisor(folder)
@@ -150,6 +162,9 @@ class Cluster:
         """The command line of a replica."""
         spec = self.plan.replicas[index]
         bind = f"{spec.ip}:{spec.port}"
+        if self._plain:
+            command = [sys.executable, "-m", "r2p2.bench.plain_echo", "--bind", bind]
+            return command + (["--uvloop"] if self._plain == "uvloop" else [])
         command = [sys.executable, "-m", "r2p2", "serve", "--app", self._app, "--backend", spec.backend, "--bind", bind]
         if self._replicated:
             command += ["--members", ",".join(self.plan.addresses)]

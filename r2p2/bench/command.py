@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from r2p2.bench.measure import BenchConfig, measure
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds measured")
     parser.add_argument("--warmup", type=float, default=1.0, metavar="S", help="seconds before them")
     parser.add_argument("--replicas", type=int, default=3, metavar="N", help="of the Raft group")
+    parser.add_argument(
+        "--against",
+        choices=("asyncio", "uvloop"),
+        default="",
+        help="echo over uv: measure a plain DatagramProtocol in the same run, and print the ratio",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON, too")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the processes print")
 
@@ -65,8 +72,21 @@ def run(args: argparse.Namespace) -> int:
         warmup_s=args.warmup,
         replicas=args.replicas,
     )
-    result = measure(config, args.logs, lambda line: print(line, file=sys.stderr, flush=True))
+    replace(config, plain=args.against).check()
+    result = measure(config, args.logs, say)
     print(result.text())
+    good = result.is_good
+    if args.against:
+        plain = measure(replace(config, plain=args.against), args.logs, say)
+        good = good and plain.is_good
+        print(f"\nthe same load against a plain {args.against} DatagramProtocol")
+        print("\n".join(plain.text().splitlines()[1:]))
+        print(f"\nratio: {result.throughput_rps / plain.throughput_rps:.2f} times the requests/s")
     if args.json is not None:
         write_json(args.json, result)
-    return 0 if result.is_good else 1
+    return 0 if good else 1
+
+
+def say(line: str) -> None:
+    """Progress."""
+    print(line, file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from typing import Any
 from r2p2.bench.cluster import Cluster, plan
 from r2p2.bench.generator import Spec
 from r2p2.bench.report import PERCENTILES, BenchResult
+from r2p2.errors import UserError
 from r2p2.loadgen import LoadStats
 from r2p2.ports import PortSpec, missing
 from r2p2.processes import ProcessFailed
@@ -42,6 +43,14 @@ class BenchConfig:
     warmup_s: float = 1.0
     replicas: int = 3
     keys_count: int = 16_384
+    plain: str = ""
+    """echo over uv: "asyncio" or "uvloop" in place of our server, as a comparison."""
+
+    def check(self) -> None:
+        """UserError when it is out of bounds."""
+        if self.plain and (self.is_replicated or self.backend != "uv"):
+            raise UserError("--against compares echo over uv only", "r2p2 bench echo --backend uv --against asyncio")
+        self.spec().config(1).check()
 
     @property
     def is_replicated(self) -> bool:
@@ -104,7 +113,7 @@ def measure(
 
     UserError for a configuration out of bounds, ProcessFailed when a process fails.
     """
-    config.spec().config(1).check()
+    config.check()
     reason = missing(config.backend)
     if reason is not None:
         raise reason
@@ -113,7 +122,9 @@ def measure(
         app = "kv" if config.is_replicated else "echo"
         folder = log_folder or Path(temporary)
         try:
-            with Cluster(layout, folder, app=app, replicated=config.is_replicated, load=config.spec()) as cluster:
+            with Cluster(
+                layout, folder, app=app, replicated=config.is_replicated, load=config.spec(), plain=config.plain
+            ) as cluster:
                 return _measure(cluster, config, say)
         except ProcessFailed as error:
             remedy = error.remedy if log_folder else "--logs DIR keeps all that the processes print"

@@ -105,8 +105,7 @@ int r2p2_entries_check(const uint8_t *data, uint64_t length, uint64_t count) {
         r2p2_entry_decode(data + at, &entry);
         if (entry.body_length > R2P2_REQUEST_BYTES_MAX || entry.kind > R2P2_ENTRY_REQUEST) return 0;
         if (entry.policy > R2P2_POLICY_REPLICATED_NO_SE || data[at + 14] || data[at + 15]) return 0;
-        int has_client = entry.client_ip || entry.client_port || entry.rid || entry.policy || entry.body_length;
-        if (entry.kind == R2P2_ENTRY_NOOP && has_client) return 0;
+        if (entry.kind == R2P2_ENTRY_NOOP && entry.client_ip) return 0;
         uint64_t bytes = r2p2_entry_bytes(entry.body_length);
         if (length - at < bytes) return 0;
         for (uint64_t p = at + R2P2_ENTRY_HEADER_BYTES + entry.body_length; p < at + bytes; p++)

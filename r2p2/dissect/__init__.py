@@ -39,6 +39,8 @@ __all__ = ["HELP", "NAME", "add_arguments", "main", "run"]
 _PROGRESS_BYTES_MIN: Final = 32 << 20
 _PROGRESS_INTERVAL_S: Final = 0.5
 _BUFFER_BYTES: Final = 1 << 20
+# So many messages of which a part is missing are worth a word about captures that are samples.
+_GAPS_MIN: Final = 10
 
 
 class View(Protocol):
@@ -148,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         finally:
             reading.progress.clear()
         out.flush()
+        if note := reading.note():
+            print(note, file=sys.stderr)
         if sys.stderr.isatty():
             print(reading.summary(), file=sys.stderr)
     return 0
@@ -171,6 +175,8 @@ class _Reading:
         self.assembler = Assembler(frozenset(given.get("port", DEFAULT_PORTS)))
         self.packets_count = 0
         self.messages_count = 0
+        self.incomplete_count = 0
+        self.pairs: PairsView | None = None
         self.others: Counter[str] = Counter()
 
     def output(self, stream: BinaryIO) -> Iterator[str]:
@@ -199,7 +205,7 @@ class _Reading:
             yield from self._record(record, view)
         if view is not None:
             for message in self.assembler.close():
-                self.messages_count += 1
+                self._count(message)
                 yield from view.message(message)
             yield from view.close()
         if torn is not None:
@@ -208,7 +214,8 @@ class _Reading:
     def _view(self, first: Record) -> View:
         is_filtered = "filter" in self.args
         if self.args.pairs:
-            return PairsView(first.time_ns, self.passes, in_json=self.args.json, is_filtered=is_filtered)
+            self.pairs = PairsView(first.time_ns, self.passes, in_json=self.args.json, is_filtered=is_filtered)
+            return self.pairs
         if self.args.mermaid:
             return MermaidView(first.time_ns, self.passes)
         if self.args.raft:
@@ -228,11 +235,25 @@ class _Reading:
         found = datagram(record)
         if isinstance(found, Datagram):
             for message in self.assembler.add(found):
-                self.messages_count += 1
+                self._count(message)
                 yield from view.message(message)
         else:
             self.others[found.kind] += 1
             yield from view.other(found)
+
+    def _count(self, message: Message) -> None:
+        self.messages_count += 1
+        self.incomplete_count += message.problem is not None and message.problem.startswith("incomplete")
+
+    def note(self) -> str:
+        """What to make of many gaps; empty where there are few."""
+        unanswered = self.pairs.unanswered_count if self.pairs is not None else 0
+        if self.incomplete_count + unanswered < _GAPS_MIN:
+            return ""
+        return (
+            f"r2p2: incomplete messages: {self.incomplete_count}, requests without an answer: {unanswered}; "
+            "normal in a sample (r2p2 serve --pcap under load), losses in a full capture"
+        )
 
     def summary(self) -> str:
         """What was read and what was passed over."""

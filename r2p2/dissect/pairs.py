@@ -81,6 +81,11 @@ class PairsView:
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self._totals = {REQUEST: _Totals("requests"), RAFT_REQ: _Totals("raft")}
 
+    @property
+    def unanswered_count(self) -> int:
+        """Requests, of clients and of members, that were given up without an answer so far."""
+        return sum(totals.unanswered for totals in self._totals.values())
+
     def message(self, message: Message) -> Iterator[str]:
         """The pair it completes, and what has waited too long."""
         if message.problem:

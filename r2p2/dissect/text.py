@@ -145,6 +145,16 @@ def _formed(raft: Raft) -> str:
     return f"{_head(raft)} " + ", ".join(f"{member.member}: {member.incarnation:016x}" for member in raft.members)
 
 
+def _read_index(raft: Raft) -> str:
+    return f"{_head(raft)} read {raft.fields['context']:016x}"
+
+
+def _read_index_reply(raft: Raft) -> str:
+    granted = f"granted after {raft.fields['index']}" if raft.fields["granted"] else "refused"
+    return f"{_read_index(raft)} {granted}"
+
+
+# How the message of each kind reads; every kind of wire.KINDS is here.
 _RAFT: Final[dict[str, Callable[[Raft], str]]] = {
     "PRE_VOTE": _last,
     "PRE_VOTE_REPLY": _granted,
@@ -155,6 +165,10 @@ _RAFT: Final[dict[str, Callable[[Raft], str]]] = {
     "FORWARD": _forward,
     "HELLO": _hello,
     "FORMED": _formed,
+    "READ_INDEX": _read_index,
+    "READ_INDEX_REPLY": _read_index_reply,
+    "TIMEOUT_NOW": _head,
+    "VOTE_TRANSFER": _last,
 }
 
 

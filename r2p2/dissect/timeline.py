@@ -1,8 +1,9 @@
 """``--raft``: what a cluster went through, as a timeline.
 
 Told from the messages alone: who starts, who stands for election and with what votes, who leads from when and how long
-nobody did, how the commit index and the forgotten prefix move, who rejects entries, and which entries of an old term a
-member drops for those of a new one. Two leaders in one term are named when they are seen. Every table is bounded.
+nobody did, who is asked to take over, how the commit index and the forgotten prefix move, who rejects entries, which
+entries of an old term a member drops for those of a new one, and what followers are told about reads. Two leaders in a
+term, and a read granted behind the commit index, are named when they are seen. Every table is bounded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple
 
 from r2p2.dissect.datagrams import Other
@@ -20,6 +22,7 @@ from r2p2.dissect.text import Json, duration, endpoint, seconds
 from r2p2.dissect.wire import RESPONSE, Raft
 
 COMMIT_INTERVAL_NS: Final = 100_000_000
+READ_INTERVAL_NS: Final = 100_000_000
 IN_FLIGHT_MAX: Final = 4096
 RUNS_MAX: Final = 256
 SEEN_MAX: Final = 4096
@@ -35,6 +38,17 @@ class _Append:
     prev_index: int
     count: int
     term: int
+
+
+@dataclass(slots=True)
+class _Reads:
+    """What followers asked their leader about reads."""
+
+    asked: OrderedDict[tuple[int, int], int] = field(default_factory=OrderedDict)  # (member, context) -> commit then
+    granted_count: int = 0
+    index: int = 0  # the largest that was granted
+    told_count: int = 0
+    told_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -81,6 +95,7 @@ class _Cluster:
     answer_ns: int | None = None  # the last RESPONSE of a leader
     old_append_ns: int = 0  # the last APPEND of the leader before this one
     waits_for_answer: bool = False
+    reads: _Reads = field(default_factory=_Reads)
     members: dict[Address, int] = field(default_factory=dict)
     logs: dict[int, _Log] = field(default_factory=dict)
     in_flight: OrderedDict[tuple[int, ...], _Append] = field(default_factory=OrderedDict)
@@ -143,7 +158,8 @@ class Timeline:
             yield Event(self._last_ns, cluster_id, "end", text, values)
 
     def _told(self, cluster_id: int, cluster: _Cluster) -> Iterator[Event]:
-        for name, text, values in _commit(cluster, self._last_ns, at_once=True):
+        told = (_commit(cluster, self._last_ns, at_once=True), _reads(cluster, self._last_ns, at_once=True))
+        for name, text, values in chain.from_iterable(told):
             yield Event(self._last_ns, cluster_id, name, text, values)
 
     def _response(self, message: Message) -> Iterator[Event]:
@@ -198,6 +214,7 @@ class TimelineView:
 
 
 Told = Iterator[tuple[str, str, Json]]
+_STANDS: Final = {"PRE_VOTE": "would stand", "VOTE": "stands", "VOTE_TRANSFER": "stands, as its leader asked,"}
 
 
 def _hello(cluster: _Cluster, message: Message, raft: Raft) -> Told:
@@ -218,7 +235,7 @@ def _stands(cluster: _Cluster, message: Message, raft: Raft) -> Told:
         return
     if cluster.election_ns is None:
         cluster.election_ns = message.time_ns
-    how = "would stand" if raft.kind == "PRE_VOTE" else "stands"
+    how = _STANDS[raft.kind]
     last = f"{raft.fields['last_index']}@{raft.fields['last_term']}"
     text = f"member {raft.sender} {how} in term {raft.term}, log ends at {last}"
     if cluster.leader is not None:
@@ -237,6 +254,51 @@ def _votes(cluster: _Cluster, message: Message, raft: Raft) -> Told:
     whom = f"member {candidate}" if candidate is not None else endpoint(message.target_ip, message.target_port)
     text = f"member {raft.sender} {verb} {whom} in term {raft.term}"
     yield raft.kind.lower(), text, {"member": raft.sender, "for": candidate, "term": raft.term, "granted": granted}
+
+
+def _timeout_now(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    target = cluster.members.get((message.target_ip, message.target_port))
+    if cluster.first_time("transfer", raft.sender, raft.term, message.target_ip, message.target_port):
+        whom = f"member {target}" if target is not None else endpoint(message.target_ip, message.target_port)
+        text = f"member {raft.sender} asks {whom} to lead after it, in term {raft.term}"
+        yield "transfer", text, {"member": raft.sender, "to": target, "term": raft.term}
+
+
+def _read_index(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    asked = cluster.reads.asked
+    # A repeated question keeps what was committed when it was asked first: an answer to that one may come.
+    asked.setdefault((raft.sender, raft.fields["context"]), cluster.commit)
+    if len(asked) > IN_FLIGHT_MAX:
+        asked.popitem(last=False)
+    yield from _reads(cluster, message.time_ns)
+
+
+def _read_index_reply(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    reader = cluster.members.get((message.target_ip, message.target_port))
+    index = raft.fields["index"]
+    whom = f"member {reader}" if reader is not None else endpoint(message.target_ip, message.target_port)
+    if not raft.fields["granted"]:
+        if cluster.first_time("read_refused", raft.sender, raft.term, reader):
+            text = f"member {raft.sender} refuses reads of {whom} in term {raft.term}"
+            yield "read_refused", text, {"member": raft.sender, "for": reader, "term": raft.term}
+        return
+    commit = cluster.reads.asked.pop((reader, raft.fields["context"]), 0) if reader is not None else 0
+    if index < commit:
+        text = f"STALE READ: {whom} asked when {commit} was committed, and member {raft.sender} says {index}"
+        yield "stale_read", text, {"member": raft.sender, "for": reader, "commit": commit, "index": index}
+    cluster.reads.granted_count += 1
+    cluster.reads.index = max(cluster.reads.index, index)
+    yield from _reads(cluster, message.time_ns)
+
+
+def _reads(cluster: _Cluster, now_ns: int, *, at_once: bool = False) -> Told:
+    reads = cluster.reads
+    if reads.granted_count == reads.told_count or not (at_once or now_ns - reads.told_ns >= READ_INTERVAL_NS):
+        return
+    more = reads.granted_count - reads.told_count
+    text = f"reads granted to followers: {reads.granted_count} (+{more}), at most after {reads.index}"
+    reads.told_count, reads.told_ns = reads.granted_count, now_ns
+    yield "reads", text, {"granted": reads.granted_count, "index": reads.index}
 
 
 def _append(cluster: _Cluster, message: Message, raft: Raft) -> Told:
@@ -327,4 +389,8 @@ _HANDLERS: Final = {
     "VOTE_REPLY": _votes,
     "APPEND": _append,
     "APPEND_REPLY": _append_reply,
+    "READ_INDEX": _read_index,
+    "READ_INDEX_REPLY": _read_index_reply,
+    "TIMEOUT_NOW": _timeout_now,
+    "VOTE_TRANSFER": _stands,
 }

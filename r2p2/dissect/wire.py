@@ -110,6 +110,10 @@ KINDS: Final = {
     7: Kind("FORWARD", RAFT_MSG, struct.Struct(">II"), ("count", "bytes")),
     8: Kind("HELLO", RAFT_MSG, struct.Struct(">BB6sQ"), ("state", "coordinator", "reserved", "to_incarnation")),
     9: Kind("FORMED", RAFT_MSG, struct.Struct(">H6s"), ("count", "reserved")),
+    10: Kind("READ_INDEX", RAFT_REQ, struct.Struct(">Q"), ("context",)),
+    11: Kind("READ_INDEX_REPLY", RAFT_REP, struct.Struct(">QQB7s"), ("context", "index", "granted", "reserved")),
+    12: Kind("TIMEOUT_NOW", RAFT_MSG, struct.Struct(">"), ()),
+    13: Kind("VOTE_TRANSFER", RAFT_REQ, struct.Struct(">QQ"), ("last_index", "last_term")),
 }
 _FLAGS: Final = ("granted", "accepted", "state", "coordinator")
 
@@ -172,6 +176,8 @@ def _rest_problem(name: str, values: dict[str, int], rest: bytes) -> tuple[str |
         if problem is None and name == "APPEND" and (values["count"] == 0) != (values["entries_term"] == 0):
             problem = "field"
         return problem, ()
+    if name == "READ_INDEX_REPLY" and not rest and (values["index"] > 0) != (values["granted"] > 0):
+        return "field", ()
     if name != "FORMED":
         return ("length" if rest else None), ()
     if len(rest) != values["count"] * 16:

@@ -5,7 +5,7 @@ dissertation's names (figure 3.2):
 
 * election safety: at most one leader a term; and one vote a member and term, restarts included;
 * log matching: an (index, term) names one entry with one predecessor, everywhere and for ever;
-* leader completeness: a new leader's log holds everything committed before;
+* leader completeness: a new leader's log holds everything committed in earlier terms;
 * commit: what a leader commits is on the disks of a majority, and so survives any minority's loss;
 * state machine safety: at each index every member applies the same entry;
 * monotony: terms, commit, applied and global commit of one process never fall, a term not even over a restart;
@@ -46,6 +46,7 @@ class Checkers:
         default_factory=dict
     )  # (index, term) -> (value, term before)
     committed: dict[int, Entry] = field(default_factory=dict)
+    committed_in: dict[int, int] = field(default_factory=dict)  # index -> term of the leader that committed it
     committed_last: int = 0
     applied_last: int = 0  # what some member has applied, so that a client may have been told
     reads: dict[tuple[int, int, int], int] = field(default_factory=dict)  # (member, life, ticket) -> applied_last then
@@ -126,8 +127,8 @@ class Checkers:
             raise Violation("election safety", f"{member} leads in term {term} by the votes of {voters} only")
         log = node.log
         for index, entry in self.committed.items():
-            if index < log.first_index:
-                continue
+            if index < log.first_index or self.committed_in[index] >= term:
+                continue  # a candidate of an older term may still win it, late, and will commit nothing
             if index > log.last_index or log.entry(index) != entry:
                 ours = log.entry(index) if index <= log.last_index else "nothing"
                 raise Violation("leader completeness", f"{member} in term {term} has {ours} at {index}, not {entry}")
@@ -157,6 +158,7 @@ class Checkers:
             if len(holders) <= len(self.members) // 2:
                 raise Violation("commit", f"{member} commits {index} {entry}, which only {holders} have on disk")
             self.committed[index] = entry
+            self.committed_in[index] = node.raft.term
             self.committed_last = index
         if commit >= node.log.first_index:
             self._agreed(member, "commits", commit, node.log.entry(commit))

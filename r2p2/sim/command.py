@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import fields
 
 from r2p2.errors import UserError
+from r2p2.sim.exhaustive import Bounds, Search
 from r2p2.sim.world import Violation, World
 
 NAME = "sim"
@@ -25,6 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", metavar="FILE", help="write the last events of a failing (or the last) seed as NDJSON"
     )
+    parser.add_argument(
+        "--exhaustive", action="store_true", help="instead of seeds: every run of a tiny cluster, breadth first"
+    )
+    parser.add_argument(
+        "--bounds",
+        default="",
+        metavar="NAME=N,...",
+        help=f"of the exhaustive search: {', '.join(field.name for field in fields(Bounds))}",
+    )
     parser.add_argument("--keep-going", action="store_true", help="run all seeds, whatever fails")
 
 
@@ -40,8 +51,38 @@ def seeds_of(text: str) -> range:
     return seeds
 
 
+def bounds_of(text: str) -> Bounds:
+    """``name=number,...``; what is not named keeps its default."""
+    known = {field.name for field in fields(Bounds)}
+    chosen: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, number = part.partition("=")
+        if name not in known or not number.isdecimal():
+            raise UserError(f"--bounds {part}: not NAME=N", f"The names are {', '.join(sorted(known))}.")
+        chosen[name] = int(number)
+    return Bounds(**chosen)
+
+
+def search(bounds: Bounds) -> int:
+    """Explore; 1 when a property broke."""
+    began = time.monotonic()
+    try:
+        explored = Search(bounds).run()
+    except Violation as violation:
+        print(f"FAILED {violation}")
+        return 1
+    end = "all there are" if explored.complete else "stopped at states_max"
+    print(
+        f"{explored.states} states ({end}), {explored.transitions} transitions, depth {explored.depth}, "
+        f"{time.monotonic() - began:.1f} s, no violation: {bounds}"
+    )
+    return 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Run them; 1 when a property broke."""
+    if args.exhaustive:
+        return search(bounds_of(args.bounds))
     seeds = seeds_of(args.seeds)
     if args.events < 1:
         raise UserError(f"--events {args.events}: nothing to run", "Give a positive number.")

@@ -19,7 +19,16 @@ from scapy.packet import Packet, Raw
 
 from r2p2.capture import PcapWriter
 from r2p2.cli import main
-from scapy_layers import R2P2, RaftAppend, packets
+from scapy_layers import (
+    R2P2,
+    RaftAppend,
+    RaftAppendReply,
+    RaftReadIndex,
+    RaftReadIndexReply,
+    RaftTimeoutNow,
+    RaftVoteTransfer,
+    packets,
+)
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 PCAPS = Path(__file__).resolve().parent.parent.parent / "pcaps"
@@ -296,6 +305,62 @@ def test_timeline_measures_an_interruption_without_the_old_leaders_answers(
     assert told == [
         "first answer to a client, from 0.0.0.2:8000: 105.00 ms after the last APPEND of the old leader",
     ]
+
+
+def test_timeline_tells_a_transfer_of_leadership(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    story.append(1, 3)
+    story.send(2, 1, R2P2(rid=1) / RaftAppendReply(sender=2, term=3, round=1, accepted=1, cluster_id=1))
+    for _ in range(2):
+        story.send(1, 2, R2P2(rid=2) / RaftTimeoutNow(sender=1, term=3, cluster_id=1))
+    story.send(2, 9, R2P2(rid=3) / RaftVoteTransfer(sender=2, term=4, last_index=7, last_term=3, cluster_id=1))
+    story.append(2, 4)
+    assert story.told(capsys)[1:4] == [
+        "member 1 asks member 2 to lead after it, in term 3",
+        "member 2 stands, as its leader asked, in term 4, log ends at 7@3, 4.00 ms after the last APPEND",
+        "member 2 leads term 4, 5.00 ms after the last APPEND of member 1 in term 3, 1.00 ms after the election began",
+    ]
+
+
+def test_timeline_counts_reads_and_names_a_stale_one(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    def read(context: int, index: int, term: int = 3) -> None:
+        asked = RaftReadIndex(sender=2, term=term, cluster_id=1, context=context)
+        told = RaftReadIndexReply(sender=1, term=term, cluster_id=1, context=context, index=index, granted=index > 0)
+        story.send(2, 1, R2P2(rid=context) / asked)
+        story.send(1, 2, R2P2(rid=context) / told)
+
+    story.append(1, 3, commit=5)
+    for context in range(60):
+        read(context, 5 + context % 3)
+    read(100, 4)
+    read(101, 0)
+    read(102, 0)
+    told = [text for text in story.told(capsys) if "read" in text.lower()]
+    assert told == [
+        "reads granted to followers: 1 (+1), at most after 5",
+        "reads granted to followers: 51 (+50), at most after 7",
+        "STALE READ: member 2 asked when 5 was committed, and member 1 says 4",
+        "member 1 refuses reads of member 2 in term 3",
+        "reads granted to followers: 61 (+10), at most after 7",
+    ]
+
+
+def test_many_gaps_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sample.pcap"
+    with PcapWriter(path) as writer:
+        for rid in range(9):
+            writer.write(T0 + rid, 1, 1, 2, 8000, bytes(packets(R2P2(rid=rid) / Raw(bytes(2000)))[0]))
+    assert dissect(capsys, str(path))[2] == ""
+    with PcapWriter(path) as writer:
+        for rid in range(9):
+            writer.write(T0 + rid, 1, 1, 2, 8000, bytes(packets(R2P2(rid=rid) / Raw(bytes(2000)))[0]))
+        writer.write(T0 + 9, 1, 1, 2, 8000, bytes(R2P2(rid=9) / Raw(b"whole")))
+    assert dissect(capsys, str(path))[2] == ""
+    code, _, err = dissect(capsys, str(path), "--pairs")
+    assert (code, err) == (
+        0,
+        "r2p2: incomplete messages: 9, requests without an answer: 1; "
+        "normal in a sample (r2p2 serve --pcap under load), losses in a full capture\n",
+    )
 
 
 def test_timeline_keeps_clusters_apart(story: Story, capsys: pytest.CaptureFixture[str]) -> None:

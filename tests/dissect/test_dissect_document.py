@@ -41,5 +41,5 @@ def test_every_event_is_described() -> None:
     source = (ROOT / "r2p2" / "dissect" / "timeline.py").read_text()
     events = set(re.findall(r'yield "(\w+)", ', source)) | set(re.findall(r'cluster_id, "(\w+)", text', source))
     assert len(events) >= 9
-    for event in events | {"pre_vote", "pre_vote_reply", "vote", "vote_reply"}:
+    for event in events | {"pre_vote", "pre_vote_reply", "vote", "vote_reply", "vote_transfer"}:
         assert f"`{event}`" in TEXT, event

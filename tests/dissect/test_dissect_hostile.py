@@ -73,7 +73,9 @@ def test_no_damage_breaks_a_view(options: list[str], seed: int, tmp_path_factory
         patch.setattr("sys.stderr", errors)
         code = main(["dissect", str(path), *options])
     if writer.packets_count:
-        assert (code, errors.getvalue()) == (0, "")
+        # Damage leaves gaps, and many are said to be some.
+        told = [line for line in errors.getvalue().splitlines() if not line.startswith("r2p2: incomplete messages")]
+        assert (code, told) == (0, [])
     for text in out.getvalue().splitlines():
         assert text.isascii() and text.isprintable()
         if "--json" in options:

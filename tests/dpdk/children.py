@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -142,6 +144,22 @@ def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
         "at_start": at_start,
         "uid": os.getuid(),
     }
+
+
+def many(socket_path: str, packets: int, time_max_s: float) -> Result:
+    """Traffic until so many datagrams have come back, with some to nowhere and some too long in between."""
+    device = dpdk.memif(0, socket_path, role="server", routes=("10.0.0.2",))
+    port = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,)))
+    await_link(port)
+    received = 0
+    deadline = time.monotonic() + time_max_s
+    while received < packets and time.monotonic() < deadline:
+        _, count, _, _ = port.generate("10.0.0.2", 9000, payload_bytes=64, outstanding=512, duration_s=0.1)
+        received += count
+        port.send([dpdk.Datagram(bytes(1473), "10.0.0.2", 9000), dpdk.Datagram(b"x", "10.9.9.9", 9000)] * 32)
+        port.broadcast(b"to both", [("10.0.0.2", 1), ("10.9.9.9", 1)])
+    port.echo(0.1)
+    return summary(port) | {"received": received}
 
 
 def survivor(socket_path: str, role: Any) -> Result:
@@ -298,13 +316,92 @@ def resolution(socket_path: str) -> Result:
     result["flood_dropped"] = port.counters()["tx_drop_no_route"] - before
     result["flood_asked"] = len(turn(0.05))
     before = port.counters()["tx_drop_no_route"]
-    for ip in ("10.0.0.1", "10.1.0.1", "255.255.255.255", "224.0.0.1", "0.0.0.0", "127.0.0.1"):
+    for ip in ("10.1.0.1", "255.255.255.255", "224.0.0.1", "0.0.0.0", "127.0.0.1"):
         port.send([dpdk.Datagram(b"x", ip, 9000)])
     result["nobody"] = port.counters()["tx_drop_no_route"] - before
     result["nobody_asked"] = len(turn(0.02))
     port.close()
     wire.close()
     return result | {"leaked": port.leaked_mbufs + wire.leaked_mbufs}
+
+
+def kernel_peer(kind: str) -> Result:
+    """The kernel's own stack as the other side, in a network namespace: ARP, ping, UDP both ways. Called as root."""
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True)
+
+    ours, theirs = "10.9.0.1", "10.9.0.2"
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=96))
+    if kind == "tap":
+        device = dpdk.tap(0, "tap0", routes=("10.9.0.0/24",))
+        kernel_end = "tap0"
+    else:
+        ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+        ip("link", "set", "veth0", "up")
+        make = dpdk.af_packet if kind == "af_packet" else dpdk.af_xdp
+        device = make(0, "veth0", routes=("10.9.0.0/24",))
+        kernel_end = "veth1"
+    port = dpdk.DpdkPort(dpdk.PortConfig(ours, (device,), mbufs_count=8191))
+    at_start = port.pool_in_use()
+    ip("link", "set", kernel_end, "up")
+    ip("address", "add", f"{theirs}/24", "dev", kernel_end)
+
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.bind((theirs, 0))
+    client.setblocking(False)
+    answers = {}
+    for size in (0, 1, 64, 1000, 1472):
+        payload = bytes(i % 256 for i in range(size))
+        deadline = time.monotonic() + 10
+        client.sendto(payload, (ours, 9000))
+        while str(size) not in answers and time.monotonic() < deadline:
+            for datagram in port.receive():
+                # An empty datagram cannot be sent back: length 0 hands a buffer back.
+                port.send([datagram._replace(payload=datagram.payload or b"empty")])
+            try:
+                got, source = client.recvfrom(2048)
+            except BlockingIOError:
+                continue
+            answers[str(size)] = got == (payload or b"empty") and source == (ours, 9000)
+
+    ping = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    ping.setblocking(False)
+    request = bytearray.fromhex("0800 0000 1234 0001") + bytes(range(56))
+    total = sum(int.from_bytes(request[i : i + 2], "big") for i in range(0, len(request), 2))
+    total = (total & 0xFFFF) + (total >> 16)
+    request[2:4] = (0xFFFF - (total & 0xFFFF) - (total >> 16)).to_bytes(2, "big")
+    ping.sendto(request, (ours, 0))
+    pong = b""
+    deadline = time.monotonic() + 10
+    while not pong and time.monotonic() < deadline:
+        port.receive()
+        try:
+            pong = ping.recv(2048)
+        except BlockingIOError:
+            continue
+
+    # From our side to one nobody has told us of: ARP answered by the kernel.
+    ip("address", "add", "10.9.0.3/24", "dev", kernel_end)
+    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.bind(("10.9.0.3", 7777))
+    other.setblocking(False)
+    port.send([dpdk.Datagram(b"asked for", "10.9.0.3", 7777)])
+    asked = b""
+    deadline = time.monotonic() + 10
+    while not asked and time.monotonic() < deadline:
+        port.receive()
+        try:
+            asked = other.recv(2048)
+        except BlockingIOError:
+            continue
+    return summary(port) | {
+        "answers": answers,
+        "at_start": at_start,
+        "pong": pong[20:].hex(),
+        "ping": bytes(request).hex(),
+        "asked": asked.decode(),
+    }
 
 
 def caught(call: Callable[[], object]) -> Result:

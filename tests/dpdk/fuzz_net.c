@@ -109,7 +109,7 @@ static size_t damage(uint8_t *frame, size_t length) {
 
 static void examine(uint8_t *frame, size_t length) {
     net_view view;
-    unsigned known = below(4);
+    unsigned known = below(8);
     enum net_verdict verdict = net_parse(frame, length, our_mac, OUR_IP, known, &view);
     REQUIRE((unsigned)verdict < NET_VERDICTS_COUNT);
     verdicts[verdict]++;

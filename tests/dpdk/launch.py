@@ -19,11 +19,11 @@ TIMEOUT_S = 50
 class Child:
     """A process of its own that runs one function of children.py."""
 
-    def __init__(self, name: str, arguments: dict[str, Any]) -> None:
+    def __init__(self, name: str, arguments: dict[str, Any], *, own_network: bool = False) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in end()
         self.process = subprocess.Popen(
-            [sys.executable, str(CHILDREN), name, json.dumps(arguments)],
+            [*(["unshare", "-n"] if own_network else []), sys.executable, str(CHILDREN), name, json.dumps(arguments)],
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
@@ -82,3 +82,8 @@ class Children:
     def run(self, name: str, **arguments: Any) -> dict[str, Any]:
         """To its end."""
         return self.start(name, **arguments).result()
+
+    def run_in_own_network(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """To its end, in a network namespace of its own."""
+        self.started.append(Child(name, arguments, own_network=True))
+        return self.started[-1].result()

@@ -195,4 +195,13 @@ def test_macs() -> None:
 
 def test_memory_covers_the_pool() -> None:
     config = dpdk.PortConfig("10.0.0.1", (NULL,))
-    assert config.mbufs_count * config.mbuf_data_bytes < memory_mb_for(config) * 1_000_000 < 200_000_000
+    assert config.mbufs_count * 4096 < memory_mb_for(config) * 1_000_000 < 200_000_000
+
+
+def test_memif_buffers_share_a_page() -> None:
+    links = tuple(dpdk.memif(i, f"/tmp/{i}", role="server") for i in range(4))
+    small = dpdk.PortConfig("10.0.0.1", links)
+    assert small.buffer_data_bytes == 1792
+    assert memory_mb_for(small) < 100
+    assert dpdk.PortConfig("10.0.0.1", (*links, NULL)).buffer_data_bytes == 2176
+    assert dpdk.PortConfig("10.0.0.1", links, mbuf_data_bytes=2000).buffer_data_bytes == 2000

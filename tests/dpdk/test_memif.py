@@ -54,6 +54,20 @@ def test_a_killed_peer_comes_back_and_service_resumes(children: Children, shared
     assert result["counters"]["tx_drop_full"] > 0
 
 
+def test_no_buffer_is_lost_over_a_million_datagrams(children: Children, shared_folder: Path) -> None:
+    path = str(shared_folder / "s")
+    far = children.start("memif_echo", socket_path=path, role="client")
+    near = children.run("many", socket_path=path, packets=1_000_000, time_max_s=30.0)
+    assert near["received"] >= 1_000_000
+    assert near["counters"]["tx_drop_no_route"] >= 32
+    assert near["counters"]["tx_drop_error"] >= 32
+    assert (near["in_use"], near["leaked"]) == (0, 0)
+    assert far.line()["ready"]
+    echoed = far.result()
+    assert echoed["counters"]["rx_drop_no_listener"] >= 1
+    assert (echoed["in_use"], echoed["leaked"]) == (0, 0)
+
+
 def test_a_full_ring_and_a_gone_peer_are_counted_and_pass(children: Children, shared_folder: Path) -> None:
     result = children.run("ring_full", socket_path=str(shared_folder / "s"))
     assert result["sent"] == 200

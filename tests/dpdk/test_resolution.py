@@ -39,6 +39,6 @@ def test_an_unknown_neighbour_is_asked_for_and_what_waits_is_sent(children: Chil
     # 64 addresses at once, one of which is taken.
     assert result["flood_dropped"] == 200 - 63
     assert result["flood_asked"] == 63
-    assert result["nobody"] == 6
+    assert result["nobody"] == 5
     assert result["nobody_asked"] == 0
     assert result["leaked"] == 0

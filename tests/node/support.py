@@ -11,6 +11,7 @@ from r2p2.engine import EngineConfig
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
 from tests.engine.support import Caller
+from tests.failed_captures import LastPackets
 
 MS = 1_000_000
 SMALL = {"reassembly_count_max": 256}
@@ -35,6 +36,7 @@ class World:
         self.events: list[tuple[float, int, str]] = []
         self.ports: dict[int, int] = {}
         self.nodes: dict[int, Node] = {}
+        self.last_packets = LastPackets()
         for i in range(size):
             self.launch(i)
         self.client = Caller(self.network, (0x0A000064, 9000))
@@ -55,14 +57,23 @@ class World:
             self.make_app(),
             on_event=lambda text: self.events.append((self.network.now_ns / MS, i, text)),
         )
+        self.last_packets.watch(self.nodes[i].engine)
+
+    def keep_packets(self, *members: int) -> None:
+        """Keeps what the engines captured, for the case that the test fails."""
+        ips = {ip for ip, _ in self.addresses.values()}
+        for i in members or tuple(self.nodes):
+            self.last_packets.take(self.nodes[i].engine, self.addresses[i][0], ips)
 
     def kill(self, i: int) -> None:
         """The process is gone; what it had not sent is lost."""
+        self.keep_packets(i)
         self.nodes.pop(i).close()
         self.network.close_port(self.ports.pop(i))
 
     def run(self, ms: float) -> None:
         self.network.run([*self.nodes.values(), self.client], int(ms * MS))
+        self.keep_packets()
 
     def run_until(self, condition: Callable[[], bool], ms: float = 2000) -> None:
         end_ns = self.network.now_ns + ms * MS
@@ -103,6 +114,7 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.keep_packets()
         for node in self.nodes.values():
             node.close()
         self.client.engine.close()

@@ -6,6 +6,7 @@ implementation would.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -477,9 +478,13 @@ def test_who_is_at_his_quota_pushes_out_nobody(probe_module: ModuleType) -> None
 # ---- a bad network: only the in-memory port can have one on order ----
 
 
+MESSAGES_COUNT = int(os.environ.get("R2P2_MESSAGES", "3000"))
+"""Calls of the test under loss; a million by hand: ``R2P2_MESSAGES=1000000 pytest --timeout 900 -k under_loss``."""
+
+
 def pump(world: MemWorld, ends: Sequence[Endpoint], turn: Callable[[], None], done: Callable[[], bool]) -> None:
-    """Turns until done; at most a second of virtual time."""
-    for _ in range(200_000):
+    """Turns until done; a bounded number."""
+    for _ in range(100 * (MESSAGES_COUNT + 1000)):
         turn()
         if done():
             return
@@ -521,7 +526,7 @@ def test_under_loss_every_call_ends_once_and_every_buffer_comes_back(probe_modul
     net = Net(world)
     world.lib.r2p2_mem_switch_faults(world.switch, 10_000, 10_000, 10_000, 1_000, 20_000)
     chance = random.Random(seed)
-    count, started = 3000, 0
+    count, started = MESSAGES_COUNT, 0
     sent: dict[int, bytes] = {}
 
     def turn() -> None:
@@ -542,5 +547,14 @@ def test_under_loss_every_call_ends_once_and_every_buffer_comes_back(probe_modul
     assert counters["client_calls"] == count
     assert counters["rx_responses"] == statuses.count(DONE_OK)
     assert counters["client_timeouts"] == statuses.count(DONE_TIMEOUT)
+    # What was sent to an engine arrived there or was lost on the way, and nothing else arrived.
+    totals = world.probe_module.ffi.new("r2p2_mem_counts *")
+    pump(world, [], net.turn, lambda: world.lib.r2p2_mem_switch_next_ns(world.switch) == 2**64 - 1)
+    world.lib.r2p2_mem_switch_counts(world.switch, totals)
+    sides = [net.server.counters(), net.client.counters()]
+    assert totals.sent == sum(side["tx_packets"] for side in sides)
+    assert totals.delivered == sum(side["rx_packets"] for side in sides)
+    assert totals.sent + totals.duplicated == totals.delivered + totals.lost
+    assert min(totals.lost, totals.duplicated, totals.reordered) > 0
     net.close()
     world.close()

@@ -1,7 +1,8 @@
-"""A client over DPDK links, as a process: ``dpdk_client.py IP LINKS ROUTER COUNT`` calls the router and prints the end.
+"""A client over DPDK links, as a process: ``dpdk_client.py IP LINKS ROUTER COUNT`` calls the router and prints what
+came.
 
-LINKS is a JSON list of [socket_path, peer_ip]; we are the memif client of each. Prints a line when it is ready and then
-one with a JSON object: ``answered``, ``wrong``, and ``by``, answers by the address that sent them.
+LINKS is a JSON list of [socket_path, peer_ip]; we are the memif client of each. Prints a line when it is ready and
+then one with a JSON object: ``answered``, ``wrong``, and ``by``, answers by the address that sent them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def main() -> None:
     with open_port(PortSpec("dpdk", ip, 9000, links)) as port:
         engine = Engine(port.address, EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19))
         engine.client_open(9000)
-        # Links come up when both ends are there; calls before that are lost, so one is tried until it works.
+        # Links come up when both ends are there; calls before that are lost, so the first ones are tried until one
+        # works.
         end = time.monotonic() + 20
         warm = False
         print("ready", flush=True)

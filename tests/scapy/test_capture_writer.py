@@ -16,6 +16,7 @@ from r2p2.capture import (
     PAYLOAD_BYTES_MAX,
     RECORD_HEADER_BYTES,
     PcapWriter,
+    RotatingPcapWriter,
     udp_packet,
 )
 
@@ -104,3 +105,45 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="65508 bytes"):
             writer.write(TIME_NS, CLIENT, 1, SERVER, 2, bytes(PAYLOAD_BYTES_MAX + 1))
         assert writer.write(TIME_NS, CLIENT, 1, SERVER, 2, bytes(PAYLOAD_BYTES_MAX))
+
+
+def rids(path: Path) -> list[int]:
+    """The numbers that ``rotate`` wrote into a file."""
+    with RawPcapReader(str(path)) as reader:
+        return [int.from_bytes(data[HEADERS_BYTES : HEADERS_BYTES + 2], "big") for data, _ in reader]
+
+
+def rotate(path: Path, datagrams_count: int, files_count: int) -> RotatingPcapWriter:
+    """Writes numbered datagrams, three a file."""
+    per_file = FILE_HEADER_BYTES + 3 * (RECORD_HEADER_BYTES + HEADERS_BYTES + 72)
+    writer = RotatingPcapWriter(path, files_count=files_count, snaplen=100, max_bytes=per_file)
+    for number in range(datagrams_count):
+        kept = writer.write(TIME_NS + number, CLIENT, 30000, SERVER, 8000, number.to_bytes(2, "big") + bytes(70))
+        assert kept or files_count == 1
+    writer.close()
+    return writer
+
+
+def test_rotation_keeps_the_last_files_without_a_hole(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    (tmp_path / "a.pcap.2").write_bytes(b"of an earlier run")
+    writer = rotate(path, 3, 3)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pcap"]
+    writer = rotate(path, 14, 3)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pcap", "a.pcap.1", "a.pcap.2"]
+    assert [rids(tmp_path / name) for name in ("a.pcap.2", "a.pcap.1", "a.pcap")] == [[6, 7, 8], [9, 10, 11], [12, 13]]
+    assert (writer.packets_count, writer.removed_count, writer.left_out_count) == (14, 2, 0)
+
+
+def test_one_file_ends_when_it_is_full(tmp_path: Path) -> None:
+    writer = rotate(tmp_path / "a.pcap", 5, 1)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pcap"]
+    assert rids(tmp_path / "a.pcap") == [0, 1, 2]
+    assert (writer.packets_count, writer.left_out_count) == (3, 2)
+
+
+def test_rotation_refuses_files_that_hold_no_packet(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="files_count 0"):
+        RotatingPcapWriter(tmp_path / "a.pcap", files_count=0)
+    with pytest.raises(ValueError, match="max_bytes 1000 is below 65575"):
+        RotatingPcapWriter(tmp_path / "a.pcap", files_count=2, max_bytes=1000)

@@ -27,8 +27,12 @@ from scapy_layers import (
     RaftMessage,
     RaftPreVote,
     RaftPreVoteReply,
+    RaftReadIndex,
+    RaftReadIndexReply,
+    RaftTimeoutNow,
     RaftVote,
     RaftVoteReply,
+    RaftVoteTransfer,
     body,
 )
 
@@ -84,6 +88,11 @@ messages = st.one_of(
         members=st.lists(st.builds(RaftMember, member=u16, incarnation=st.integers(1, 2**64 - 1)), max_size=4),
         **common,
     ),
+    st.builds(RaftReadIndex, context=u64, **common),
+    st.builds(RaftReadIndexReply, context=u64, index=st.integers(1, 2**64 - 1), granted=st.just(1), **common),
+    st.builds(RaftReadIndexReply, context=u64, index=st.just(0), granted=st.just(0), **common),
+    st.builds(RaftTimeoutNow, **common),
+    st.builds(RaftVoteTransfer, last_index=u64, last_term=u64, **common),
 )
 
 
@@ -146,6 +155,14 @@ GOLDEN = [
         7,
         golden(9, "0001 000000000000 0002 000000000000 0000000000000003"),
     ),
+    (RaftReadIndex(context=0xAB, **COMMON_FIELDS), 5, golden(10, "00000000000000ab")),
+    (
+        RaftReadIndexReply(context=0xAB, index=9, granted=1, **COMMON_FIELDS),
+        6,
+        golden(11, "00000000000000ab 0000000000000009 01 00000000000000"),
+    ),
+    (RaftTimeoutNow(**COMMON_FIELDS), 7, golden(12, "")),
+    (RaftVoteTransfer(last_index=5, last_term=6, **COMMON_FIELDS), 5, golden(13, "0000000000000005 0000000000000006")),
 ]
 
 
@@ -246,7 +263,7 @@ def test_more_than_a_packet_holds_is_oversize() -> None:
     ("changed", "problem"),
     [
         (golden(1, "0000000000000005 0000000000000006").replace(b"\x01", b"\x02", 1), "version"),
-        (golden(10, "00"), "kind"),
+        (golden(99, "00"), "kind"),
         (golden(1, "0000000000000005 000000000000000600"), "length"),
         (golden(4, "02 00000000000000"), "field"),
         (golden(4, "01 00000000000001"), "field"),
@@ -257,10 +274,13 @@ def test_more_than_a_packet_holds_is_oversize() -> None:
         (golden(7, f"00000001 00000018 {ENTRY.replace('01 02', '09 02')}"), "entry"),
         (golden(8, "02 00 000000000000 0000000000000000"), "field"),
         (golden(9, "0002 000000000000 0002 000000000000 0000000000000003"), "length"),
+        (golden(11, "00000000000000ab 0000000000000009 00 00000000000000"), "field"),
+        (golden(11, "00000000000000ab 0000000000000000 01 00000000000000"), "field"),
+        (golden(12, "00"), "length"),
     ],
 )
 def test_what_is_malformed_in_raft(changed: bytes, problem: str) -> None:
-    kinds = {1: 5, 4: 6}
+    kinds = {1: 5, 4: 6, 11: 6}
     message = R2P2(bytes(R2P2(type=kinds.get(changed[1], 7)) / Raw(changed))).payload
     assert isinstance(message, RaftMessage)
     assert message.problem() == problem
@@ -316,6 +336,7 @@ def test_answers_are_paired_by_rid_and_type() -> None:
     vote = R2P2(bytes(R2P2(rid=3) / RaftVote()))
     assert R2P2(bytes(R2P2(rid=3) / RaftVoteReply())).answers(vote)
     assert not R2P2(bytes(R2P2(rid=3) / RaftAppendReply())).answers(vote)
+    assert R2P2(bytes(R2P2(rid=3) / RaftVoteReply())).answers(R2P2(bytes(R2P2(rid=3) / RaftVoteTransfer())))
 
 
 def test_summaries_name_what_matters() -> None:

@@ -99,6 +99,13 @@ def fields_of(text: str) -> list[tuple[str, int]]:
     """(name, bytes) of each field in a list like "round u64, accepted u8 (0 or 1), reserved 7 bytes, then ..."."""
     found = []
     text = re.sub(r"\([^()]*\)", "", text)
+    # "as KIND; why" has the fields of that kind, and a colon begins an explanation, but for that of a repeated group.
+    if match := re.match(r"as (\w+);", text):
+        return fields_of({row[1]: row[3] for row in kinds()}[match[1]])
+    if "count times:" not in text:
+        text = text.partition(":")[0]
+    if text == "nothing":
+        return []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(?:(\w+) u(8|16|32|64)|(reserved) (\d+) bytes|then .*)\s*", part)
         assert match is not None, f"docs/wire.md: cannot read the field {part!r}"
