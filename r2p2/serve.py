@@ -29,7 +29,6 @@ READY_PREFIX = "r2p2: serving "
 """A line that begins so says that the node answers; processes that start nodes wait for it."""
 
 CAPTURE_MIB = 64
-ROUTER_CONTROL_PORT = 9000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +113,9 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     if args.log_mib < 1:
         raise UserError(f"--log-mib is {args.log_mib}, not at least 1")
     log_bytes = args.log_mib << 20
-    router_ip, router_port = parse_address(args.router, default_port=ROUTER_CONTROL_PORT) if args.router else (0, 0)
+    router_ip, router_port = (
+        parse_address(args.router, default_port=limits.ROUTER_CONTROL_PORT) if args.router else (0, 0)
+    )
     engine = EngineConfig(
         router_ip=router_ip,
         router_port=router_port,

@@ -12,7 +12,7 @@ import sys
 import time
 
 from r2p2.address import format_address, format_ip, parse_address
-from r2p2.engine import DONE_OK, Engine, EngineConfig
+from r2p2.engine import DONE_OK, Completion, Engine, EngineConfig
 from r2p2.ports import Link, PortSpec, open_port
 
 OUTSTANDING = 16
@@ -40,7 +40,7 @@ def main() -> None:
         while not warm and time.monotonic() < end:
             engine.call(9000, router, b"warm-up", policy=LB_ROUTE, timeout_ns=100_000_000, tag=0)
             engine.flush()
-            done = []
+            done: list[Completion] = []
             while not done:
                 engine.poll()
                 done = engine.completions()

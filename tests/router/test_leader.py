@@ -93,6 +93,9 @@ class RoutedWorld(World):
         self.run_until(lambda: tag in self.client.ended, ms + 50)
         return self.client.ended[tag]
 
+    def __enter__(self) -> RoutedWorld:
+        return self
+
     def __exit__(self, *exception: object) -> None:
         self.router.close()
         super().__exit__(None, None, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -147,7 +149,7 @@ def do(world: RouterWorld, what: str, value: int) -> None:
 def test_jbsq_never_exceeds_its_bound_and_loses_no_slot(
     mode: str, operations: list[tuple[str, int]], bound: int
 ) -> None:
-    options = {"timeout_ns": 100_000_000, "queue_timeout_ns": 150_000_000, "down_ns": 50_000_000}
+    options: dict[str, Any] = {"timeout_ns": 100_000_000, "queue_timeout_ns": 150_000_000, "down_ns": 50_000_000}
     with RouterWorld(3, policy=f"jbsq:{bound}", mode=mode, queue_count_max=8, **options) as world:
         expired = 0
         for what, value in operations:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ from tests.router.support import (
 
 MODES = ["relay", "direct"]
 STRANGER = (0x0A0A0A0A, 9000)
-FAST = {"timeout_ns": 100 * MS, "queue_timeout_ns": 1000 * MS, "down_ns": 500 * MS}
+FAST: dict[str, Any] = {"timeout_ns": 100 * MS, "queue_timeout_ns": 1000 * MS, "down_ns": 500 * MS}
 
 
 @pytest.mark.parametrize("mode", MODES)
