@@ -53,6 +53,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
     "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),
     "dissect": ("r2p2.dissect", "print the messages of a capture line by line"),
+    "craft": ("r2p2.craft", "build a capture from a short text description"),
     "sim": ("r2p2.sim.command", "run simulated clusters from seeds, with faults, and check Raft's properties"),
     "replay": ("r2p2.replay", "run a server over a capture and write its answers as another"),
 }

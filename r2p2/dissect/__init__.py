@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -93,7 +94,10 @@ class LinesView:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
-    parser.add_argument("file", metavar="FILE", help="a pcap or pcapng file; - reads standard input")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a pcap or pcapng file; - reads standard input")
+    parser.add_argument(
+        "--live", metavar="IFACE", help="instead of a file: what passes this interface until Ctrl-C (Linux, root)"
+    )
     view = parser.add_mutually_exclusive_group()
     view.add_argument("--pairs", action="store_true", help="each request with its answer and latency")
     view.add_argument("--raft", action="store_true", help="a timeline of elections, leaders, commits and truncations")
@@ -134,6 +138,10 @@ def run(args: argparse.Namespace) -> int:
     """Prints the capture to standard output; 0 when all of it was read."""
     if args.mermaid and args.json:
         raise UserError("--mermaid and --json exclude each other", "Leave one out.")
+    if (args.file is None) == (args.live is None):
+        raise UserError("dissect reads either FILE or --live IFACE", "r2p2 dissect --help")
+    if args.live is not None:
+        return _run_live(args)
     out = sys.stdout
     with ExitStack() as stack:
         try:
@@ -142,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{args.file}: {error.strerror}") from error
         reading = _Reading(args, _Progress(args.file, stream))
         try:
-            for text in reading.output(stream):
+            for text in reading.output(records(stream)):
                 out.write(text + "\n")
         except CaptureError as error:
             out.flush()
@@ -154,6 +162,27 @@ def run(args: argparse.Namespace) -> int:
             print(note, file=sys.stderr)
         if sys.stderr.isatty():
             print(reading.summary(), file=sys.stderr)
+    return 0
+
+
+def _run_live(args: argparse.Namespace) -> int:
+    """Prints what passes an interface until SIGINT or SIGTERM, then what the view has at its end."""
+    from r2p2.dissect.live import Live
+
+    out = sys.stdout
+    with Live(args.live) as live:
+        reading = _Reading(args, _Progress("-", sys.stdin.buffer))
+        before = {number: signal.signal(number, lambda *_: live.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            print(f"r2p2: reading {args.live}; Ctrl-C ends it", file=sys.stderr, flush=True)
+            for text in reading.output(live.records(on_idle=out.flush)):
+                out.write(text + "\n")
+            out.flush()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    lost = f", {live.dropped_count} lost by the kernel" if live.dropped_count else ""
+    print(f"r2p2: {reading.summary()}{lost}", file=sys.stderr)
     return 0
 
 
@@ -179,20 +208,19 @@ class _Reading:
         self.pairs: PairsView | None = None
         self.others: Counter[str] = Counter()
 
-    def output(self, stream: BinaryIO) -> Iterator[str]:
+    def output(self, captured: Iterator[Record]) -> Iterator[str]:
         """What to print. A torn capture's complete part is printed, and closed, before CaptureError comes out."""
         left = self.count
-        for item in self._all(stream):
+        for item in self._all(captured):
             yield item
             if left is not None:
                 left -= 1
                 if left == 0:
                     return
 
-    def _all(self, stream: BinaryIO) -> Iterator[str]:
+    def _all(self, captured: Iterator[Record]) -> Iterator[str]:
         view: View | None = None
         torn: CaptureError | None = None
-        captured = records(stream)
         while True:
             try:
                 record = next(captured, None)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
+from scapy.packet import Raw
 from scapy.utils import RawPcapReader, rdpcap
 
+from r2p2.app import load_application
 from r2p2.capture import (
     FILE_HEADER_BYTES,
     HEADERS_BYTES,
@@ -19,6 +21,11 @@ from r2p2.capture import (
     RotatingPcapWriter,
     udp_packet,
 )
+from r2p2.errors import UserError
+from r2p2.memory import MemoryNetwork
+from r2p2.node import Node, NodeConfig
+from r2p2.serve import CapturingNode
+from scapy_layers import R2P2
 
 CLIENT, SERVER = 0x0A000002, 0x0A000001
 TIME_NS = 1_700_000_000_123_456_789
@@ -147,3 +154,34 @@ def test_rotation_refuses_files_that_hold_no_packet(tmp_path: Path) -> None:
         RotatingPcapWriter(tmp_path / "a.pcap", files_count=0)
     with pytest.raises(ValueError, match="max_bytes 1000 is below 65575"):
         RotatingPcapWriter(tmp_path / "a.pcap", files_count=2, max_bytes=1000)
+
+
+def test_serve_rotates_what_a_node_sees(tmp_path: Path) -> None:
+    path = tmp_path / "node.pcap"
+    with MemoryNetwork(packets_max=4096) as network:
+        node = Node(NodeConfig(), network.open(SERVER, 8000), load_application("echo"))
+        capturing = CapturingNode(node, str(path), rate=10**9, mib=1, files=2)
+        for rid in range(3000):
+            network.inject((CLIENT, 30000), (SERVER, 8000), bytes(R2P2(rid=rid) / Raw(bytes(400))))
+            network.run([capturing], 2_000)
+        capturing.close()
+        assert capturing.missed == 0
+        node.close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["node.pcap", "node.pcap.1"]
+    seen = []
+    for name in ("node.pcap.1", "node.pcap"):
+        assert (tmp_path / name).stat().st_size <= 1 << 20
+        with RawPcapReader(str(tmp_path / name)) as reader:
+            seen += [R2P2(data[HEADERS_BYTES:]).rid for data, _ in reader]
+    # The end of the traffic without a hole: each request and its answer.
+    assert seen == sorted(seen) and seen[-2:] == [2999, 2999]
+    assert 2000 < len(seen) < 6000 and set(seen) == set(range(seen[0], 3000))
+
+
+@pytest.mark.parametrize(("mib", "files"), [(0, 1), (1, 0)])
+def test_serve_refuses_a_capture_without_room(tmp_path: Path, mib: int, files: int) -> None:
+    with MemoryNetwork() as network:
+        node = Node(NodeConfig(), network.open(SERVER, 8000), load_application("echo"))
+        with pytest.raises(UserError, match=f"--pcap-mib {mib} and --pcap-files {files}"):
+            CapturingNode(node, str(tmp_path / "a.pcap"), 1, mib, files)
+        node.close()

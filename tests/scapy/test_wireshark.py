@@ -13,6 +13,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 from scapy.utils import wrpcap
 
+from r2p2.craft import craft
 from r2p2.dissect.captures import records
 from r2p2.dissect.datagrams import Datagram, datagram
 from scapy_layers import R2P2, R2P2Feedback, R2P2SessionExtension, RaftFormed, RaftMessage, Reassembler, body
@@ -185,3 +186,27 @@ def test_tshark_and_the_layers_agree_on_what_the_golden_captures_lack(tmp_path: 
     reassembler = Reassembler()
     for index in (0, 1, 4, 5, 6):
         assert found[index] == read_by_layers(Ether(bytes(parts[index])), reassembler), index
+
+
+@pytest.mark.needs("tshark")
+def test_tshark_and_the_layers_agree_on_reads_and_transfers(tmp_path: Path) -> None:
+    path = tmp_path / "crafted.pcap"
+    path.write_bytes(
+        craft(
+            """
+            member a 10.0.0.1
+            member b 10.0.0.2
+            cluster term=7
+            raft READ_INDEX b > a context=0xFFFFFFFFFFFFFFFF
+            raft READ_INDEX_REPLY a > b context=0xFFFFFFFFFFFFFFFF index=9 granted=1
+            raft READ_INDEX_REPLY a > b context=1
+            raft TIMEOUT_NOW a > b
+            raft VOTE_TRANSFER b > a term=8 last_index=9 last_term=7
+            """
+        )
+    )
+    assert compare(path) == 5
+    found = read_by_tshark(path)
+    assert [values["r2p2.raft.kind"] for values in found] == [["10"], ["11"], ["11"], ["12"], ["13"]]
+    assert found[0]["r2p2.raft.context"] == [str(2**64 - 1)]
+    assert found[1]["r2p2.raft.index"] == ["9"]
