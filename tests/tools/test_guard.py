@@ -25,7 +25,7 @@ def run(folder: Path, test: str, require: str) -> subprocess.CompletedProcess[st
     (folder / "conftest.py").write_text(conftest)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = needs(*what): needs\n")
     (folder / "test_it.py").write_text(f"import pytest\n{test}\n\ndef test_other(): pass\n")
-    environment = {**os.environ, "R2P2_REQUIRE": require}
+    environment = {**os.environ, "R2P2_REQUIRE": require, "PYTHONPATH": str(CONFTEST.parents[1])}
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
 
