@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from r2p2.app import StateMachine, state_machine
-    from r2p2.client import FIXED_ROUTE, LB_ROUTE, REPLICATED, REPLICATED_READ, BlockingClient, Client
+    from r2p2.client import FIXED_ROUTE, LB_ROUTE, REPLICATED, REPLICATED_READ, BlockingClient, Client, PollClient
     from r2p2.errors import (
         CallCancelled,
         CallDropped,
@@ -49,6 +49,7 @@ __all__ = [
     "NoRoute",
     "Node",
     "NodeConfig",
+    "PollClient",
     "PortSpec",
     "R2P2Error",
     "Replies",
@@ -67,7 +68,15 @@ __all__ = [
 
 _MODULES = {
     "r2p2.app": ("StateMachine", "state_machine"),
-    "r2p2.client": ("BlockingClient", "Client", "FIXED_ROUTE", "LB_ROUTE", "REPLICATED", "REPLICATED_READ"),
+    "r2p2.client": (
+        "BlockingClient",
+        "Client",
+        "PollClient",
+        "FIXED_ROUTE",
+        "LB_ROUTE",
+        "REPLICATED",
+        "REPLICATED_READ",
+    ),
     "r2p2.errors": (
         "CallCancelled",
         "CallDropped",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, Completion, Engine, EngineConfig
 from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout, NoRoute, TooManyCalls
-from r2p2.ports import PortSpec, open_port
+from r2p2.ports import OpenPort, PortSpec, open_port
 
-__all__ = ["FIXED_ROUTE", "LB_ROUTE", "REPLICATED", "REPLICATED_READ", "BlockingClient", "Client"]
+__all__ = ["FIXED_ROUTE", "LB_ROUTE", "REPLICATED", "REPLICATED_READ", "BlockingClient", "Client", "PollClient"]
 
 LB_ROUTE: Final = 0
 """Policy: any server may answer."""
@@ -112,6 +112,85 @@ class _Calls:
             self._closed = True
             self._engine.close()
             self._port.__exit__(None, None, None)
+
+
+class PollClient:
+    """A client for programs with a loop of their own, over any backend: calls with callbacks, a
+    :class:`~r2p2.driver.Pollable`.
+
+    Args:
+        port: from :func:`~r2p2.ports.open_port`; it must outlive the client.
+        trusted: servers whose answers are believed; by default anybody's.
+
+    Callbacks run inside :meth:`poll_once`, with the reply's bytes or a :class:`~r2p2.errors.CallError`; they may call.
+    """
+
+    def __init__(self, port: OpenPort, *, trusted: Sequence[str] = ()) -> None:
+        self._engine = Engine(port.address, _ENGINE, keep=port)
+        self._local_port = port.local_port
+        self._engine.client_open(self._local_port)
+        if trusted:
+            self._engine.restrict(self._local_port, [parse_address(text) for text in trusted])
+        self._tag = 0
+        self._waiting: dict[int, tuple[Callable[[bytes | CallError], None], str]] = {}
+
+    @property
+    def waiting_count(self) -> int:
+        """Calls without an end yet."""
+        return len(self._waiting)
+
+    def call(
+        self,
+        target: str,
+        payload: bytes,
+        callback: Callable[[bytes | CallError], None],
+        *,
+        policy: int = FIXED_ROUTE,
+        timeout_s: float = 1.0,
+        retry_s: float = 0.0,
+    ) -> None:
+        """Begins a call; it is sent with the next :meth:`poll_once`, and ``callback`` is called once.
+
+        Raises:
+            TooManyCalls: 65,535 calls wait already.
+            RequestTooLarge: nothing was sent, and the callback is not called.
+        """
+        rid = self._engine.try_call(
+            self._local_port,
+            parse_address(target),
+            payload,
+            policy=policy,
+            timeout_ns=int(timeout_s * limits.SECOND),
+            retry_ns=int(retry_s * limits.SECOND),
+            tag=self._tag + 1,
+        )
+        if rid is None:
+            raise TooManyCalls("all 65,535 calls of the local port wait")
+        self._tag += 1
+        self._waiting[self._tag] = (callback, target)
+
+    def poll_once(self) -> int:
+        """Sends, receives, calls back. Returns the datagrams received."""
+        self._engine.flush()
+        received = self._engine.poll()[1]
+        for completion in self._engine.completions():
+            callback, target = self._waiting.pop(completion.tag)
+            callback(_outcome(completion, target))
+        self._engine.flush()
+        return received
+
+    def next_deadline_ns(self) -> int | None:
+        """A millisecond from now while calls wait: the step of their deadlines."""
+        return self.now_ns() + _TIMER_STEP_NS if self._waiting else None
+
+    def now_ns(self) -> int:
+        """The port's clock."""
+        return self._engine.now_ns()
+
+    def close(self) -> None:
+        """Frees the engine; waiting calls end without a callback. Idempotent."""
+        self._waiting.clear()
+        self._engine.close()
 
 
 class BlockingClient(_Calls):

@@ -21,7 +21,7 @@ from r2p2.errors import UserError
 
 __all__ = ["BACKENDS", "Link", "OpenPort", "PortSpec", "drive", "missing", "open_port", "start_driver"]
 
-BACKENDS = ("uv", "dpdk")
+BACKENDS = ("uv", "dpdk", "portable")
 STOP_CHECK_SECONDS: Final = 0.02
 
 
@@ -144,6 +144,8 @@ def open_port(spec: PortSpec) -> OpenPort:
     """
     if spec.backend == "uv":
         return _open_udp(spec)
+    if spec.backend == "portable":
+        return _open_portable(spec)
     if spec.backend == "dpdk":
         return _open_dpdk(spec)
     raise UserError(f"there is no backend {spec.backend!r}", f"Choose one of: {', '.join(BACKENDS)}.")
@@ -159,6 +161,19 @@ def _open_udp(spec: PortSpec) -> OpenPort:
     try:
         further = (spec.further_port,) if spec.further_port else ()
         port = UdpPort(spec.ip, spec.port, extra_ports=further + (0,) * (spec.ports_count - 1))
+    except OSError as error:
+        raise UserError(error.strerror or str(error)) from error
+    return _Opened(port, port.local_ports)
+
+
+def _open_portable(spec: PortSpec) -> OpenPort:
+    """Kernel UDP in plain Python: slower, and without a compiled port."""
+    if spec.links or spec.vdevs or spec.further_port or spec.ports_count > 1:
+        raise UserError("the portable backend has one socket and no devices", "Use --backend uv.")
+    from uv_backend.portable import PortablePort
+
+    try:
+        port = PortablePort(spec.ip, spec.port)
     except OSError as error:
         raise UserError(error.strerror or str(error)) from error
     return _Opened(port, port.local_ports)

@@ -7,7 +7,19 @@ import threading
 
 import pytest
 
-from r2p2 import DROP, CallDropped, CallTimeout, Client, LocalCluster, NoRoute, Requests, RequestTooLarge, TooManyCalls
+from r2p2 import (
+    DROP,
+    CallDropped,
+    CallError,
+    CallTimeout,
+    Client,
+    LocalCluster,
+    NoRoute,
+    PollClient,
+    Requests,
+    RequestTooLarge,
+    TooManyCalls,
+)
 from r2p2.address import format_ip
 from r2p2.apps.synthetic import Spin, Stss, stss_request
 from r2p2.engine import DONE_DROPPED, DONE_OK
@@ -288,3 +300,28 @@ def test_a_local_cluster_goes_on_without_its_leader() -> None:
 
 def test_addresses() -> None:
     assert format_ip(0x7F000001) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("backend", ["uv", "portable"])
+def test_a_poll_mode_client_is_called_back(backend: str) -> None:
+    """Server and client polled by one loop, over each kernel backend."""
+    service = Service()
+    service.handler()(bytes.upper)
+    with open_port(PortSpec(backend, "127.0.0.1")) as there, open_port(PortSpec(backend, "127.0.0.1")) as here:
+        server, client = Server(service, there.address, keep=there), PollClient(here)
+        got: dict[str, bytes | CallError] = {}
+
+        def again(reply: bytes | CallError) -> None:
+            got["first"] = reply
+            client.call(address_of(there), b"second" * 1000, lambda second: got.update(second=second))
+
+        client.call(address_of(there), b"first", again)
+        client.call("127.0.0.1:1", b"x", lambda error: got.update(nobody=error), timeout_s=0.03)
+        while client.waiting_count:
+            client.poll_once()
+            server.poll_once()
+        assert got["first"] == b"FIRST"
+        assert got["second"] == b"SECOND" * 1000
+        assert isinstance(got["nobody"], CallTimeout)
+        client.close()
+        server.close()
