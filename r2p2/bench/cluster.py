@@ -56,10 +56,10 @@ def replica_name(slot: int) -> str:
 
 def plan(backend: str, replicas_count: int, folder: Path) -> Plan:
     """Lay out a cluster; `folder` is for the memif sockets."""
-    if backend == "uv":
+    if backend in ("uv", "portable"):  # the generator is compiled in any case
         pid = os.getpid()
         prefix = f"127.{64 + pid // 256 % 128}.{pid % 256}"
-        specs = [PortSpec("uv", f"{prefix}.{i + 1}", SERVER_PORT) for i in range(replicas_count)]
+        specs = [PortSpec(backend, f"{prefix}.{i + 1}", SERVER_PORT) for i in range(replicas_count)]
         return Plan(backend, tuple(specs), PortSpec("uv", f"{prefix}.100", CLIENT_PORT))
     if backend != "dpdk":
         raise UserError(f"there is no backend {backend!r}")
