@@ -123,12 +123,15 @@ class Cluster:
         load: Spec,
         pcap: bool = False,
         plain: str = "",
+        log_mib: int = 0,
     ) -> None:
         """`load`'s port and targets are filled in from `layout`; logs, and with `pcap` captures, go to `folder`.
 
-        `plain`: instead of our server, "asyncio" or "uvloop" without this project (plain_echo.py).
+        `log_mib`: of log each replica keeps at most; 0: the default. `plain`: instead of our server, "asyncio" or
+        "uvloop" without this project (plain_echo.py).
         """
         self._plain = plain
+        self._log_mib = log_mib
         self.plan = layout
         self.replicas: dict[str, ManagedProcess] = {}
         self._supervisor = Supervisor(folder)
@@ -168,6 +171,8 @@ class Cluster:
         command = [sys.executable, "-m", "r2p2", "serve", "--app", self._app, "--backend", spec.backend, "--bind", bind]
         if self._replicated:
             command += ["--members", ",".join(self.plan.addresses)]
+        if self._log_mib:
+            command += ["--log-mib", str(self._log_mib)]
         if self._pcap:
             command += ["--pcap", str(self.pcap_path(replica_name(index)))]
         for link in spec.links:

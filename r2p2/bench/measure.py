@@ -153,17 +153,23 @@ def run_for(
     seconds: float,
     on_progress: Callable[[dict[str, Any]], None] = lambda event: None,
     start_ns: int | None = None,
+    answers_max: int | None = None,
 ) -> int:
     """Let the load run until a progress event at least `seconds` after `start_ns` (default: after the first event).
 
-    Returns that event's time on the generator's clock.
+    `answers_max`: end sooner, once so many answers have come since the first event. Returns the last event's time on
+    the generator's clock.
     """
+    first: dict[str, Any] | None = None
     while True:
         event = cluster.generator.event("progress", SETTLE_SECONDS)
+        first = first or event
         now_ns: int = event["now_ns"]
         start_ns = now_ns if start_ns is None else start_ns
         on_progress(event)
         if now_ns - start_ns >= seconds * 1e9:
+            return now_ns
+        if answers_max is not None and event["answered"] - first["answered"] >= answers_max:
             return now_ns
 
 
