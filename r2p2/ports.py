@@ -259,6 +259,8 @@ def drive(
             end = time.monotonic() + drain_seconds
             while not drainable.drained and time.monotonic() < end and driver.running:
                 await asyncio.sleep(STOP_CHECK_SECONDS)
+            if driver.running:  # the last reply may have asked for a poll that the stop would cancel
+                pollable.poll_once()
         driver.stop()
         await driver.wait_closed()
 
