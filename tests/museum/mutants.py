@@ -212,7 +212,19 @@ MUTANTS = [
 
 
 # The state machine and what it is made of, each after those it imports.
-MODULES = ("progress", "reads", "state", "elections", "following", "reading", "leading", "core")
+MODULES = (
+    "progress",
+    "reads",
+    "state",
+    "members",
+    "elections",
+    "following",
+    "receiving",
+    "reading",
+    "sending",
+    "leading",
+    "core",
+)
 
 
 @contextmanager

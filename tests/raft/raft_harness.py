@@ -73,9 +73,11 @@ class Cluster:
 
     def elect(self, i: int = 0) -> SimNode:
         """Makes member i leader; the others have heard nobody for long enough."""
-        self.now += 1000 * MS
-        for leader in self.leaders:
-            leader.raft.tick(self.now)  # it has heard nobody either, and steps down
+        while leaders := self.leaders:  # they hear nobody, and step down in time
+            self.now += leaders[0].config.heartbeat_ns
+            for leader in leaders:
+                leader.raft.tick(self.now)
+                leader.work()  # nobody hears them either
         self.now += 1000 * MS
         node = self.nodes[i]
         node.raft.tick(self.now)
