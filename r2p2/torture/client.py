@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from r2p2 import cli, limits
+from r2p2 import cli
 from r2p2.apps.kv import encode_command
 from r2p2.client import FIXED_ROUTE, REPLICATED, REPLICATED_READ, PollClient
 from r2p2.errors import CallError, UserError
@@ -227,6 +227,7 @@ class Status:
         if self._waiting or now < self._due:
             return
         self._due = now + self._spec.status_s
+        asked = time.monotonic()
         self._nodes = {}
         self._waiting = len(self._spec.targets)
         for target in self._spec.targets:
@@ -236,7 +237,7 @@ class Status:
                 if isinstance(outcome, bytes):
                     self._nodes[target] = json.loads(outcome)
                 if not self._waiting:
-                    say("status", nodes=self._nodes, at=time.monotonic())
+                    say("status", nodes=self._nodes, asked=asked)
 
             self._client.call(target, STATUS_REQUEST, ended, policy=FIXED_ROUTE, timeout_s=STATUS_TIMEOUT_S)
 
