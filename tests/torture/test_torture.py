@@ -1,4 +1,4 @@
-"""Real processes broken under load, for seconds; minutes by hand: R2P2_TORTURE_SECONDS=300 make pytest ARGS=tests/torture."""
+"""Real processes broken under load for seconds; by hand: R2P2_TORTURE_SECONDS=300 make pytest ARGS=tests/torture."""
 
 from __future__ import annotations
 
