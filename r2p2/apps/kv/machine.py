@@ -107,8 +107,17 @@ class KeyValue(StateMachine):
         what writes is refused, since only replicated requests may.
         """
         words = self._parse(request)
-        if words is None:
-            return _BROKEN
+        return _BROKEN if words is None else self._query(words)
+
+    def query_batch(self, requests: Requests) -> ReplySequence:
+        """Answers a group of linearizable reads, parsed as one stream where every request is one command."""
+        if resp_first_broken(requests) != len(requests):
+            return super().query_batch(requests)
+        self._reader.feed(requests.slab)
+        gets, query = self._reader.gets, self._query
+        return [query(words) for words in [gets() for _ in range(len(requests))]]
+
+    def _query(self, words: list[bytes]) -> bytes:
         command = check(words)
         if not isinstance(command, Command):
             return command
