@@ -36,6 +36,8 @@ assert PACKETS_PER_POLL_MAX % BURST_MAX == 0
 ENTRY_HEADER_BYTES: Final = 16
 # The headers of every Raft message without entries fit here (Formed with 16 members: 24 + 8 + 16 * 16 = 288).
 RAFT_PREFIX_BYTES: Final = 296
+# A configuration: 8 bytes, then 20 for each of 16 voters, 16 outgoing voters and 16 learners.
+CONFIGURATION_BYTES_MAX: Final = 8 + 20 * 48
 # Pages of the log: a live log of a few thousand small entries stays in a core's L2.
 LOG_PAGE_BYTES: Final = 262_144
 # A Raft group has few members; also bounds one send's targets.
