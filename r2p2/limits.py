@@ -74,6 +74,12 @@ RAFT_MESSAGES_MAX: Final = 256
 APPEND_BYTES_MAX: Final = 128 << 10
 assert APPEND_BYTES_MAX + REQUEST_BYTES_MAX // 2 < MESSAGE_BYTES_MAX
 
+# A snapshot travels in chunks: large enough that a gigabyte is a few thousand round trips, small enough that a lost
+# packet costs little and other messages get their turn between two.
+SNAPSHOT_CHUNK_BYTES_MAX: Final = 64 << 10
+SNAPSHOT_BYTES_MAX: Final = 1 << 30
+assert SNAPSHOT_CHUNK_BYTES_MAX + RAFT_PREFIX_BYTES + CONFIGURATION_BYTES_MAX < MESSAGE_BYTES_MAX
+
 # The router (r2p2_router_api.h). Requests on their way: half of the rids, so that one rests before it is used again.
 ROUTER_PENDING_MAX: Final = 32_768
 # JBSQ: requests that wait for a slot; 4096 of them are 6 MiB.
