@@ -195,9 +195,7 @@ class Snapshots:
                 "Run the same version of the application on every member.",
             ) from error
         self._engine.reset_log(index, snapshot.digest)
-        # It may be needed for another member at once, should this one lead soon.
-        self._data = data
-        self.index = index
+        self.release()
         self._counters["snapshots_restored"] += 1
         self._look_at_time("restoring", time.thread_time_ns() - began_ns, len(data))
 

@@ -106,7 +106,7 @@ def test_one_node_to_another(engine: Engine) -> None:
         assert other_kv.state_digest() == kv.state_digest()
         assert other_engine.applied_index == 3
         assert other_engine.applied_digest == engine.applied_digest
-        assert (other.index, other.held_bytes) == (3, size)
+        assert (other.index, other.held_bytes, other.incoming_bytes) == (0, 0, 0)
         other_engine.close()
     mine.release()
     assert (mine.index, mine.held_bytes) == (0, 0)
