@@ -206,17 +206,20 @@ class Forming:
                 self._out.append(Hello(self._slot, slot, 0, HELLO_FORMED, False, incarnation))
             return
         self._told_ns = now_ns
-        if told.get(self._slot) == self._incarnation:
+        if formed.term == 0 and told.get(self._slot) == self._incarnation:
             # Only the set that the cluster began with makes a member; later ones come with the log.
-            first = formed.term == 0 and set(told) == set(self._slots)
+            first = set(told) == set(self._slots)
             if first and self.joining is None and self._bound in (None, told[self._coordinator]):
                 self.incarnations = told
                 self._out.append(self._hello(self._coordinator, told[self._coordinator]))
             return
+        others = tuple(pair for pair in formed.members if pair != (self._slot, self._incarnation))
+        if not others:
+            return
         if self._can_join:
             if self.joining is None:
                 self._next_hello_ns = 0
-            self.joining = formed.members
+            self.joining = others
             self._is_coordinator = False
         elif self._told_since_ns is None:
             self._told_since_ns = now_ns

@@ -166,6 +166,7 @@ class Membership:
         first: the configuration that this node began with.
         silent_ns: how long without a word makes a member be down.
         on_event: told what an operator wants to know.
+        takes_in: whether a process without memory could be brought up: the application has snapshots.
 
     Attributes:
         committed: (index, configuration) of the newest that is known to be committed; None: not known.
@@ -174,10 +175,19 @@ class Membership:
         evicted: slots that this leader removed because they held the log, and when (ns).
     """
 
-    def __init__(self, member: int, first: Configuration, silent_ns: int, on_event: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        member: int,
+        first: Configuration,
+        silent_ns: int,
+        on_event: Callable[[str], None],
+        *,
+        takes_in: bool = True,
+    ) -> None:
         self._member = member
         self._first = first
         self._silent_ns = silent_ns
+        self._takes_in = takes_in
         self._on_event = on_event
         self._candidates: dict[tuple[int, tuple[int, int]], Candidate] = {}  # by slot and address
         self._operations: list[Operation] = []
@@ -334,9 +344,10 @@ class Membership:
     def drive(self, core: MembershipCore, now_ns: int) -> None:
         """Does what is due; call it after every poll that may have changed something, and at every heartbeat."""
         configuration = core.configuration
-        if core.configuration_committed:
-            if self.committed is None or self.committed[0] != core.configuration_index:
-                self.committed = (core.configuration_index, configuration)
+        # Who waits to be let in has only been told of a configuration, and must not tell on.
+        remembers = core.configuration_index > 0 or self._member in configuration.members
+        if core.configuration_committed and remembers:
+            self.committed = (core.configuration_index, configuration)
         settled = core.configuration_committed and not configuration.joint
         for place in [place for place, candidate in self._candidates.items() if self._is_over(candidate, now_ns)]:
             del self._candidates[place]
@@ -397,9 +408,9 @@ class Membership:
         there = in_slot(configuration.voters, slot)
         if operation.kind == "remove" and in_slot(configuration.members, slot) is None:
             return f"slot {slot} is not a member" + (" any more" if operation.begun else "")
-        if operation.kind in ("add", "replace") and there is not None and where.get(there) == operation.address:
-            if operation.old != there:
-                return f"slot {slot} at {format_address(where[there])} is a member"
+        comes = operation.kind in ("add", "replace")
+        if comes and there is not None and there != operation.old and where.get(there) == operation.address:
+            return f"slot {slot} at {format_address(where[there])} is a member"
         if operation.kind == "transfer" and core.leader_id is not None and slot_of(core.leader_id) == slot:
             return f"slot {slot} leads"
         return ""
@@ -448,7 +459,8 @@ class Membership:
         """The next configuration for an operation; None: it waits. Raises Refused, ValueError."""
         slot = operation.slot
         if operation.kind == "transfer":
-            return self._step_transfer(operation, configuration, core, now_ns)
+            self._step_transfer(operation, configuration, core, now_ns)
+            return None
         if operation.kind == "remove":
             member = in_slot((*configuration.learners, *configuration.voters), slot)
             assert member is not None  # else it were done
@@ -458,6 +470,8 @@ class Membership:
             return target
         address = operation.address
         assert address is not None
+        if not self._takes_in:
+            raise Refused("the application has no snapshots, so no new member can be brought up")
         there = in_slot(configuration.voters, slot)
         where = addresses_of(configuration)
         if operation.kind == "add" and there is not None:
@@ -538,7 +552,7 @@ class Membership:
         if any(operation.slot == slot for operation in self._operations):
             return None
         old = in_slot(configuration.voters, slot)
-        same_place = old is not None and addresses_of(configuration).get(old) == candidate.address
+        same_place = self._takes_in and old is not None and addresses_of(configuration).get(old) == candidate.address
         down = old is not None and now_ns - core.heard_ns(old) >= self._silent_ns
         left_over = candidate.member in configuration.learners
         if not ((same_place and down) or left_over):

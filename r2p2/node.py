@@ -50,7 +50,6 @@ from raft import (
     decode,
     decode_configuration,
     encode,
-    incarnation_of,
     member_id,
     slot_of,
 )
@@ -152,7 +151,7 @@ class Node:
             "raft_bad_entries": 0,
             "raft_drop_forming": 0,
             "raft_drop_stranger": 0,
-            "raft_bad_snapshot": 0,
+            "raft_drop_snapshot_too_large": 0,
             "raft_drop_log_full": 0,
             "forwards_refused": 0,
             "handler_over_budget": 0,
@@ -166,6 +165,7 @@ class Node:
         self._leader_address: tuple[int, int] | None = None
         self._leader_heard_ns = 0
         self._told: tuple[Role, int, int | None] | None = None
+        self._moved = False  # the members may be at other addresses than when the role was last told
         self._slow_logged = False
         if config.members or config.join:
             self._join(config, config.incarnation)
@@ -265,8 +265,9 @@ class Node:
             prefix = self.engine.message_bytes(raw.handle, 0, length)
         try:
             message, incarnation = decode(prefix, raw.length, cluster_id=self.config.cluster_id)
+            message.sender = member_id(slot_of(message.sender), incarnation)
             if isinstance(message, InstallSnapshot) and message.total_bytes > limits.SNAPSHOT_BYTES_MAX:
-                self.counters["raft_bad_snapshot"] += 1
+                self.counters["raft_drop_snapshot_too_large"] += 1
                 return None
         except MessageError as error:
             self.counters[f"raft_bad_{error.reason.value}"] += 1
@@ -315,8 +316,9 @@ class Node:
                 else:
                     upkeep.hello(sender, address, now_ns)
                 self._send_forming(forming, now_ns)
-            elif sender == self._member or upkeep.is_gone(sender):
+            elif sender == self._member:
                 self.counters["raft_drop_stranger"] += 1
+            elif upkeep.is_gone(sender) or not self._can_answer(sender, address):
                 upkeep.stranger(sender, address, now_ns)
             elif isinstance(message, Forward):
                 self._receive_forward(raft, message, now_ns)
@@ -328,6 +330,17 @@ class Node:
                     self.counters["raft_drop_log_full"] += 1
             else:
                 raft.step(message, now_ns)
+
+    def _can_answer(self, sender: int, address: tuple[int, int]) -> bool:
+        """Where a sender is to be answered: members are where the configuration says. Others may be in one that has
+        not come here yet, as the leader of a process that waits to be let in.
+        """
+        if sender not in self._addresses:
+            if len(self._addresses) >= ADDRESSES_MAX:
+                self.counters["raft_drop_stranger"] += 1
+                return False
+            self._addresses[sender] = (address,)
+        return True
 
     def _has_room(self, message: Append) -> bool:
         """A full log takes no entries; the leader's Append goes unanswered and comes again when the prefix has been
@@ -417,6 +430,7 @@ class Node:
             self.engine,
             self.app,
             self.counters,
+            bounds=config.engine,
             policy=self._policy,
             heartbeat_ns=timers.heartbeat_ns,
             silent_ns=timers.election_min_ns,
@@ -436,16 +450,16 @@ class Node:
                 living[where[member]] = member
         self._addresses |= {m: (where[m],) if living[where[m]] == m else () for m in where}
         members = set(configuration.members)
-        for member in [m for m in self._addresses if m not in members and len(self._addresses) > ADDRESSES_MAX]:
-            del self._addresses[member]
+        if len(self._addresses) >= ADDRESSES_MAX:
+            self._addresses = {m: address for m, address in self._addresses.items() if m in members}
         self._upkeep.configuration_changed(configuration)
-        self._told = None  # the leader may be somewhere else now
+        self._moved = True  # the leader may be somewhere else now
 
     def _look_after(self, raft: Raft, now_ns: int) -> None:
         """Members, snapshots, the log's bound; and Hellos of a process that waits to be let in."""
         upkeep, forming = self._upkeep, self._forming
         assert upkeep is not None and forming is not None
-        if upkeep.due(now_ns):
+        if upkeep.due(now_ns) or raft.removed:
             upkeep.manage(now_ns, self.engine.log_last_index)
             while raft.has_ready():
                 self._carry_out(raft)
@@ -513,12 +527,14 @@ class Node:
     def _follow_role(self, raft: Raft) -> None:
         """Tells the engine what to do with replicated requests, and the operator what has changed."""
         told = (raft.role, raft.term, raft.leader_id)
-        if told == self._told:
+        if told == self._told and not self._moved:
             return
+        on_event: Callable[[str], None] = self._on_event if told != self._told else lambda text: None
         self._told = told
+        self._moved = False
         if raft.role is Role.LEADER:
             self._set_role(ROLE_LEADER)
-            self._on_event(f"leader of term {raft.term}")
+            on_event(f"leader of term {raft.term}")
         elif raft.leader_id is not None:
             # A process that waits to be let in may not know yet where its leader is.
             address = next(iter(self._addresses.get(raft.leader_id, ())), None)
@@ -526,10 +542,10 @@ class Node:
             forward = Forward(self.config.node_id, raft.leader_id, raft.term, 0, 0)
             self._forward_header = encode(forward, self._identity)[:-_COUNTS_BYTES]
             self._set_role(ROLE_FOLLOWER if address is not None else ROLE_HOLD)
-            self._on_event(f"follows member {slot_of(raft.leader_id)} in term {raft.term}")
+            on_event(f"follows member {slot_of(raft.leader_id)} in term {raft.term}")
         else:
             self._set_role(ROLE_HOLD)
-            self._on_event(f"knows no leader in term {raft.term} ({raft.role.value})")
+            on_event(f"knows no leader in term {raft.term} ({raft.role.value})")
 
     def _set_role(self, role: int) -> None:
         self._role = role

@@ -125,7 +125,8 @@ class Snapshots:
         self._incoming = Assembly()
         self._data = b""
         self.index = 0
-        counters.update(dict.fromkeys(self.COUNTERS, 0))
+        for name in self.COUNTERS:
+            counters.setdefault(name, 0)
 
     @property
     def held_bytes(self) -> int:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from r2p2.errors import UserError
 
-__all__ = ["POLICIES", "Act", "Situation", "choose_policy", "compact_through", "decide"]
+__all__ = ["POLICIES", "Act", "Situation", "choose_policy", "compact_through", "decide", "is_near"]
 
 POLICIES: Final = ("snapshot", "evict", "block")
 # The log is "near its bound" at three quarters: the rest takes what comes while something is done about it.
@@ -84,13 +84,14 @@ def choose_policy(name: str | None, *, has_snapshots: bool) -> str:
     return name
 
 
+def is_near(size: int, bound: int) -> bool:
+    """Whether ``size`` has come to three quarters of ``bound``."""
+    return size * PARTS >= bound * HIGH_PARTS
+
+
 def decide(policy: str, now: Situation) -> Act:
     """What to do about the log. Nothing while it is below three quarters of its bounds."""
-    near = (
-        now.log_bytes * PARTS >= now.log_bytes_max * HIGH_PARTS
-        or now.log_entries * PARTS >= now.log_entries_max * HIGH_PARTS
-    )
-    if not near:
+    if not is_near(now.log_bytes, now.log_bytes_max) and not is_near(now.log_entries, now.log_entries_max):
         return Act.NOTHING
     if policy == "snapshot":
         return Act.COMPACT

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from r2p2.address import format_address
 from r2p2.app import StateMachine
-from r2p2.engine import Engine
+from r2p2.engine import Engine, EngineConfig
 from r2p2.forming import RemovedError
 from r2p2.membership import Membership, addresses_of
 from r2p2.snapshots import Snapshots
-from r2p2.truncation import Act, Situation, compact_through, decide
+from r2p2.truncation import Act, Situation, compact_through, decide, is_near
 from raft import (
     AppendConfiguration,
     Configuration,
@@ -96,13 +96,14 @@ class Upkeep:
         member: its identity.
         engine, app: the node's.
         counters: the node's.
+        bounds: the engine's.
         policy: one of :data:`r2p2.truncation.POLICIES`.
         heartbeat_ns, silent_ns: how often to look, and how long without a word makes a member be down.
         handler_budget_ns: processor time a snapshot may take unnoticed.
         on_event: told what an operator wants to know.
     """
 
-    COUNTERS: Final = ("raft_drop_gone", "raft_strangers_told", "raft_bad_snapshot", "log_compactions", "members_evicted")
+    COUNTERS: Final = ("raft_drop_gone", "log_compactions", "members_evicted")
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class Upkeep:
         app: StateMachine,
         counters: dict[str, int],
         *,
+        bounds: EngineConfig,
         policy: str,
         heartbeat_ns: int,
         silent_ns: int,
@@ -119,19 +121,23 @@ class Upkeep:
         on_event: Callable[[str], None],
     ) -> None:
         self.policy = policy
-        self.membership = Membership(member, raft.configuration, silent_ns, on_event)
+        self.membership = Membership(member, raft.configuration, silent_ns, on_event, takes_in=app.has_snapshots)
         self.snapshots = Snapshots(app, engine, counters, handler_budget_ns)
         self._raft = raft
         self._core = _Core(raft, member)
         self._member = member
         self._engine = engine
+        self._bounds = bounds
         self._counters = counters
         self._heartbeat_ns = heartbeat_ns
         self._silent_ns = silent_ns
         self._on_event = on_event
         self._due_ns = 0
-        self._told_full = False
+        self._looked_index = 0
+        self._taken_ns = 0
         self._has_snapshots = app.has_snapshots
+        for name in self.COUNTERS:
+            counters.setdefault(name, 0)
 
     # ---- Raft's decisions ----
 
@@ -159,10 +165,14 @@ class Upkeep:
         """Another configuration is in force."""
         self.membership.configuration_changed(configuration)
         self._due_ns = 0
-        text = ", ".join(
-            f"{slot_of(m)}" + (" (learner)" if m in configuration.learners else "") for m in configuration.members
-        )
-        self._on_event(f"configuration {self._raft.configuration_index}: members {text}" + " (joint)" * configuration.joint)
+        if not self._raft.configuration_index:
+            return  # how the cluster began, which is said elsewhere
+        learners = configuration.learners
+        names = [
+            f"{slot_of(m)}{' (learner)' if m in learners else ''}" for m in sorted(configuration.members, key=slot_of)
+        ]
+        joint = " (joint)" if configuration.joint else ""
+        self._on_event(f"configuration {self._raft.configuration_index}: members {', '.join(names)}{joint}")
 
     # ---- Hellos, strangers, operators ----
 
@@ -201,8 +211,15 @@ class Upkeep:
     # ---- once a poll ----
 
     def due(self, now_ns: int) -> bool:
-        """Whether :meth:`manage` has something to look at."""
-        return now_ns >= self._due_ns
+        """Whether :meth:`manage` has something to look at: something happened, it is time, or the log has grown near
+        its bound.
+        """
+        if now_ns >= self._due_ns:
+            return True
+        if self._raft.last_index == self._looked_index:
+            return False
+        self._looked_index = self._raft.last_index
+        return is_near(self._engine.log_bytes, self._bounds.log_bytes_max)
 
     def manage(self, now_ns: int, last_log_index: int) -> None:
         """Looks at everything: at every heartbeat, and when something has happened.
@@ -248,11 +265,12 @@ class Upkeep:
     def _take(self) -> None:
         # Followers wait for what is filled in, and for a sign of life, less long than a large snapshot may take.
         self._engine.flush()
+        self._taken_ns = self._core.now_ns
         size = self.snapshots.take()
         self._raft.snapshot_taken(self.snapshots.index, size)
 
     def _truncate(self, now_ns: int) -> None:
-        raft, engine, config = self._raft, self._engine, self._engine.config
+        raft, engine, config = self._raft, self._engine, self._bounds
         first_index, last_index = engine.log_first_index, engine.log_last_index
         holder = self.holder() if self.policy == "evict" else None
         situation = Situation(
@@ -286,7 +304,9 @@ class Upkeep:
             return False
         silent_ns = SILENT_HEARTBEATS * self._heartbeat_ns
         peers = [peer for member in raft.configuration.members if (peer := raft.peer(member)) is not None]
-        return any(peer.takes_snapshot and now_ns - peer.heard_ns < silent_ns for peer in peers)
+        # Only an answer since it was taken says that somebody is there.
+        since_ns = max(self._taken_ns + 1, now_ns - silent_ns)
+        return any(peer.takes_snapshot and peer.heard_ns >= since_ns for peer in peers)
 
     # ---- for people ----
 

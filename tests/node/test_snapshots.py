@@ -67,7 +67,7 @@ def test_a_crc_that_fits_does_not_make_lengths_right() -> None:
 def test_another_version_says_what_to_do() -> None:
     data = bytearray(encode_snapshot(NodeSnapshot(1, b"", b"")))
     data[3] = 2
-    with pytest.raises(SnapshotDamaged, match="version 2.*same version on every member"):
+    with pytest.raises(SnapshotDamaged, match=r"version 2.*same version on every member"):
         decode_snapshot(bytes(data))
 
 
