@@ -27,6 +27,7 @@ from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine
 from r2p2.errors import UserError
 from r2p2.forming import Forming
 from r2p2.membership import MEMBER_REQUEST, addresses_of
+from r2p2.reads import ReadGroups
 from r2p2.requests import LATER, Replies, Requests
 from r2p2.truncation import choose_policy
 from r2p2.upkeep import Upkeep
@@ -166,6 +167,9 @@ class Node:
         self._leader_heard_ns = 0
         self._told: tuple[Role, int, int | None] | None = None
         self._moved = False  # the members may be at other addresses than when the role was last told
+        self._reads = ReadGroups(
+            self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
+        )
         self._slow_logged = False
         if config.members or config.join:
             self._join(config, config.incarnation)
@@ -208,8 +212,8 @@ class Node:
             RemovedError: this member was removed from its cluster.
         """
         engine = self.engine
-        now_ns, packets, requests, appended, held, raft_count, _, _ = engine.poll()
-        raft = self._raft
+        now_ns, packets, requests, appended, held, raft_count, _, _, reads_gathered = engine.poll()
+        raft, reads = self._raft, self._reads
         if raft is not None:
             if appended:
                 raft.propose(appended, now_ns)
@@ -217,6 +221,8 @@ class Node:
                 self._receive(now_ns)
             if now_ns >= raft.deadline_ns:
                 raft.tick(now_ns)
+            if reads_gathered or reads.waiting:
+                reads.ask(raft, now_ns, reads_gathered)
             while raft.has_ready():
                 self._carry_out(raft)
             if held:
@@ -226,6 +232,8 @@ class Node:
                 self._apply(raft)
                 if self.engine.applied_index < raft.commit_index:
                     packets += 1  # not a datagram, but more to do at once
+            if reads.waiting:
+                reads.serve(engine.applied_index, now_ns)
         elif self._forming is not None:
             self._form(now_ns, raft_count)
         if requests:
@@ -239,7 +247,8 @@ class Node:
             if self.engine.applied_index < self._raft.commit_index:
                 return 0
             hello_ns = self._forming.deadline_ns if self._forming is not None else None
-            return self._raft.deadline_ns if hello_ns is None else min(hello_ns, self._raft.deadline_ns)
+            reads_ns = self._reads.deadline_ns if self._reads.waiting else None
+            return min(ns for ns in (self._raft.deadline_ns, hello_ns, reads_ns) if ns is not None)
         return self._forming.deadline_ns if self._forming is not None else None
 
     @property
@@ -520,6 +529,8 @@ class Node:
             self._configured(ready.configuration)
         self._send_all(ready.messages)
         self._send_all(raft.persisted(ready.number))
+        if ready.reads or ready.reads_failed:
+            self._reads.confirmed(ready.reads, ready.reads_failed)
         self._follow_role(raft)
         if ready.forget_index >= engine.log_first_index:
             engine.drop_prefix(ready.forget_index)
@@ -686,7 +697,9 @@ class Node:
             "applied_index": engine.applied_index,
             "applied_digest": f"{engine.applied_digest:016x}",
             "state_digest": self.app.state_digest(),
-            "counters": {name: n for name, n in (engine.counters() | self.counters).items() if n},
+            "counters": {
+                name: n for name, n in (engine.counters() | self.counters | self._reads.counters).items() if n
+            },
         }
         if self._forming is not None:
             status["incarnation"] = f"{self.incarnation:016x}"

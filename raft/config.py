@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from raft.configuration import MEMBER_ID_MAX, VOTERS_MAX
+from raft.configuration import VOTERS_MAX, is_member_id
 
 
 class Role(Enum):
@@ -84,14 +84,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Holds every relation between the settings."""
-        if not 0 <= self.node_id <= MEMBER_ID_MAX:
-            raise ValueError(f"node_id: {self.node_id} is not in 0..{MEMBER_ID_MAX}")
+        if not is_member_id(self.node_id):
+            raise ValueError(f"node_id: {self.node_id} is no member's identity")
         if not 1 <= len(self.members) <= VOTERS_MAX:
             raise ValueError(f"members: {len(self.members)} of them, 1..{VOTERS_MAX} are possible")
         if len(set(self.members)) != len(self.members):
             raise ValueError(f"members: {self.members} names one twice")
-        if not all(0 <= member <= MEMBER_ID_MAX for member in self.members):
-            raise ValueError(f"members: {self.members} are not all in 0..{MEMBER_ID_MAX}")
+        if not all(map(is_member_id, self.members)):
+            raise ValueError(f"members: {self.members} are not all identities")
         if (self.node_id in self.members) == self.joining:
             raise ValueError(
                 f"members: {self.members} {'include' if self.joining else 'do not include'} node_id {self.node_id}"

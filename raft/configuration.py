@@ -37,6 +37,11 @@ def incarnation_of(member: int) -> int:
     return member >> SLOT_BITS
 
 
+def is_member_id(member: int) -> bool:
+    """Whether it can be an identity: 0..2**80 - 1, and a slot that is not 65535."""
+    return 0 <= member <= MEMBER_ID_MAX and slot_of(member) <= SLOT_MAX
+
+
 def _check_ids(name: str, members: tuple[int, ...], count_max: int) -> None:
     if len(members) > count_max:
         raise ValueError(f"{name}: {len(members)} of them, at most {count_max} are possible")
@@ -44,7 +49,7 @@ def _check_ids(name: str, members: tuple[int, ...], count_max: int) -> None:
     for member in members:
         if member <= before:
             raise ValueError(f"{name}: {members} do not ascend")
-        if not 0 <= member <= MEMBER_ID_MAX or slot_of(member) > SLOT_MAX:
+        if not is_member_id(member):
             raise ValueError(f"{name}: {member} is no member's identity")
         before = member
 

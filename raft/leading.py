@@ -89,7 +89,10 @@ class Leading(Sending):
         if peer.behind_log:
             if self._begin_snapshot(peer):
                 return
-            next_index = self.first_index
+            # Nothing helps until there is a snapshot: heartbeats alone keep asking.
+            peer.probe(self.first_index, epoch_round=self._round + 1)
+            peer.probe_sent = True
+            return
         if peer.state == REPLICATE and message.hint_term == 0:
             peer.go_back(next_index, epoch_round=self._round + 1)  # a gap: an Append was lost or overtaken
         else:
