@@ -17,7 +17,7 @@
 #define R2P2_LOG_PAGE_MASK ((uint64_t)R2P2_LOG_PAGE_BYTES - 1)
 _Static_assert((R2P2_LOG_PAGE_BYTES & (R2P2_LOG_PAGE_BYTES - 1)) == 0, "pages are a power of two");
 
-enum r2p2_entry_kind { R2P2_ENTRY_NOOP = 0, R2P2_ENTRY_REQUEST = 1 };
+enum r2p2_entry_kind { R2P2_ENTRY_NOOP = 0, R2P2_ENTRY_REQUEST = 1, R2P2_ENTRY_SESSION = 2 };
 
 /* An entry's header, decoded. */
 typedef struct r2p2_entry {
