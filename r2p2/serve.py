@@ -218,6 +218,17 @@ class CapturingNode:
         self._drain()
         self._writer.close()
 
+    def summary(self) -> str:
+        """What was written and what was not, for the operator; after :meth:`close`."""
+        writer = self._writer
+        left_out = [
+            (self.missed, "left out by the sample (--pcap-rate)"),
+            (writer.left_out_count, "after the file was full (--pcap-mib)"),
+            (writer.removed_count, "older files removed (--pcap-files)"),
+        ]
+        parts = [f"{writer.packets_count} datagrams", *(f"{count} {what}" for count, what in left_out if count)]
+        return f"--pcap {writer.path}: {', '.join(parts)}"
+
 
 def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node | Server:
     """The node, or for a Service its server."""
@@ -271,6 +282,7 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if capture is not None:
                 capture.close()
+                print(f"r2p2: {capture.summary()}", flush=True)
             counters = {
                 name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
             }

@@ -317,6 +317,12 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
                                uint32_t targets_count, int32_t *error) {
     *error = R2P2_ERROR_ARGUMENT;
     r2p2_client *client = r2p2_engine_client(engine, config->local_port);
+    /* It takes over the ends of all calls of its engine: those of somebody else would be counted as its own. */
+    for (uint32_t i = 0; i < engine->clients_count; i++) {
+        if (engine->clients[i]->waiting_count == 0) continue;
+        *error = R2P2_ERROR_STATE;
+        return NULL;
+    }
     if (!client || targets_count == 0 || targets_count > R2P2_TARGETS_MAX) return NULL;
     if (config->outstanding == 0 || config->outstanding > client->calls_max || config->size > R2P2_PAYLOAD_BYTES_MAX)
         return NULL;
