@@ -12,7 +12,12 @@ class R2P2Error(Exception):
 
 
 class UserError(R2P2Error):
-    """A mistake in configuration, arguments or environment. ``remedy`` says what to do about it."""
+    """A mistake in configuration, arguments or environment. ``remedy`` says what to do about it.
+
+    ``exit_code``: of a command that ends with it.
+    """
+
+    exit_code = 1
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
