@@ -35,6 +35,7 @@
     X(drops_no_leader, "requests refused: no leader known in time")                                                    \
     X(drops_backlog, "requests refused: too many entries not applied yet")                                             \
     X(drops_log_full, "requests refused: the log is at its bound")                                                     \
+    X(drops_storage_full, "requests refused: the disk's share is used up (no snapshot makes room)")                    \
     X(drops_hold_full, "requests refused: too many held for forwarding")                                               \
     X(drops_reads_full, "reads refused: too many wait already")                                                       \
     X(drops_reads_unconfirmed, "reads refused: no leader confirmed them in time")                                      \
@@ -42,6 +43,7 @@
     X(drops_application, "requests the application refused")                                                           \
     X(reads_answered, "reads answered by this member")                                                                 \
     X(log_appended, "entries appended to the log")                                                                     \
+    X(log_recovered, "entries read back from the disk at the start")                                                   \
     X(log_applied, "entries applied")                                                                                  \
     X(forwarded_requests, "requests sent on to the leader")                                                            \
     X(client_calls, "calls made")                                                                                      \
