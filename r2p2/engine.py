@@ -259,6 +259,22 @@ class Engine:
         """True when the entries behind ``header_bytes`` of the message are whole and fill it exactly."""
         return lib.r2p2_raft_check(self._engine, handle, header_bytes) == 0
 
+    def configuration_bytes(self, handle: int, header_bytes: int) -> bytes:
+        """The configuration that is the only entry of a checked message; empty when that holds something else."""
+        length = lib.r2p2_raft_configuration(self._engine, handle, header_bytes)
+        return self.message_bytes(handle, header_bytes + limits.ENTRY_HEADER_BYTES, length) if length else b""
+
+    def message_bytes(self, handle: int, offset: int, length: int) -> bytes:
+        """``length`` bytes at ``offset`` of a received message; valid until the next poll like its handle."""
+        out = bytearray(length)
+        view = ffi.from_buffer("uint8_t[]", out)
+        _check("r2p2_raft_copy", lib.r2p2_raft_copy(self._engine, handle, offset, view, length))
+        return bytes(out)
+
+    def message_tail(self, handle: int, length: int) -> bytes:
+        """The last ``length`` bytes of a received message."""
+        return self.message_bytes(handle, lib.r2p2_raft_length(self._engine, handle) - length, length)
+
     def raft_send(
         self,
         message_type: int,
@@ -331,6 +347,19 @@ class Engine:
     def append_noop(self) -> None:
         """Appends a no-op entry."""
         _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
+
+    def append_configuration(self, body: bytes) -> None:
+        """Appends a configuration entry."""
+        status = lib.r2p2_log_append_configuration(self._engine, body, len(body))
+        _check("r2p2_log_append_configuration", status)
+
+    def reset_log(self, index: int, digest: int) -> None:
+        """Forgets every entry: the log begins behind ``index``, applied with ``digest``, as a restored snapshot says.
+
+        Raises:
+            EngineError: a later index is applied already.
+        """
+        _check("r2p2_log_reset", lib.r2p2_log_reset(self._engine, index, digest))
 
     def append_message(self, handle: int, header_bytes: int, skip: int, count: int) -> bool:
         """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was

@@ -36,6 +36,8 @@ assert PACKETS_PER_POLL_MAX % BURST_MAX == 0
 ENTRY_HEADER_BYTES: Final = 16
 # The headers of every Raft message without entries fit here (Formed with 16 members: 24 + 8 + 16 * 16 = 288).
 RAFT_PREFIX_BYTES: Final = 296
+# A configuration: 8 bytes, then 20 for each of 16 voters, 16 outgoing voters and 16 learners.
+CONFIGURATION_BYTES_MAX: Final = 8 + 20 * 48
 # Pages of the log: a live log of a few thousand small entries stays in a core's L2.
 LOG_PAGE_BYTES: Final = 262_144
 # A Raft group has few members; also bounds one send's targets.
@@ -82,6 +84,12 @@ RAFT_MESSAGES_MAX: Final = 256
 # repair.
 APPEND_BYTES_MAX: Final = 128 << 10
 assert APPEND_BYTES_MAX + REQUEST_BYTES_MAX // 2 < MESSAGE_BYTES_MAX
+
+# A snapshot travels in chunks: large enough that a gigabyte is a few thousand round trips, small enough that a lost
+# packet costs little and other messages get their turn between two.
+SNAPSHOT_CHUNK_BYTES_MAX: Final = 64 << 10
+SNAPSHOT_BYTES_MAX: Final = 1 << 30
+assert SNAPSHOT_CHUNK_BYTES_MAX + RAFT_PREFIX_BYTES + CONFIGURATION_BYTES_MAX < MESSAGE_BYTES_MAX
 
 # The router (r2p2_router_api.h). Requests on their way: half of the rids, so that one rests before it is used again.
 ROUTER_PENDING_MAX: Final = 32_768

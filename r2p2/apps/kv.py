@@ -9,6 +9,7 @@ Leaves to others: Redis's other commands; expiry; TCP clients.
 from __future__ import annotations
 
 import hashlib
+import sys
 from array import array
 from typing import Any, Final
 
@@ -139,6 +140,36 @@ class KeyValue(StateMachine):
         if command[0].upper() in (b"SET", b"DEL"):
             return b"-READONLY send writes with the replicated policy\r\n"
         return self._execute(command)
+
+    def snapshot(self) -> bytes:
+        """The items: their count, the lengths of keys and values as u32, then all keys and all values end to end."""
+        keys, values = list(self.data), list(self.data.values())
+        lengths = array("I", map(len, keys))
+        lengths.extend(map(len, values))
+        if sys.byteorder == "little":
+            lengths.byteswap()
+        return b"".join([len(keys).to_bytes(8, "big"), lengths.tobytes(), *keys, *values])
+
+    def restore(self, data: bytes) -> None:
+        """Replaces the store.
+
+        Raises:
+            ValueError: ``data`` is not a snapshot.
+        """
+        count = int.from_bytes(data[:8], "big")
+        start = 8 + 8 * count
+        if len(data) < start:
+            raise ValueError(f"a snapshot of {count} items in {len(data)} bytes")
+        lengths = array("I", data[8:start])
+        if sys.byteorder == "little":
+            lengths.byteswap()
+        pieces, view = [], memoryview(data)
+        for length in lengths:
+            pieces.append(bytes(view[start : start + length]))
+            start += length
+        if start != len(data):
+            raise ValueError(f"a snapshot of {count} items needs {start} bytes, not {len(data)}")
+        self.data = dict(zip(pieces[:count], pieces[count:], strict=True))
 
     def state_digest(self) -> str:
         """SHA-256 over the sorted items, each with its lengths."""

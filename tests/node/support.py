@@ -25,6 +25,7 @@ class World:
         size: int = 3,
         seed: int = 1,
         make_app: Callable[[], StateMachine] = KeyValue,
+        truncation: str | None = None,
         **engine: int,
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=16_384)
@@ -32,6 +33,8 @@ class World:
         self.addresses = {i: (0x0A000001 + i, 8000) for i in range(size)}
         self.make_app = make_app
         self.seed = seed
+        self.truncation = truncation
+        self.launches = 0
         self.engine_config = EngineConfig(**(SMALL | engine))
         self.events: list[tuple[float, int, str]] = []
         self.ports: dict[int, int] = {}
@@ -42,15 +45,22 @@ class World:
         self.client = Caller(self.network, (0x0A000064, 9000))
         self.tag = 0
 
-    def launch(self, i: int, incarnation: int = 0) -> None:
+    def launch(self, i: int, incarnation: int = 0, *, join: bool = False, ip: int = 0) -> None:
+        """A process in slot i; join: it knows the others' addresses and is none of the members."""
+        self.launches += 1
+        address = (ip or 0x0A000001 + i, 8000)
         config = NodeConfig(
             node_id=i,
-            members=self.addresses,
+            members={} if join else self.addresses,
+            join=tuple(self.addresses[j] for j in self.nodes if j != i) if join else (),
             engine=self.engine_config,
-            seed=self.seed * 100 + i,
-            incarnation=incarnation or self.seed * 1000 + i + 1,
+            seed=self.seed * 100 + self.launches,
+            incarnation=incarnation or self.seed * 1000 + self.launches,
+            truncation=self.truncation,
         )
-        self.ports[i] = self.network.open(*self.addresses[i])
+        if join:
+            self.addresses = {**self.addresses, i: address}
+        self.ports[i] = self.network.open(*address)
         self.nodes[i] = Node(
             config,
             self.ports[i],
