@@ -31,7 +31,15 @@ from r2p2.errors import UserError
 from r2p2.files import Files
 from r2p2.storage import SEGMENT_BYTES, Recovered, Snapshot, Storage, StorageError
 from r2p2.storage_directory import MemberRecord, StorageDirectory
-from raft import HardState
+from raft import (
+    AppendConfiguration,
+    AppendEntries,
+    AppendNoop,
+    HardState,
+    LogOp,
+    RestoreSnapshot,
+    encode_configuration,
+)
 
 __all__ = ["Durability"]
 
@@ -167,6 +175,17 @@ class Durability:
 
     # ---- what a Ready wants written, in order ----
 
+    def executed(self, engine: Engine, op: LogOp, restored: bytes) -> None:
+        """A Ready's operation that the engine's log has just executed; truncations are told before
+        (:meth:`truncate`), proposals with :meth:`append`. ``restored``: the node's snapshot, where ``op`` is one.
+        """
+        if isinstance(op, AppendEntries):
+            self.append(engine, op.first_index, op.first_index + op.count - 1, op.term)
+        elif isinstance(op, AppendNoop | AppendConfiguration):
+            self.append(engine, op.index, op.index, op.term)
+        elif isinstance(op, RestoreSnapshot):
+            self.restore(op.index, op.term, encode_configuration(op.configuration), restored)
+
     def append(self, engine: Engine, first_index: int, last_index: int, term: int) -> None:
         """Entries that the engine's log has just taken."""
         data = engine.log_copy(first_index, last_index)
@@ -229,6 +248,11 @@ class Durability:
     def log_bytes(self) -> int:
         """Bytes of entries behind the last snapshot."""
         return self._written_bytes - self._covered_bytes
+
+    @property
+    def snapshot_index(self) -> int:
+        """Of the last durable snapshot."""
+        return self._storage.snapshot_index
 
     @property
     def wants_snapshot(self) -> bool:
