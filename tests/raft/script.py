@@ -13,7 +13,12 @@ A file is prose, commands, a line ``----``, the expected output, an empty line, 
     sync I [N]         the N oldest writes of member I (default: all) are durable (slow-disk)
     crash I            kill -9: writes that were not synced are gone; restart I starts it again from its disk
     read I             a linearizable read; transfer I J: member I hands over to J
-    show [I ...]       where members stand
+    join [slow-disk]   a new process, with the next number, that is no member yet
+    change I add J | promote J [instead-of K] | remove J | voters J...
+                       leader I changes the members
+    snapshot I         member I keeps its state and lets the log before it go
+    caught-up I J      whether leader I says that J keeps up
+    show [I ...]       where members stand; members [I ...]: whom they hold for members
 
 Times are virtual, chance is seeded: the same script has the same trace. ``REWRITE=1 pytest tests/raft/test_scripts.py``
 writes what came out into the files, for a look at the difference.
@@ -29,23 +34,61 @@ from raft_harness import MS, over_the_wire
 from r2p2.sim.node import Disk, SimNode
 from raft import (
     Append,
-    AppendEntries,
+    AppendConfiguration,
     AppendNoop,
     AppendReply,
+    ChangeRefused,
     Config,
+    Configuration,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    LogOp,
     Message,
     NotLeader,
     PreVote,
     PreVoteReply,
     ReadIndex,
     ReadIndexReply,
+    RestoreSnapshot,
     Role,
+    SnapshotChunk,
     Truncate,
     Vote,
     VoteReply,
 )
+from raft.list_log import Entry
 
 SEPARATOR = "----"
+
+
+def listed(configuration: Configuration) -> str:
+    """voters[+learners], a joint one as old->new."""
+    text = ",".join(map(str, configuration.voters))
+    if configuration.outgoing:
+        text = f"{','.join(map(str, configuration.outgoing))}->{text}"
+    if configuration.learners:
+        text = f"{text}+{','.join(map(str, configuration.learners))}"
+    return f"[{text}]"
+
+
+def valued(entry: Entry) -> str:
+    """What an entry holds."""
+    return listed(entry[1]) if isinstance(entry[1], Configuration) else str(entry[1])
+
+
+def done(op: LogOp) -> str:
+    """One operation on a log."""
+    if isinstance(op, Truncate):
+        return f"truncates from {op.from_index}"
+    if isinstance(op, AppendNoop):
+        return f"appends no-op {op.index}@{op.term}"
+    if isinstance(op, AppendConfiguration):
+        return f"appends members {op.index}@{op.term}={listed(op.configuration)}"
+    if isinstance(op, SnapshotChunk):
+        return f"keeps bytes {op.offset}..{op.offset + op.bytes_count - 1} of {op.total_bytes}"
+    if isinstance(op, RestoreSnapshot):
+        return f"restores the snapshot of {op.index}@{op.term}, members {listed(op.configuration)}"
+    return f"appends {op.first_index}..{op.first_index + op.count - 1}@{op.term}"
 
 
 def shown(message: Message) -> str:
@@ -56,6 +99,8 @@ def shown(message: Message) -> str:
         if message.count:
             first = message.prev_index + 1
             entries = f"{first}..{message.prev_index + message.count}@{message.entries_term}"
+            if message.configuration is not None:
+                entries += f"={listed(message.configuration)}"
         return (
             f"{head} round={message.round} prev={message.prev_index}@{message.prev_term} entries={entries} "
             f"commit={message.commit} global={message.global_commit}"
@@ -66,6 +111,16 @@ def shown(message: Message) -> str:
         return (
             f"{head} round={message.round} refused={message.match_index} hint={message.hint_index}@{message.hint_term}"
         )
+    if isinstance(message, InstallSnapshot):
+        members = "" if message.configuration is None else f" members={listed(message.configuration)}"
+        last = message.offset + message.bytes_count - 1
+        return (
+            f"{head} index={message.index}@{message.index_term} bytes={message.offset}..{last} "
+            f"of {message.total_bytes}{members}"
+        )
+    if isinstance(message, InstallSnapshotReply):
+        state = "installed" if message.installed else f"has={message.offset}"
+        return f"{head} index={message.index} {state} applied={message.applied_index}"
     if isinstance(message, PreVote | Vote):
         transfer = " transfer" if isinstance(message, Vote) and message.transfer else ""
         return f"{head} last={message.last_index}@{message.last_term}{transfer}"
@@ -131,7 +186,12 @@ class Script:
             "restart": self._restart,
             "read": self._read,
             "transfer": self._transfer,
+            "join": self._join,
+            "change": self._change,
+            "snapshot": self._snapshot,
+            "caught-up": self._caught_up,
             "show": self._show,
+            "members": self._show_members,
         }
 
     def _command(self, line: str) -> None:
@@ -164,12 +224,9 @@ class Script:
                 vote = "nobody" if ready.hard_state.vote is None else ready.hard_state.vote
                 self.lines.append(f"  {i} term {ready.hard_state.term}, vote for {vote}")
             for op in ready.log_ops:
-                if isinstance(op, Truncate):
-                    self.lines.append(f"  {i} truncates from {op.from_index}")
-                elif isinstance(op, AppendNoop):
-                    self.lines.append(f"  {i} appends no-op {op.index}@{op.term}")
-                elif isinstance(op, AppendEntries):
-                    self.lines.append(f"  {i} appends {op.first_index}..{op.first_index + op.count - 1}@{op.term}")
+                self.lines.append(f"  {i} {done(op)}")
+            if ready.configuration is not None:
+                self.lines.append(f"  {i} uses members {listed(ready.configuration)}")
             if ready.forget_index:
                 self.lines.append(f"  {i} forgets through {ready.forget_index}")
             for ticket, index in ready.reads:
@@ -178,7 +235,7 @@ class Script:
                 self.lines.append(f"  {i} read {self.tickets[ticket]} failed")
         node.readies.clear()
         if node.applied:
-            self.lines.append(f"  {i} applies {', '.join(f'{index}={entry[1]}' for index, entry in node.applied)}")
+            self.lines.append(f"  {i} applies {', '.join(f'{index}={valued(entry)}' for index, entry in node.applied)}")
             node.applied.clear()
         self._sent(sent)
 
@@ -279,6 +336,42 @@ class Script:
     def _transfer(self, i: str, target: str) -> None:
         self._do(int(i), lambda node: node.raft.transfer(int(target), self.now))
 
+    def _join(self, *how: str) -> None:
+        i = len(self.nodes)
+        config = Config(i, self.members, joining=True, **self.settings)  # type: ignore[arg-type]
+        self.disks.append(Disk())
+        sync_at_once = not self.slow and "slow-disk" not in how
+        rng = random.Random(i)
+        self.nodes.append(SimNode(config, rng=rng, now_ns=self.now, disk=self.disks[i], sync_at_once=sync_at_once))
+
+    def _change(self, i: str, what: str, *members: str) -> None:
+        current = self._node(i).raft.configuration
+        if what == "add":
+            target = current.with_learner(int(members[0]))
+        elif what == "promote":
+            target = current.with_voter(int(members[0]), instead_of=int(members[2]) if members[1:] else None)
+        elif what == "remove":
+            target = current.without(int(members[0]))
+        else:
+            target = Configuration(tuple(map(int, members)))
+        try:
+            self._do(int(i), lambda node: node.raft.propose_configuration(target, self.now))
+        except (NotLeader, ChangeRefused) as error:
+            self.lines.append(str(error))
+
+    def _snapshot(self, i: str) -> None:
+        self._do(int(i), SimNode.take_snapshot)
+
+    def _caught_up(self, i: str, member: str) -> None:
+        self.lines.append("yes" if self._node(i).raft.caught_up(int(member)) else "no")
+
+    def _show_members(self, *members: str) -> None:
+        for i in members or tuple(str(i) for i, node in enumerate(self.nodes) if node is not None):
+            raft = self._node(i).raft
+            said = "removed" if raft.removed else "voter" if raft.is_voter else "no voter"
+            state = "" if raft.configuration_committed else ", not committed"
+            self.lines.append(f"{i} {said}: {listed(raft.configuration)} of {raft.configuration_index}{state}")
+
     def _show(self, *members: str) -> None:
         for i in members or tuple(map(str, range(len(self.nodes)))):
             if self.nodes[int(i)] is None:
@@ -287,7 +380,8 @@ class Script:
             node = self._node(i)
             raft = node.raft
             entries = " ".join(
-                f"{index}@{entry[0]}={entry[1]}" for index, entry in enumerate(node.log.entries, node.log.first_index)
+                f"{index}@{entry[0]}={valued(entry)}"
+                for index, entry in enumerate(node.log.entries, node.log.first_index)
             )
             self.lines.append(
                 f"{i} {raft.role.value} term={raft.term} vote={raft.vote} leader={raft.leader_id} "
