@@ -147,6 +147,7 @@ class Script:
         self.settings: dict[str, int] = {}
         self.disks: list[Disk] = []
         self.slow = False
+        self.used: dict[int, Configuration] = {}  # the members each was last said to use
 
     def run(self, text: str) -> str:
         """The file again, with what really comes out."""
@@ -212,6 +213,7 @@ class Script:
         self.settings = {key: int(value) for key, _, value in (item.partition("=") for item in settings) if value}
         self.members = tuple(range(int(count)))
         self.now, self.flight, self.tickets = 0, [], {}
+        self.used = dict.fromkeys(self.members, Configuration(self.members))
         self.disks = [Disk() for _ in self.members]
         self.nodes = [self._start(i, disk) for i, disk in enumerate(self.disks)]
 
@@ -225,7 +227,8 @@ class Script:
                 self.lines.append(f"  {i} term {ready.hard_state.term}, vote for {vote}")
             for op in ready.log_ops:
                 self.lines.append(f"  {i} {done(op)}")
-            if ready.configuration is not None:
+            if ready.configuration is not None and ready.configuration != self.used.get(i):
+                self.used[i] = ready.configuration
                 self.lines.append(f"  {i} uses members {listed(ready.configuration)}")
             if ready.forget_index:
                 self.lines.append(f"  {i} forgets through {ready.forget_index}")
