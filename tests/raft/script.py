@@ -13,7 +13,9 @@ A file is prose, commands, a line ``----``, the expected output, an empty line, 
     sync I [N]         the N oldest writes of member I (default: all) are durable (slow-disk)
     crash I            kill -9: writes that were not synced are gone; restart I starts it again from its disk
     read I             a linearizable read; transfer I J: member I hands over to J
-    join [slow-disk]   a new process, with the next number, that is no member yet
+    slow I             from here on member I's writes are durable only when synced
+    quietly COMMAND    without its trace
+    join               a new process, with the next number, that is no member yet
     change I add J | promote J [instead-of K] | remove J | voters J...
                        leader I changes the members
     snapshot I         member I keeps its state and lets the log before it go
@@ -187,6 +189,8 @@ class Script:
             "restart": self._restart,
             "read": self._read,
             "transfer": self._transfer,
+            "slow": self._slow,
+            "quietly": self._quietly,
             "join": self._join,
             "change": self._change,
             "snapshot": self._snapshot,
@@ -339,13 +343,20 @@ class Script:
     def _transfer(self, i: str, target: str) -> None:
         self._do(int(i), lambda node: node.raft.transfer(int(target), self.now))
 
-    def _join(self, *how: str) -> None:
+    def _slow(self, i: str) -> None:
+        self._node(i).sync_at_once = False
+
+    def _quietly(self, *command: str) -> None:
+        lines, self.lines = self.lines, []
+        self._command(" ".join(command))
+        self.lines = lines
+
+    def _join(self) -> None:
         i = len(self.nodes)
         config = Config(i, self.members, joining=True, **self.settings)  # type: ignore[arg-type]
         self.disks.append(Disk())
-        sync_at_once = not self.slow and "slow-disk" not in how
-        rng = random.Random(i)
-        self.nodes.append(SimNode(config, rng=rng, now_ns=self.now, disk=self.disks[i], sync_at_once=sync_at_once))
+        node = SimNode(config, rng=random.Random(i), now_ns=self.now, disk=self.disks[i], sync_at_once=not self.slow)
+        self.nodes.append(node)
 
     def _change(self, i: str, what: str, *members: str) -> None:
         current = self._node(i).raft.configuration
