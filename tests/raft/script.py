@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from raft_harness import MS, over_the_wire
 
@@ -307,7 +308,7 @@ class Script:
         self.lines += [f"lost {shown(message)}" for message in self._take(filters)]
 
     def _copy(self, *filters: str) -> None:
-        self.flight += self._chosen(filters)
+        self.flight += [replace(message) for message in self._chosen(filters)]  # apart, so that each can be named
 
     def _propose(self, i: str, *values: str) -> None:
         try:
