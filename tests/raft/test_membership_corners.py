@@ -308,3 +308,46 @@ def test_over_the_wire_configurations_stay_what_they_are() -> None:
     """The harness itself."""
     append = Append(1, 0, 1, 3, 1, 1, 0, 0, 1, 1, 64, payload=(), configuration=Configuration((0, 1)))
     assert over_the_wire(append) == append
+
+
+def test_a_member_with_entries_of_a_lost_term_is_led_back_to_the_match_point() -> None:
+    """3.5: the hint names the term and where its run begins; a whole term is stepped over at once."""
+    cluster = Cluster(3)
+    old = cluster.elect(0)
+    cluster.propose("a")
+    cluster.cut(0)
+    old.propose(["x", "y", "z"], cluster.now)
+    cluster.settle()
+    cluster.stopped = {0}
+    cluster.run(500)
+    (second,) = [node for node in cluster.leaders if node is not old]
+    second.propose(["b", "c"], cluster.now)
+    cluster.run(20)
+    cluster.stopped = {0, second.config.node_id}
+    cluster.pass_on = lambda message: True
+    cluster.run(150)
+    cluster.stopped = {second.config.node_id}
+    sent = cluster.run(500)
+    (third,) = [node for node in cluster.leaders if node is not second]
+    assert [m for m in sent if isinstance(m, AppendReply) and m.hint_term]
+    assert old.digest == third.digest
+    assert old.raft.last_index == third.raft.last_index
+
+
+def test_a_piece_that_went_out_just_now_is_not_repeated() -> None:
+    """A heartbeat repeats what has been silent for a heartbeat's time, nothing younger."""
+    cluster = Cluster(3, append_bytes_max=100)
+    leader = behind(cluster)
+    cluster.heal()
+    refusal: list[Message] = []
+    cluster.pass_on = lambda message: not (isinstance(message, InstallSnapshot) and (refusal.append(message) or True))
+    cluster.run(10)
+    peer = leader.raft.peer(2)
+    assert peer is not None and peer.takes_snapshot
+    sent = len(refusal)
+    peer.progress_ns = leader.raft.deadline_ns - MS
+    cluster.now = leader.raft.deadline_ns
+    leader.raft.tick(cluster.now)
+    assert not [message for message in leader.work() if isinstance(message, InstallSnapshot)]
+    cluster.run(20)
+    assert len(refusal) > sent

@@ -290,6 +290,7 @@ U64 = struct.Struct(">Q")
         (patched(AN_APPEND, 72, struct.pack(">I", 0)), 128, Reason.FIELD),
         (patched(AN_APPEND, 72, struct.pack(">I", 4)), 128, Reason.FIELD),
         (patched(AN_APPEND, 76, struct.pack(">I", 49)), 129, Reason.FIELD),
+        (encode(A_REPLY, IDENTITY), 73, Reason.LENGTH),
         (patched(A_REPLY, 64, b"\x02"), 72, Reason.FIELD),
         (patched(A_REPLY, 71, b"\x01"), 72, Reason.FIELD),
         (patched(A_REPLY, 48, U64.pack(9)), 72, Reason.FIELD),
