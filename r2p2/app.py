@@ -38,10 +38,27 @@ class StateMachine(ABC):
         """Executes committed requests in order; one reply each, in order."""
 
     def query(self, request: bytes) -> bytes:
-        """Answers an unreplicated request from this replica's own state, which may lag behind. By default it
-        refuses.
+        """Answers one request from this replica's state, which it must not change. By default it refuses.
+
+        It serves unreplicated requests, for which the state may lag behind, and linearizable reads (policy 3), for
+        which the node waits until the state is recent enough (docs/reads.md).
         """
         return b"-ERR this service takes replicated requests only\r\n"
+
+    def query_batch(self, requests: Requests) -> ReplySequence:
+        """Answers a group of linearizable reads, one reply each, in order; by default by :meth:`query`, one by one.
+
+        An exception of a query is the reply ``-ERR Name`` to that read; one out of an overridden ``query_batch``, to
+        all of the group.
+        """
+        return [self._query_one(request) for request in requests]
+
+    def _query_one(self, request: bytes) -> bytes:
+        try:
+            return self.query(request)
+        except Exception as error:
+            log.exception("query failed on a request of %d bytes", len(request))
+            return f"-ERR {type(error).__name__}\r\n".encode()
 
     def state_digest(self) -> str:
         """A text that is equal on two replicas exactly when their states are; "" when the application has none."""

@@ -52,6 +52,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "call": ("r2p2.call", "send one request and print the reply"),
     "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
     "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),
+    "torture": ("r2p2.torture.command", "members killed and stopped under load, and the proof of what clients saw"),
     "dissect": ("r2p2.dissect", "print the messages of a capture line by line"),
     "craft": ("r2p2.craft", "build a capture from a short text description"),
     "sim": ("r2p2.sim.command", "run simulated clusters from seeds, with faults, and check Raft's properties"),

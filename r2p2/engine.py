@@ -152,7 +152,8 @@ class Engine:
         """One step: receive, handle, expire, send.
 
         Returns:
-            ``[now_ns, packets, requests, appended, held, raft, completions, log_last_index]``, counts of what is ready.
+            ``[now_ns, packets, requests, appended, held, raft, completions, log_last_index, reads]``, counts of what is
+            ready.
         """
         lib.r2p2_engine_poll(self._engine, self._result)
         return self._result_view.tolist()
@@ -277,6 +278,38 @@ class Engine:
         )
         if status:
             _check("r2p2_raft_send", status)
+
+    # ---- linearizable reads ----
+
+    def take_reads(self) -> tuple[Requests, bytes]:
+        """All the reads gathered so far as one group, and its askers; end it with :meth:`reads_reply` or
+        :meth:`reads_drop`.
+        """
+        lib.r2p2_reads_take(self._engine, self._batch)
+        requests = self._requests()
+        return requests, self.askers(len(requests))
+
+    def reads_reply(self, requests: Requests, askers: bytes, replies: ReplySequence) -> None:
+        """Answers a group, one reply a request in order."""
+        packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
+        lengths = ffi.from_buffer("uint32_t[]", packed.lengths)
+        status = lib.r2p2_reads_reply(
+            self._engine,
+            askers,
+            len(requests),
+            len(requests.slab),
+            packed.slab,
+            len(packed.slab),
+            lengths,
+            len(packed.lengths),
+        )
+        if status:
+            _check("r2p2_reads_reply", status)
+
+    def reads_drop(self, requests: Requests, askers: bytes) -> None:
+        """Refuses a group: each client gets DROP."""
+        status = lib.r2p2_reads_drop(self._engine, askers, len(requests), len(requests.slab))
+        _check("r2p2_reads_drop", status)
 
     # ---- the log ----
 

@@ -61,6 +61,17 @@ HOLD_BYTES_MAX: Final = 16 << 20
 HOLD_TIMEOUT_NS: Final = 400 * MS
 assert HOLD_BYTES_MAX > REQUEST_BYTES_MAX
 
+# Linearizable reads taken in and not answered yet, at one member: a round of confirmation takes far less than a
+# millisecond, in which a member answers some thousand; the rest is for stalls. All at once they take the application
+# less than a heartbeat (200 ns each: 6.6 ms).
+READS_COUNT_MAX: Final = 32_768
+READS_BYTES_MAX: Final = 16 << 20
+assert READS_BYTES_MAX > REQUEST_BYTES_MAX
+# Groups of reads that wait for a confirmation at once; while all are under way, the next group grows.
+READ_GROUPS_MAX: Final = 8
+# A follower's question for a read index, or its answer, may be lost: it asks again after so many heartbeats.
+READ_RETRY_HEARTBEATS: Final = 3
+
 # Entries given to the application at once. Between batches the node looks at its timers.
 APPLY_BATCH_ENTRIES_MAX: Final = 1024
 # Batches applied before the node looks at its port again: 8 * 1024 * 200 ns = 1.6 ms.

@@ -26,6 +26,7 @@ from r2p2.app import StateMachine
 from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine, EngineConfig, RaftMessage
 from r2p2.errors import UserError
 from r2p2.forming import Forming
+from r2p2.reads import ReadGroups
 from r2p2.requests import Replies, Requests
 from raft import (
     Append,
@@ -146,6 +147,9 @@ class Node:
         self._leader_address: tuple[int, int] | None = None
         self._leader_heard_ns = 0
         self._told: tuple[Role, int, int | None] | None = None
+        self._reads = ReadGroups(
+            self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
+        )
         self._slow_logged = False
         if config.members:
             self._join(config)
@@ -173,8 +177,8 @@ class Node:
             SupersededError: this launch cannot be part of its cluster (:mod:`r2p2.forming`).
         """
         engine = self.engine
-        now_ns, packets, requests, appended, held, raft_count, _, _ = engine.poll()
-        raft = self._raft
+        now_ns, packets, requests, appended, held, raft_count, _, _, reads_gathered = engine.poll()
+        raft, reads = self._raft, self._reads
         if raft is not None:
             if appended:
                 raft.propose(appended, now_ns)
@@ -182,6 +186,8 @@ class Node:
                 self._receive(now_ns)
             if now_ns >= raft.deadline_ns:
                 raft.tick(now_ns)
+            if reads_gathered or reads.waiting:
+                reads.ask(raft, now_ns, reads_gathered)
             while raft.has_ready():
                 self._carry_out(raft)
             if held:
@@ -190,6 +196,8 @@ class Node:
                 self._apply(raft)
                 if self.engine.applied_index < raft.commit_index:
                     packets += 1  # not a datagram, but more to do at once
+            if reads.waiting:
+                reads.serve(engine.applied_index, now_ns)
         elif self._forming is not None:
             self._form(now_ns, raft_count)
         if requests:
@@ -202,7 +210,8 @@ class Node:
         if self._raft is not None:
             if self.engine.applied_index < self._raft.commit_index:
                 return 0
-            return self._raft.deadline_ns
+            reads_ns = self._reads.deadline_ns if self._reads.waiting else None
+            return self._raft.deadline_ns if reads_ns is None else min(self._raft.deadline_ns, reads_ns)
         return self._forming.deadline_ns if self._forming is not None else None
 
     @property
@@ -352,6 +361,8 @@ class Node:
                     engine.append_noop()
         self._send_all(ready.messages)
         self._send_all(raft.persisted(ready.number))
+        if ready.reads or ready.reads_failed:
+            self._reads.confirmed(ready.reads, ready.reads_failed)
         self._follow_role(raft)
         if ready.forget_index >= engine.log_first_index:
             engine.drop_prefix(ready.forget_index)
@@ -491,7 +502,9 @@ class Node:
             "applied_index": engine.applied_index,
             "applied_digest": f"{engine.applied_digest:016x}",
             "state_digest": self.app.state_digest(),
-            "counters": {name: n for name, n in (engine.counters() | self.counters).items() if n},
+            "counters": {
+                name: n for name, n in (engine.counters() | self.counters | self._reads.counters).items() if n
+            },
         }
         if self._forming is not None:
             status["incarnation"] = f"{self.incarnation:016x}"

@@ -117,6 +117,25 @@ class KeyValue(StateMachine):
         command = self._parse(request)
         if command is None:
             return b"-ERR Protocol error: not one RESP command\r\n"
+        return self._query(command)
+
+    def query_batch(self, requests: Requests) -> ReplySequence:
+        """Answers a group of linearizable reads, parsed as one stream where every request is one command."""
+        if resp_first_broken(requests) != len(requests):
+            return super().query_batch(requests)
+        self._reader.feed(requests.slab)
+        gets, get = self._reader.gets, self.data.get
+        replies = []
+        for _ in range(len(requests)):
+            command = gets()
+            if len(command) == 2 and command[0] == b"GET":
+                value = get(command[1])
+                replies.append(NIL if value is None else b"$%d\r\n%b\r\n" % (len(value), value))
+            else:
+                replies.append(self._query(command))
+        return replies
+
+    def _query(self, command: list[bytes]) -> bytes:
         if command[0].upper() in (b"SET", b"DEL"):
             return b"-READONLY send writes with the replicated policy\r\n"
         return self._execute(command)

@@ -23,7 +23,8 @@
     X(rx_drop_reassembly_full, "packets refused because half messages were at their bound")                            \
     X(rx_drop_raft_full, "Raft messages refused because a poll's lane was full")                                       \
     X(rx_requests, "whole requests received")                                                                          \
-    X(rx_requests_replicated, "of these, with a replicated policy")                                                    \
+    X(rx_requests_replicated, "of these, with the replicated policy")                                                  \
+    X(rx_requests_read, "of these, linearizable reads (policy 3)")                                                     \
     X(rx_raft_messages, "whole Raft messages received")                                                                \
     X(rx_responses, "whole responses that matched a call")                                                             \
     X(rx_unmatched, "responses, ACKs and DROPs without a call waiting for them")                                       \
@@ -35,8 +36,11 @@
     X(drops_backlog, "requests refused: too many entries not applied yet")                                             \
     X(drops_log_full, "requests refused: the log is at its bound")                                                     \
     X(drops_hold_full, "requests refused: too many held for forwarding")                                               \
+    X(drops_reads_full, "reads refused: too many wait already")                                                       \
+    X(drops_reads_unconfirmed, "reads refused: no leader confirmed them in time")                                      \
     X(drops_forwarded, "forwarded requests refused because this member is not the leader")                             \
     X(drops_application, "requests the application refused")                                                           \
+    X(reads_answered, "reads answered by this member")                                                                 \
     X(log_appended, "entries appended to the log")                                                                     \
     X(log_applied, "entries applied")                                                                                  \
     X(forwarded_requests, "requests sent on to the leader")                                                            \

@@ -81,6 +81,7 @@ void r2p2_engine_free(r2p2_engine *engine) {
     r2p2_log_destroy(&engine->log);
     r2p2_requests_destroy(&engine->requests);
     r2p2_requests_destroy(&engine->applying);
+    r2p2_requests_destroy(&engine->reads.gathered);
     for (uint32_t i = 0; i < engine->clients_count; i++) r2p2_client_free(engine->clients[i]);
     r2p2_capture_stop(&engine->capture);
     free(engine->raft_arena);
@@ -100,7 +101,11 @@ static void whole_request(r2p2_engine *engine, const r2p2_rx_packet *packet, uin
                           const uint8_t *payload, uint32_t bytes) {
     r2p2_asker asker = {packet->source_ip, packet->source_port, packet->local_port, rid, policy, 0};
     engine->counters.rx_requests++;
-    if (policy >= R2P2_POLICY_REPLICATED) {
+    if (policy == R2P2_POLICY_REPLICATED_NO_SE) {
+        r2p2_read_request(engine, &asker, payload, bytes);
+        return;
+    }
+    if (policy == R2P2_POLICY_REPLICATED) {
         r2p2_replicated_request(engine, &asker, payload, bytes);
         return;
     }
@@ -298,6 +303,7 @@ static void expire(r2p2_engine *engine) {
         engine->counters.client_timeouts +=
             r2p2_client_expire(engine->clients[i], &engine->tx, engine->now_ns, engine->sink, engine->sink_context);
     r2p2_held_expire(engine);
+    r2p2_reads_expire(engine);
 }
 
 void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
@@ -327,6 +333,7 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
     result->raft_count = engine->raft_count;
     result->completions_count = engine->completions_count;
     result->log_last_index = engine->log.last_index;
+    result->reads_count = engine->reads.gathered.count;
     engine->counters.log_appended += engine->appended_count;
     engine->appended_count = 0;
 }

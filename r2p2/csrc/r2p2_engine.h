@@ -41,6 +41,13 @@ typedef struct r2p2_requests {
     uint32_t count, capacity;
 } r2p2_requests;
 
+/* Linearizable reads (r2p2_reads.c). open_*: all that was taken in and not answered, the gathered ones included. */
+typedef struct r2p2_reads {
+    r2p2_requests gathered;
+    uint64_t since_ns; /* when the first of them came */
+    uint64_t open_count, open_bytes;
+} r2p2_reads;
+
 /* A whole Raft message, kept until the next poll. */
 typedef struct r2p2_raft_slot {
     const uint8_t *data;
@@ -76,6 +83,7 @@ struct r2p2_engine {
 
     r2p2_buffer held; /* entries waiting to be forwarded, from held_offset on */
     uint64_t held_offset, held_count, held_since_ns;
+    r2p2_reads reads;
 
     r2p2_raft_slot raft[R2P2_RAFT_MESSAGES_MAX];
     uint32_t raft_count, raft_taken;
@@ -107,5 +115,9 @@ void r2p2_drop_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid);
 /* r2p2_replicated.c: a whole request with a replicated policy. */
 void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes);
 void r2p2_held_expire(r2p2_engine *engine);
+
+/* r2p2_reads.c: a whole request of policy 3. */
+void r2p2_read_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes);
+void r2p2_reads_expire(r2p2_engine *engine);
 
 #endif

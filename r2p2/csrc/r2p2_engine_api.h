@@ -17,7 +17,7 @@ enum r2p2_status {
 };
 
 enum r2p2_role {
-    R2P2_ROLE_NONE = 0,     /* not replicated: policy 2 and 3 get DROP */
+    R2P2_ROLE_NONE = 0,     /* not replicated: policy 2 and 3 get DROP; with any other role policy 3 is gathered */
     R2P2_ROLE_LEADER = 1,   /* replicated requests go to the log */
     R2P2_ROLE_FOLLOWER = 2, /* replicated requests are held for forwarding */
     R2P2_ROLE_HOLD = 3      /* no leader known: held within a bound, then DROP */
@@ -58,6 +58,7 @@ typedef struct r2p2_poll_result {
     uint64_t raft_count;        /* Raft messages ready */
     uint64_t completions_count; /* client completions ready */
     uint64_t log_last_index;    /* now */
+    uint64_t reads_count;       /* linearizable reads gathered now */
 } r2p2_poll_result;
 
 /* One complete Raft message. Its bytes stay with the engine until the next poll. */
@@ -161,6 +162,13 @@ int32_t r2p2_apply_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t slab
                          uint64_t count, int32_t send);
 uint64_t r2p2_applied_index(r2p2_engine *engine);
 uint64_t r2p2_applied_digest(r2p2_engine *engine);
+
+/* Linearizable reads. take hands over all that are gathered, as one group (valid until the next poll); each group is then ended
+ * once, by reply or by drop, with its askers and its request bytes. */
+void r2p2_reads_take(r2p2_engine *engine, r2p2_batch *batch);
+int32_t r2p2_reads_reply(r2p2_engine *engine, const uint8_t *askers, uint64_t requests_count, uint64_t requests_bytes,
+                         const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths, uint64_t count);
+int32_t r2p2_reads_drop(r2p2_engine *engine, const uint8_t *askers, uint64_t requests_count, uint64_t requests_bytes);
 
 /* Raft messages. `next` copies up to max descriptors out; returns their number. */
 uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32_t max);

@@ -176,8 +176,9 @@ MUTANTS = [
     Mutant(
         "global_commit_of_a_majority",
         "the prefix goes while somebody still needs it",
-        "index = min([voter.applied_index for voter in self._voters])",
-        "index = reached_by_majority([voter.applied_index for voter in self._voters])",
+        "        if index > self.global_commit:\n            self.global_commit = index",
+        "        index = reached_by_majority([voter.applied_index for voter in self._voters])\n"
+        "        if index > self.global_commit:\n            self.global_commit = index",
     ),
     Mutant(
         "a_read_confirmed_by_old_answers",
