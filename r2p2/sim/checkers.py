@@ -246,18 +246,14 @@ class Checkers:
         log, names = node.log, self.names
         entries, first = log.entries, log.first_index
         start = max(node.touched_from, first)
-        if start > first:
-            before = entries[start - 1 - first][0]
-        else:
-            before = node.raft._runs.base_term
+        before = entries[start - 1 - first][0] if start > first else node.raft._runs.base_term
         for at in range(start - first, len(entries)):
             term, value, _ = entries[at]
             name = names.setdefault((first + at, term), (value, before))
-            if name[0] is not value or name[1] != before:
-                if name != (value, before):
-                    raise Violation(
-                        "log matching", f"{member} at ({first + at}, {term}): {(value, before)}, elsewhere {name}"
-                    )
+            if (name[0] is not value or name[1] != before) and name != (value, before):
+                raise Violation(
+                    "log matching", f"{member} at ({first + at}, {term}): {(value, before)}, elsewhere {name}"
+                )
             before = term
 
     def _commits(self, member: int, node: SimNode, seen: _Seen, before_index: int, before: Configuration) -> None:

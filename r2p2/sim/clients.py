@@ -240,7 +240,8 @@ class Clients:
         world.after(world.gap(options.request_mean_ns), self._feed)
         slot = world.rng.choice(world.leaders() or world.slots)
         node = world.awake(slot)
-        if node is None or node.raft.last_index - node.raft.commit_index > options.backlog_max:
+        backlog_max = options.backlog_max if world.faulty else min(options.backlog_max, options.batch_max)
+        if node is None or node.raft.last_index - node.raft.commit_index > backlog_max:
             return
         self._value += 1
         count = 1 + int(world.rng.random() * options.batch_max)

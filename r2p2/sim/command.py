@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace",
         metavar="FILE",
-        help="write the last events of a failing (or the last) seed as NDJSON, and beside it, with the suffix .mmd, as a "
-        "mermaid sequence diagram",
+        help="write the last events of a failing (or the last) seed as NDJSON, and beside it, with the suffix .mmd, as "
+        "a mermaid sequence diagram",
     )
     parser.add_argument("--mutant", metavar="NAME", help="put a known bug back into the core first; ? lists them")
     parser.add_argument(

@@ -180,7 +180,7 @@ class Search:
                 after, sent = result
                 if after == local and not sent & ~messages:
                     continue
-                others = members[:i] + (after,) + members[i + 1 :]
+                others = (*members[:i], after, *members[i + 1 :])
                 new_past = past
                 if after != local:
                     judged = self._judged.get((past, i, after))

@@ -30,13 +30,41 @@ HEARTBEAT_NS: Final = 1_000
 
 # Clocks, counters, settings, and copies of what is in the key under another name.
 _NOT_IN_KEY: Final = frozenset(
-    "_config _log _rng _reads _number _now_ns _heard_ns _resend_ns _election_deadline_ns _election_timeout_ns "
-    "deadline_ns ignored _append_bytes_max _inflight_max _inflight_bytes_max _peers _voters _outgoing _unpersisted "
-    "_durable_index _departing "
-    "heard_ns progress_ns acked_round sent_round catch_ns catch_index caught_up".split()
+    (
+        "_config",
+        "_log",
+        "_rng",
+        "_reads",
+        "_number",
+        "_now_ns",
+        "_heard_ns",
+        "_resend_ns",
+        "_election_deadline_ns",
+        "_election_timeout_ns",
+        "deadline_ns",
+        "ignored",
+        "_append_bytes_max",
+        "_inflight_max",
+        "_inflight_bytes_max",
+        "_peers",
+        "_voters",
+        "_outgoing",
+        "_unpersisted",
+        "_durable_index",
+        "_departing",
+        "heard_ns",
+        "progress_ns",
+        "acked_round",
+        "sent_round",
+        "catch_ns",
+        "catch_index",
+        "caught_up",
+    )
 )
 # Left over from leading, or for it: set anew when a term begins.
-_LEADERS_ONLY: Final = frozenset("_round _term_first_index _peers_list _me transfer_target _transfer_urged".split())
+_LEADERS_ONLY: Final = frozenset(
+    ("_round", "_term_first_index", "_peers_list", "_me", "transfer_target", "_transfer_urged")
+)
 
 
 class _Middle:

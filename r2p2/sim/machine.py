@@ -23,9 +23,7 @@ EXPIRED: Final = 1
 EMPTY: Final = (0, 0)
 
 # (sessions_max, registers, sessions): plain values, which marshal writes.
-Exported: TypeAlias = tuple[
-    int, list[tuple[int, tuple[int, int]]], list[tuple[int, int, list[tuple[int, int, int]]]]
-]
+Exported: TypeAlias = tuple[int, list[tuple[int, tuple[int, int]]], list[tuple[int, int, list[tuple[int, int, int]]]]]
 
 
 class Request:

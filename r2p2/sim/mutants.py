@@ -100,7 +100,8 @@ MUTANTS = [
         "matching_append_truncates",
         "S4: a delayed short Append removes what came after it",
         "            if first > last:\n                return True\n",
-        "            if first > last:\n                self._truncate(last + 1, now_ns) if last < self.last_index else None\n"
+        "            if first > last:\n"
+        "                self._truncate(last + 1, now_ns) if last < self.last_index else None\n"
         "                return True\n",
     ),
     Mutant(
@@ -276,14 +277,14 @@ MUTANTS = [
         "S9: the entry is gone, its members go on counting",
         "if self._history.truncate(from_index):",
         "if False:",
-        options=_CHANGES,
+        scenario="test_membership:test_a_configuration_that_is_truncated_is_taken_back",
     ),
     Mutant(
         "a_removed_member_behind_the_log",
         "a leader reads entries that it has let go, for a member that is on its way out; seen here first",
         "if self.role is LEADER and (through_index > self.global_commit or self._departing):",
         "if self.role is LEADER and through_index > self.global_commit:",
-        options=_CHANGES,
+        scenario="test_museum_members:test_a_removed_member_far_behind_does_not_end_the_leader",
     ),
     Mutant(
         "a_snapshot_older_than_the_commit",
@@ -296,9 +297,17 @@ MUTANTS = [
         "a_snapshot_completed_with_another",
         "S14: chunks of two snapshots in one",
         "        if incoming is None or (message.term, index, message.total_bytes) != (\n"
-        "            incoming.leader_term,\n            incoming.index,\n            incoming.total_bytes,\n        ):\n",
+        "            incoming.leader_term,\n            incoming.index,\n"
+        "            incoming.total_bytes,\n        ):\n",
         "        if incoming is None:\n",
-        options=_CHANGES,
+        scenario="test_museum_members:test_s14_pieces_of_two_snapshots_make_none",
+    ),
+    Mutant(
+        "a_newer_snapshot_while_one_is_on_its_way",
+        "S14: the member it is being sent to has caught up meanwhile; seen here first",
+        "                    peer.behind_log = False\n                    peer.probe(",
+        "                    (lambda *_, **__: None)(",
+        scenario="test_museum_members:test_s14_a_newer_snapshot_while_one_is_on_its_way",
     ),
     Mutant(
         "a_snapshot_acknowledged_before_it_is_durable",
@@ -312,7 +321,7 @@ MUTANTS = [
         "S14: it carries members that are not committed at its index",
         "self._history.at(index))",
         "self._history.current)",
-        options=_CHANGES,
+        scenario="test_museum_members:test_s14_a_snapshot_carries_the_members_of_its_index",
     ),
     Mutant(
         "a_retry_is_executed_again",

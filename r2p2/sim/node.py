@@ -1,4 +1,4 @@
-"""One simulated member: the Raft core, a list log, a state machine under a hash chain, a disk that loses unsynced writes.
+"""One simulated member: the core, a list log, a state machine under a hash chain, a disk that loses unsynced writes.
 
 It does the work of a Ready in the documented order and nothing else: the smallest example of embedding the core, and
 what the unit tests drive by hand.
