@@ -2,7 +2,7 @@
 
     python tools/compiled_sim.py --seeds 0:20000 --events 20000
 
-The copy is made anew in build/sim where a source is newer. Mutants and the exhaustive search need the sources: not here.
+The copy is made anew in build/sim where a source is newer. Mutants need the sources: not here.
 """
 
 from __future__ import annotations
