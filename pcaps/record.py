@@ -67,7 +67,7 @@ def incarnation_of(member: int) -> int:
 
 
 def seed_of(member: int) -> int:
-    """Of a member's election timeouts: short ones for member 0, middling for 1, long for 2, as far as they are drawn."""
+    """Of a member's election timeouts: the first ones are short for member 0, middling for 1, long for 2."""
     return (8183, 31257, 5598)[member]
 
 
@@ -284,9 +284,9 @@ def main() -> int:
                 path.write_bytes(content)
                 print(f"{path.name}: {len(content)} bytes")
     for file in differing:
-        print(
-            f"{file} differs from what pcaps/record.py records: run it when members say something new", file=sys.stderr
-        )
+        print(f"{file} differs from what pcaps/record.py records", file=sys.stderr)
+    if differing:
+        print("where members are meant to say something new now, run it without --check", file=sys.stderr)
     return 1 if differing else 0
 
 

@@ -46,7 +46,9 @@ class SupersededError(UserError):
 
 
 class RemovedError(UserError):
-    """This member was removed from its cluster: it has nothing to do any more."""
+    """This member was removed from its cluster: it has nothing to do any more, and starting it again is no remedy."""
+
+    exit_code = 3
 
 
 class Forming:

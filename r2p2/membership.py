@@ -489,7 +489,7 @@ class Membership:
         if candidate is None:
             operation.note = (
                 f"nobody at {format_address(address)} asks to be let in as slot {slot}: start `r2p2 serve --join ... "
-                f"--slot {slot} --bind {format_address(address)}` there"
+                f"--node-id {slot} --bind {format_address(address)}` there"
             )
             return None
         return self._let_in(candidate, operation, configuration, core, now_ns, instead_of=there)
@@ -582,7 +582,7 @@ class Membership:
         configuration = core.configuration
         where = addresses_of(configuration)
         rows = []
-        for member in configuration.members:
+        for member in sorted(configuration.members, key=slot_of):
             row: dict[str, Any] = {
                 "slot": slot_of(member),
                 "incarnation": f"{incarnation_of(member):016x}",

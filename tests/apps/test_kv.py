@@ -35,8 +35,8 @@ def apply(kv: KeyValue, *requests: bytes) -> list[bytes]:
         (("GET", "a", "b"), b"-ERR wrong number of arguments for 'get' command\r\n"),
         (("DEL",), b"-ERR wrong number of arguments for 'del' command\r\n"),
         (("PING", "a", "b"), b"-ERR wrong number of arguments for 'ping' command\r\n"),
-        (("SET", "k", "v", "NX"), b"-ERR syntax error\r\n"),
-        (("FLY",), b"-ERR unknown command 'FLY'\r\n"),
+        (("SET", "k", "v", "XY"), b"-ERR syntax error\r\n"),
+        (("FLY",), b"-ERR unknown command 'FLY', with args beginning with: \r\n"),
     ],
 )
 def test_commands(command: tuple[str, ...], reply: bytes) -> None:
