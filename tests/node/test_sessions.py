@@ -225,9 +225,7 @@ def test_an_answer_to_an_earlier_call_of_the_same_number_is_not_believed() -> No
         world.caller.call(b"open")
         world.settle()
         info = world.caller.engine.session_info(world.caller.port, 0)
-        rid = world.caller.engine.session_call(
-            world.caller.port, 0, b"asked", timeout_ns=10**9, tag=77, retry_ns=0
-        )
+        rid = world.caller.engine.session_call(world.caller.port, 0, b"asked", timeout_ns=10**9, tag=77, retry_ns=0)
         assert rid is not None
         for stale in (
             extension(info.client_id, info.next_sequence - 1, 0) + b"9 of an older call",
