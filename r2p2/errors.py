@@ -44,6 +44,12 @@ class CallCancelled(CallError):
     """The caller gave the call up: the request may or may not have been executed."""
 
 
+class SessionExpiredError(CallError):
+    """The servers have ended the client's session. A call that was under way was executed at most once, and whether it
+    was cannot be told any more; a call begun afterwards was not sent.
+    """
+
+
 class NoRoute(CallError):
     """This machine knows no way to the server. Nothing was sent."""
 

@@ -18,7 +18,12 @@
 _Static_assert((R2P2_LOG_PAGE_BYTES & (R2P2_LOG_PAGE_BYTES - 1)) == 0, "pages are a power of two");
 
 /* A configuration of the group travels alone, so that no other code has to look for one among requests. */
-enum r2p2_entry_kind { R2P2_ENTRY_NOOP = 0, R2P2_ENTRY_REQUEST = 1, R2P2_ENTRY_CONFIGURATION = 3 };
+enum r2p2_entry_kind {
+    R2P2_ENTRY_NOOP = 0,
+    R2P2_ENTRY_REQUEST = 1,
+    R2P2_ENTRY_SESSION = 2,
+    R2P2_ENTRY_CONFIGURATION = 3
+};
 
 /* An entry's header, decoded. */
 typedef struct r2p2_entry {
