@@ -407,6 +407,29 @@ class Engine:
         """Bytes of entries ``first_index..last_index`` on the wire."""
         return lib.r2p2_log_range_bytes(self._engine, first_index, last_index)
 
+    def log_copy(self, first_index: int, last_index: int) -> bytearray:
+        """The wire bytes of entries ``first_index..last_index``."""
+        out = bytearray(lib.r2p2_log_range_bytes(self._engine, first_index, last_index))
+        view = ffi.from_buffer("uint8_t[]", out)
+        _check("r2p2_log_copy", lib.r2p2_log_copy(self._engine, first_index, last_index, view, len(out)))
+        return out
+
+    def append_raw(self, entries: bytes, count: int) -> bool:
+        """Appends ``count`` entries in their wire form, as the disk gives them back. False when the log is full.
+
+        Raises:
+            EngineError: they are not whole entries.
+        """
+        status = lib.r2p2_log_append_raw(self._engine, entries, len(entries), count)
+        if status == FULL:
+            return False
+        _check("r2p2_log_append_raw", status)
+        return True
+
+    def set_storage_full(self, full: bool) -> None:
+        """Whether the leader refuses new requests for the log (counted: drops_storage_full)."""
+        lib.r2p2_set_storage_full(self._engine, 1 if full else 0)
+
     # ---- apply ----
 
     def apply_prepare(self, last_index: int, entries_max: int = limits.APPLY_BATCH_ENTRIES_MAX) -> tuple[Requests, int]:

@@ -126,6 +126,18 @@ class Forming:
         self.abandoned = False
         self._told_ns = now_ns
 
+    def resume(self, members: Mapping[int, int], *, joining: bool) -> None:
+        """A durable member comes back as who it was: ``members`` (slot -> incarnation) is the set it began with, or,
+        ``joining``, the one it was told of. Nobody need be told: who does not know the set asks.
+        """
+        self._coordinator = min(members)
+        self._is_coordinator = False
+        if joining:
+            self.joining = tuple(sorted(members.items()))
+        else:
+            self.incarnations = dict(members)
+            self._bound = members[self._coordinator]
+
     def let_in(self) -> None:
         """This process has become a member: no Hello any more."""
         assert self.joining is not None

@@ -18,17 +18,21 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from r2p2 import limits
 from r2p2.address import format_address
 from r2p2.app import StateMachine
+from r2p2.durability import Durability
 from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine, EngineConfig, RaftMessage
 from r2p2.errors import UserError
 from r2p2.forming import Forming
 from r2p2.membership import MEMBER_REQUEST, addresses_of
+from r2p2.files import Files
 from r2p2.reads import ReadGroups
 from r2p2.requests import LATER, Replies, Requests
+from r2p2.storage_directory import MemberRecord
 from r2p2.truncation import choose_policy
 from r2p2.upkeep import Upkeep
 from raft import (
@@ -51,6 +55,8 @@ from raft import (
     decode,
     decode_configuration,
     encode,
+    encode_configuration,
+    incarnation_of,
     member_id,
     slot_of,
 )
@@ -109,6 +115,10 @@ class NodeConfig:
         engine: bounds of the engine.
         incarnation: this launch's random number; drawn when 0.
         seed: of election timeouts; drawn when None.
+        storage: the directory of a durable member (docs/durability.md); None: in memory. An incarnation that it holds
+            goes before ``incarnation``.
+        storage_files: the calls that write there, and whether in threads of their own: for tests.
+        storage_threaded: see there.
         handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once.
     """
 
@@ -122,6 +132,9 @@ class NodeConfig:
     handler_budget_ns: int = 5 * limits.MS
     join: tuple[tuple[int, int], ...] = ()
     truncation: str | None = None
+    storage: Path | None = None
+    storage_files: Files | None = None
+    storage_threaded: bool = True
 
 
 class Node:
@@ -171,8 +184,40 @@ class Node:
             self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
         )
         self._slow_logged = False
+        self._disk: Durability | None = None
+        self._disk_full = False
         if config.members or config.join:
-            self._join(config, config.incarnation)
+            if config.storage is not None:
+                self._disk = self._open_storage(config, config.storage)
+            self._join(config, config.incarnation if self._disk is None else self._disk.record.incarnation)
+            if self._disk is not None and self._disk.record.members:
+                self._resume(self._disk)
+        elif config.storage is not None:
+            raise UserError("storage without a Raft group", "Name the members, or leave the storage out.")
+
+    def _open_storage(self, config: NodeConfig, path: Path) -> Durability:
+        """Raises UserError, StorageError."""
+        incarnation = config.incarnation or secrets.randbits(64) or 1
+        return Durability(
+            path,
+            MemberRecord(config.cluster_id, config.node_id, incarnation),
+            log_bytes_max=config.engine.log_bytes_max,
+            files=config.storage_files,
+            threaded=config.storage_threaded,
+        )
+
+    def _resume(self, disk: Durability) -> None:
+        """A durable member comes back as who it was, wherever the others are."""
+        record, forming = disk.record, self._forming
+        assert forming is not None
+        forming.resume({slot_of(m): incarnation_of(m) for m in record.members}, joining=record.joining)
+        where = {} if record.joining else self.config.members
+        members = {member: where.get(slot_of(member), (0, 0)) for member in record.members}
+        self._start_raft(members, self.engine.now_ns(), joining=record.joining)
+        self._on_event(
+            f"comes back from {self.config.storage}: slot {record.slot}, incarnation {record.incarnation:016x}, "
+            f"{disk.replay_through} entries"
+        )
 
     def _join(self, config: NodeConfig, incarnation: int) -> None:
         if config.join and not self.app.has_snapshots:
@@ -216,7 +261,9 @@ class Node:
         raft, reads = self._raft, self._reads
         if raft is not None:
             if appended:
-                raft.propose(appended, now_ns)
+                self._propose(raft, appended, now_ns)
+            if self._disk is not None:
+                self._look_at_disk(raft, self._disk)
             if raft_count:
                 self._receive(now_ns)
             if now_ns >= raft.deadline_ns:
@@ -252,6 +299,16 @@ class Node:
         return self._forming.deadline_ns if self._forming is not None else None
 
     @property
+    def wake_from_thread(self) -> Callable[[], None] | None:
+        """What the disk's thread calls when :meth:`poll_once` has something to do; a driver that sleeps sets it."""
+        return None if self._disk is None else self._disk.wake
+
+    @wake_from_thread.setter
+    def wake_from_thread(self, wake: Callable[[], None] | None) -> None:
+        if self._disk is not None:
+            self._disk.wake = wake
+
+    @property
     def is_leader(self) -> bool:
         """Whether this member leads its group, as far as it knows."""
         return self._raft is not None and self._raft.role is Role.LEADER
@@ -261,8 +318,10 @@ class Node:
         return self.engine.now_ns()
 
     def close(self) -> None:
-        """Sends what is filled in and frees the engine. Idempotent."""
+        """Sends what is filled in, frees the engine and lets the storage go. Idempotent."""
         self.engine.close()
+        if self._disk is not None:
+            self._disk.close()
 
     # ---- Raft messages in ----
 
@@ -356,7 +415,8 @@ class Node:
         dropped.
         """
         bound = self.config.engine.log_bytes_max
-        return message.count == 0 or self.engine.log_bytes + message.bytes_count <= bound + bound // 4
+        log_bytes = self.engine.log_bytes if self._disk is None else max(self.engine.log_bytes, self._disk.log_bytes)
+        return message.count == 0 or log_bytes + message.bytes_count <= bound + bound // 4
 
     def _receive_forward(self, raft: Raft, message: Forward, now_ns: int) -> None:
         # The log's tail must be Raft's before entries are added to it.
@@ -367,15 +427,22 @@ class Node:
         backlog = raft.last_index - raft.applied_index
         if (
             raft.role is Role.LEADER
+            and not self._disk_full
             and backlog < self.config.engine.backlog_entries_max
             and self.engine.log_bytes + message.bytes_count <= self.config.engine.log_bytes_max
             and self.engine.append_message(handle, _FORWARD_HEADER_BYTES, 0, message.count)
         ):
-            raft.propose(message.count, now_ns)
+            self._propose(raft, message.count, now_ns)
             return
         # One hop only: what is not ours to take is refused, never sent on.
         self.counters["forwards_refused"] += 1
         self.engine.drop_forwarded(handle, _FORWARD_HEADER_BYTES)
+
+    def _propose(self, raft: Raft, count: int, now_ns: int) -> None:
+        """The engine's log has ``count`` new entries behind Raft's."""
+        first_index = raft.propose(count, now_ns)
+        if self._disk is not None:
+            self._disk.append(self.engine, first_index, raft.last_index, raft.term)
 
     # ---- forming ----
 
@@ -418,6 +485,15 @@ class Node:
         timers = config.timers
         ids = tuple(sorted(members))
         first = Configuration(ids, addresses=tuple((m, *members[m]) for m in ids if members[m] != (0, 0)))
+        hard_state, term_runs, configurations, node_snapshot = None, None, [(0, first)], None
+        if self._disk is not None:
+            recovered, encoded, node_snapshot = self._disk.take_recovered()
+            hard_state, term_runs = recovered.hard_state, recovered.term_runs()
+            if node_snapshot is not None:
+                configurations.clear()
+            configurations += [(index, decode_configuration(body)) for index, body in encoded]
+            if not self._disk.record.members:
+                self._disk.started(ids, joining)
         self._raft = Raft(
             Config(
                 node_id=self._member,
@@ -431,7 +507,9 @@ class Node:
             self.engine,
             rng=random.Random(config.seed if config.seed is not None else secrets.randbits(64)),
             now_ns=now_ns,
-            configurations=((0, first),),
+            hard_state=hard_state,
+            term_runs=term_runs,
+            configurations=configurations,
         )
         self._upkeep = Upkeep(
             self._raft,
@@ -446,7 +524,11 @@ class Node:
             handler_budget_ns=config.handler_budget_ns,
             on_event=self._on_event,
         )
-        self._configured(first)
+        if self._disk is not None:
+            if node_snapshot is not None:
+                self._upkeep.snapshots.restore(self._raft.first_index - 1, node_snapshot)
+            self._disk.load(self.engine, recovered)
+        self._configured(self._raft.configuration)
 
     def _configured(self, configuration: Configuration) -> None:
         """Another configuration is in force: where its members are."""
@@ -491,7 +573,7 @@ class Node:
         """The cluster that was to be joined is gone. With nothing of it here, a new one may form, as a new launch."""
         forming = self._forming
         assert forming is not None
-        if raft.last_index or raft.configuration_index:
+        if raft.last_index or raft.configuration_index or self._disk is not None:
             forming.keep_asking(self.engine.now_ns())
             return
         self._on_event(
@@ -507,9 +589,10 @@ class Node:
     def _carry_out(self, raft: Raft) -> None:
         """One Ready, in the order it documents. In memory, durable means done."""
         ready = raft.ready()
-        engine = self.engine
+        engine, disk = self.engine, self._disk
         if ready.log_ops:
             for op in ready.log_ops:
+                restored = b""
                 if isinstance(op, AppendEntries):
                     handle = op.payload
                     assert isinstance(handle, int)
@@ -519,21 +602,44 @@ class Node:
                             "Give every member the same log bounds.",
                         )
                 elif isinstance(op, Truncate):
+                    if disk is not None:
+                        disk.truncate(engine, op.from_index)
                     engine.truncate_suffix(op.from_index)
                 elif isinstance(op, AppendNoop):
                     engine.append_noop()
                 else:
                     assert self._upkeep is not None
-                    self._upkeep.execute(op)
+                    restored = self._upkeep.execute(op)
+                if disk is not None:
+                    disk.executed(engine, op, restored)
         if ready.configuration is not None:
             self._configured(ready.configuration)
         self._send_all(ready.messages)
-        self._send_all(raft.persisted(ready.number))
+        if disk is None or disk.submit(ready.number, ready.hard_state):
+            self._send_all(raft.persisted(ready.number))
+        elif durable := disk.done():
+            self._send_all(raft.persisted(durable))
         if ready.reads or ready.reads_failed:
             self._reads.confirmed(ready.reads, ready.reads_failed)
         self._follow_role(raft)
         if ready.forget_index >= engine.log_first_index:
             engine.drop_prefix(ready.forget_index)
+
+    def _look_at_disk(self, raft: Raft, disk: Durability) -> None:
+        """What has become durable, and room on the disk."""
+        if durable := disk.done():
+            self._send_all(raft.persisted(durable))
+        has_snapshots = self.app.has_snapshots
+        index = self.engine.applied_index
+        if has_snapshots and disk.wants_snapshot and index > disk.snapshot_index:
+            assert self._upkeep is not None
+            self.engine.flush()
+            configuration = encode_configuration(raft.configuration_at(index))
+            disk.save_snapshot(self.engine, index, configuration, self._upkeep.snapshots.make())
+        full = disk.is_full(has_snapshots=has_snapshots)
+        if full != self._disk_full:
+            self._disk_full = full
+            self.engine.set_storage_full(full)
 
     def _follow_role(self, raft: Raft) -> None:
         """Tells the engine what to do with replicated requests, and the operator what has changed."""
@@ -565,6 +671,8 @@ class Node:
     def _apply(self, raft: Raft) -> None:
         """Applies committed entries, a bounded number of batches; heartbeats that fall due go out in between."""
         engine, apply, budget_ns = self.engine, self.app.apply, self.config.handler_budget_ns
+        # Nobody waits any more for answers to what was read back from the disk; a client may have used the rid again.
+        replay_through = 0 if self._disk is None else self._disk.replay_through
         # What was filled in must not wait for the application: followers work while the leader applies, and the
         # reverse.
         engine.flush()
@@ -573,9 +681,12 @@ class Node:
             commit_index = raft.commit_index
             if engine.applied_index >= commit_index:
                 return
-            requests, last_index = engine.apply_prepare(commit_index)
+            is_replay = engine.applied_index < replay_through
+            requests, last_index = engine.apply_prepare(
+                min(commit_index, replay_through) if is_replay else commit_index
+            )
             replies = apply(requests) if len(requests) else []
-            engine.apply_reply(replies, send=raft.role is Role.LEADER)
+            engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
             raft.applied(last_index)
             # Processor time: a core shared with other processes must not be taken for a slow application.
             before_ns, used_ns = used_ns, time.thread_time_ns()
@@ -716,6 +827,9 @@ class Node:
                 "commit_index": raft.commit_index,
                 "global_commit": raft.global_commit,
             }
+        if self._disk is not None:
+            status["storage"] = self._disk.status()
+            status["counters"] |= {name: n for name, n in self._disk.counters.items() if n}
         if self._upkeep is not None:
             status |= self._upkeep.status(engine.now_ns())
             where = addresses_of(self._upkeep.membership.committed_configuration)

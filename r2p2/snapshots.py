@@ -144,6 +144,17 @@ class Snapshots:
         Raises:
             UserError: it is larger than can be sent.
         """
+        data = self.make()
+        self._data = data
+        self.index = self._engine.applied_index
+        return len(data)
+
+    def make(self) -> bytes:
+        """One at the applied index; nothing is held.
+
+        Raises:
+            UserError: it is larger than can be sent.
+        """
         engine = self._engine
         began_ns = time.thread_time_ns()
         application = self._app.snapshot()
@@ -157,11 +168,9 @@ class Snapshots:
                 f"a snapshot of {len(data)} bytes is over the bound of {limits.SNAPSHOT_BYTES_MAX}",
                 "Keep less state in the application, or run with the truncation policy block.",
             )
-        self._data = data
-        self.index = engine.applied_index
         self._counters["snapshots_taken"] += 1
         self._look_at_time("taking", time.thread_time_ns() - began_ns, len(data))
-        return len(data)
+        return data
 
     def release(self) -> None:
         """Nobody needs the one that is held."""
@@ -179,13 +188,18 @@ class Snapshots:
         """A chunk that the core has accepted, in order."""
         self._incoming.add(offset, chunk)
 
-    def install(self, index: int) -> None:
-        """Restores what has come in: application and sessions, log and digest now stand at ``index``.
+    def install(self, index: int) -> bytes:
+        """Restores what has come in (:meth:`restore`) and returns its bytes."""
+        data = self._incoming.take()
+        self.restore(index, data)
+        return data
+
+    def restore(self, index: int, data: bytes) -> None:
+        """Application and sessions, log and digest now stand at ``index``.
 
         Raises:
             SnapshotDamaged: it is none, or the application does not take it.
         """
-        data = self._incoming.take()
         began_ns = time.thread_time_ns()
         snapshot = decode_snapshot(data)
         try:

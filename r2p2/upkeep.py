@@ -141,8 +141,8 @@ class Upkeep:
 
     # ---- Raft's decisions ----
 
-    def execute(self, op: LogOp) -> None:
-        """A log operation about a configuration or a snapshot.
+    def execute(self, op: LogOp) -> bytes:
+        """A log operation about a configuration or a snapshot; the bytes of one that was restored.
 
         Raises:
             SnapshotDamaged: what came in is none, so this member cannot go on.
@@ -154,8 +154,10 @@ class Upkeep:
             assert isinstance(handle, int)
             self.snapshots.receive(op.offset, self._engine.message_tail(handle, op.bytes_count))
         elif isinstance(op, RestoreSnapshot):
-            self.snapshots.install(op.index)
+            data = self.snapshots.install(op.index)
             self._on_event(f"restored a snapshot of the first {op.index} entries")
+            return data
+        return b""
 
     def chunk(self, message: InstallSnapshot) -> bytes | None:
         """The bytes of an outgoing piece; None: that snapshot is not held any more."""

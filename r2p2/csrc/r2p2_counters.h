@@ -36,6 +36,7 @@
     X(drops_no_leader, "requests refused: no leader known in time")                                                    \
     X(drops_backlog, "requests refused: too many entries not applied yet")                                             \
     X(drops_log_full, "requests refused: the log is at its bound")                                                     \
+    X(drops_storage_full, "requests refused: the disk's share is used up (no snapshot makes room)")                    \
     X(drops_hold_full, "requests refused: too many held for forwarding")                                               \
     X(drops_reads_full, "reads refused: too many wait already")                                                       \
     X(drops_reads_unconfirmed, "reads refused: no leader confirmed them in time")                                      \
@@ -50,6 +51,7 @@
     X(sessions_stale, "requests of sessions below oldest_pending: nobody waits for them")                              \
     X(sessions_expired, "requests of sessions that are not there any more: refused for good")                          \
     X(log_appended, "entries appended to the log")                                                                     \
+    X(log_recovered, "entries read back from the disk at the start")                                                   \
     X(log_applied, "entries applied")                                                                                  \
     X(forwarded_requests, "requests sent on to the leader")                                                            \
     X(client_calls, "calls made")                                                                                      \

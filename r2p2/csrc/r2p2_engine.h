@@ -103,6 +103,7 @@ struct r2p2_engine {
     r2p2_buffer held; /* entries waiting to be forwarded, from held_offset on */
     uint64_t held_offset, held_count, held_since_ns;
     r2p2_reads reads;
+    int32_t storage_full; /* new requests for the log are refused */
 
     r2p2_raft_slot raft[R2P2_RAFT_MESSAGES_MAX];
     uint32_t raft_count, raft_taken;

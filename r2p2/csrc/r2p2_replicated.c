@@ -79,6 +79,8 @@ void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const
     case R2P2_ROLE_LEADER:
         if (engine->log.last_index - engine->applied_index >= engine->config.backlog_entries_max)
             refuse(engine, asker, &engine->counters.drops_backlog);
+        else if (engine->storage_full)
+            refuse(engine, asker, &engine->counters.drops_storage_full);
         else if (log_is_full(engine) || r2p2_log_append(&engine->log, &entry, payload))
             refuse(engine, asker, &engine->counters.drops_log_full);
         else

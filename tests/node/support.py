@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from r2p2.app import StateMachine
 from r2p2.apps.kv import KeyValue
 from r2p2.engine import EngineConfig
+from r2p2.files import Files
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
 from tests.engine.support import Caller
@@ -26,6 +28,8 @@ class World:
         seed: int = 1,
         make_app: Callable[[], StateMachine] = KeyValue,
         truncation: str | None = None,
+        storage: Path | None = None,
+        files: Mapping[int, Files] | None = None,
         **engine: int,
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=16_384)
@@ -34,6 +38,8 @@ class World:
         self.make_app = make_app
         self.seed = seed
         self.truncation = truncation
+        self.storage = storage  # each member's directory is there; None: in memory
+        self.files = dict(files or {})  # what a durable member writes with
         self.launches = 0
         self.engine_config = EngineConfig(**(SMALL | engine))
         self.events: list[tuple[float, int, str]] = []
@@ -57,16 +63,23 @@ class World:
             seed=self.seed * 100 + self.launches - 1,
             incarnation=incarnation or self.seed * 1000 + self.launches,
             truncation=self.truncation,
+            storage=None if self.storage is None else self.storage / f"member{i}",
+            storage_files=self.files.get(i),
+            storage_threaded=False,
         )
         if join:
             self.addresses = {**self.addresses, i: address}
         self.ports[i] = self.network.open(*address)
-        self.nodes[i] = Node(
-            config,
-            self.ports[i],
-            self.make_app(),
-            on_event=lambda text: self.events.append((self.network.now_ns / MS, i, text)),
-        )
+        try:
+            self.nodes[i] = Node(
+                config,
+                self.ports[i],
+                self.make_app(),
+                on_event=lambda text: self.events.append((self.network.now_ns / MS, i, text)),
+            )
+        except BaseException:
+            self.network.close_port(self.ports.pop(i))
+            raise
         self.last_packets.watch(self.nodes[i].engine)
 
     def keep_packets(self, *members: int) -> None:
