@@ -27,9 +27,9 @@ from r2p2.app import StateMachine
 from r2p2.durability import Durability
 from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine, EngineConfig, RaftMessage
 from r2p2.errors import UserError
+from r2p2.files import Files
 from r2p2.forming import Forming
 from r2p2.membership import MEMBER_REQUEST, addresses_of
-from r2p2.files import Files
 from r2p2.reads import ReadGroups
 from r2p2.requests import LATER, Replies, Requests
 from r2p2.storage_directory import MemberRecord
