@@ -824,6 +824,7 @@ class Node:
                 "role": raft.role.value,
                 "term": raft.term,
                 "leader": self._leader_slot(raft),
+                "voter": raft.is_voter and raft.configuration_committed and not raft.configuration.joint,
                 "commit_index": raft.commit_index,
                 "global_commit": raft.global_commit,
             }
