@@ -30,6 +30,7 @@ class World:
         truncation: str | None = None,
         storage: Path | None = None,
         files: Mapping[int, Files] | None = None,
+        launch: bool = True,
         **engine: int,
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=16_384)
@@ -46,7 +47,7 @@ class World:
         self.ports: dict[int, int] = {}
         self.nodes: dict[int, Node] = {}
         self.last_packets = LastPackets()
-        for i in range(size):
+        for i in range(size if launch else 0):
             self.launch(i)
         self.client = Caller(self.network, (0x0A000064, 9000))
         self.tag = 0
