@@ -61,7 +61,7 @@ class World:
             members={} if join else self.addresses,
             join=tuple(self.addresses[j] for j in self.nodes if j != i) if join else (),
             engine=self.engine_config,
-            seed=self.seed * 100 + self.launches,
+            seed=self.seed * 100 + self.launches - 1,
             incarnation=incarnation or self.seed * 1000 + self.launches,
             truncation=self.truncation,
             storage=None if self.storage is None else self.storage / f"member{i}",
