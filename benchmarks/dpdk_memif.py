@@ -34,6 +34,7 @@ PORT_IP, PEER_IP = "10.0.0.1", "10.0.0.2"
 OUTSTANDING = 512
 LINK_TIMEOUT_S = 10.0
 MARGIN_S = 1.0
+LOAD_MAX = 0.7
 
 
 def answer_port(path: str, seconds: float, size: int) -> None:
@@ -169,6 +170,10 @@ def main() -> int:
     if options.role:
         ROLES[options.role](options.path, options.seconds, options.size)
         return 0
+    if (load := os.getloadavg()[0]) > LOAD_MAX:
+        print(
+            f"the load is {load:.1f}: what is measured by the clock, and so the ratio, says nothing with other work around"
+        )
     kinds = ["port", "macswap"]
     if shutil.which("dpdk-testpmd"):
         kinds.append("testpmd")
