@@ -171,9 +171,7 @@ def main() -> int:
         ROLES[options.role](options.path, options.seconds, options.size)
         return 0
     if (load := os.getloadavg()[0]) > LOAD_MAX:
-        print(
-            f"the load is {load:.1f}: what is measured by the clock, and so the ratio, says nothing with other work around"
-        )
+        print(f"the load is {load:.1f}: figures by the clock, and so the ratio, want a machine at rest")
     kinds = ["port", "macswap"]
     if shutil.which("dpdk-testpmd"):
         kinds.append("testpmd")
