@@ -23,6 +23,8 @@ from r2p2.errors import UserError
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
 from r2p2.server import Server, ServerConfig, Service
+from r2p2.truncation import POLICIES
+from raft.configuration import SLOT_MAX
 
 NAME = "serve"
 HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
@@ -50,6 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--node-id", type=int, default=None, help="this member's slot; by default the one with --bind's address"
+    )
+    parser.add_argument(
+        "--join",
+        default="",
+        metavar="IP:PORT,...",
+        help="instead of --members: some members of a group that runs already; waits to be let in (r2p2 member add)",
+    )
+    parser.add_argument(
+        "--truncation",
+        default=None,
+        choices=POLICIES,
+        help="what gives way when a member that is down holds the log; by default snapshot where the application has "
+        "snapshots, else block",
     )
     parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
     parser.add_argument(
@@ -124,9 +139,11 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         log_bytes_max=log_bytes,
         log_entries_max=max(limits.LOG_ENTRIES_MAX, log_bytes // limits.ENTRY_HEADER_BYTES // 4),
     )
+    if args.join:
+        return _joining_config(args, engine)
     if not args.members:
         if args.node_id is not None:
-            raise UserError("--node-id without --members", "Name the members of the Raft group.")
+            raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
@@ -145,6 +162,25 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         cluster_id=args.cluster_id,
         timers=Timers.profile(args.timers),
         engine=engine,
+        truncation=args.truncation,
+    )
+
+
+def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfig:
+    """A node that is to become a member of a group that runs already."""
+    if args.members:
+        raise UserError("--join and --members", "Give --join to a new member, --members to those a group begins with.")
+    if args.node_id is None:
+        raise UserError("--join without --node-id", "Choose a slot that no member has; r2p2 member list shows them.")
+    if not 0 <= args.node_id <= SLOT_MAX:
+        raise UserError(f"--node-id {args.node_id} is outside 0..{SLOT_MAX}")
+    return NodeConfig(
+        node_id=args.node_id,
+        join=tuple(parse_address(text) for text in args.join.split(",")),
+        cluster_id=args.cluster_id,
+        timers=Timers.profile(args.timers),
+        engine=engine,
+        truncation=args.truncation,
     )
 
 
@@ -211,7 +247,7 @@ def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node 
     """The node, or for a Service its server."""
     found = load_object(args.app)
     if isinstance(found, Service):
-        if config.members:
+        if config.members or config.join:
             raise UserError(f"--app {args.app} is a Service, which has no replicas", "Leave --members out.")
         if found.needs_asyncio and port.fileno() < 0:
             raise UserError(f"--app {args.app} has async handlers, which need asyncio", "Use --backend uv.")
@@ -250,6 +286,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             where = format_address((ip, port.local_port))
             what = f"member {config.node_id} of {len(config.members)}" if config.members else "not replicated"
+            if config.join:
+                what = f"asks to be let in as slot {config.node_id}"
             print(f"{READY_PREFIX}{args.app} on {where} ({args.backend}, {what})", flush=True)
             # What exists now stays: the collector need not look at it again.
             gc.collect()

@@ -167,7 +167,7 @@ static void issue(r2p2_loadgen *load, uint32_t slot_index, uint64_t due_ns) {
         .tag = slot_index,
         .policy = load->config.policy,
     };
-    int32_t rid = r2p2_client_start(load->client, &load->engine->tx, &call, load->engine->now_ns);
+    int32_t rid = r2p2_client_start(load->client, &call, load->engine->now_ns);
     if (rid < 0) { /* rids used up by quarantine after an outage: try again soon, nothing was sent */
         if (load->config.workload == R2P2_LOAD_SET) load->issued[slot->key]--;
         slot->resume_ns = load->engine->now_ns + BACKOFF_NS;

@@ -35,8 +35,8 @@ def apply(kv: KeyValue, *requests: bytes) -> list[bytes]:
         (("GET", "a", "b"), b"-ERR wrong number of arguments for 'get' command\r\n"),
         (("DEL",), b"-ERR wrong number of arguments for 'del' command\r\n"),
         (("PING", "a", "b"), b"-ERR wrong number of arguments for 'ping' command\r\n"),
-        (("SET", "k", "v", "NX"), b"-ERR syntax error\r\n"),
-        (("FLY",), b"-ERR unknown command 'FLY'\r\n"),
+        (("SET", "k", "v", "XY"), b"-ERR syntax error\r\n"),
+        (("FLY",), b"-ERR unknown command 'FLY', with args beginning with: \r\n"),
     ],
 )
 def test_commands(command: tuple[str, ...], reply: bytes) -> None:
@@ -111,3 +111,9 @@ def test_query_reads_and_refuses_to_write() -> None:
     assert kv.query(encode_command("SET", "k", "w")).startswith(b"-READONLY")
     assert kv.query(b"junk").startswith(b"-ERR Protocol")
     assert kv.data == {b"k": b"v"}
+
+
+@pytest.mark.parametrize("data", ["", "0000000000000001", "0000000000000000ff", "ffffffffffffffff"])
+def test_what_is_no_snapshot_is_refused(data: str) -> None:
+    with pytest.raises(ValueError, match="a snapshot of"):
+        KeyValue().restore(bytes.fromhex(data))
