@@ -132,7 +132,8 @@ def _run(argv: Sequence[str]) -> int:
         prog=f"r2p2 {name}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(argv[1:]))
+    # Intermixed: what stands for itself may come after options, as in `call ADDRESS --policy replicated PAYLOAD`.
+    return module.run(parser.parse_intermixed_args(argv[1:]))
 
 
 def guard(work: Callable[[], int]) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import secrets
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -252,6 +254,17 @@ class CapturingNode:
         return f"--pcap {writer.path}: {', '.join(parts)}"
 
 
+def replay_command(args: argparse.Namespace, node: Node) -> str:
+    """What repeats a member's capture (:mod:`r2p2.replay`), with its incarnation and its seed."""
+    config = node.config
+    members = ",".join(format_address(address) for _, address in sorted(config.members.items()))
+    return (
+        f"r2p2 replay --check --rx {args.pcap} --tx OUT.pcap --app {args.app} --bind {args.bind} --members {members} "
+        f"--cluster-id {config.cluster_id} --timers {args.timers} "
+        f"--incarnation {node.incarnation:x} --seed {config.seed}"
+    )
+
+
 def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node | Server:
     """The node, or for a Service its server."""
     found = load_object(args.app)
@@ -277,6 +290,8 @@ def run(args: argparse.Namespace) -> int:
     if args.drain < 0:
         raise UserError(f"--drain is {args.drain}, below 0")
     load_object(args.app)
+    if args.pcap and config.members:
+        config = replace(config, seed=secrets.randbits(32))  # told at the end, so that the capture can be replayed
     ip, port_number = parse_address(args.bind)
     links = tuple(parse_link(text) for text in args.link)
     spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev))
@@ -305,6 +320,8 @@ def run(args: argparse.Namespace) -> int:
             if capture is not None:
                 capture.close()
                 print(f"r2p2: {capture.summary()}", flush=True)
+                if isinstance(node, Node) and config.members:
+                    print(f"r2p2: replay it with {replay_command(args, node)}", flush=True)
             counters = {
                 name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
             }
