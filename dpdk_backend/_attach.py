@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dpdk_backend._native import check, load
 from dpdk_backend.devices import Device, remove_dead_socket
-from dpdk_backend.eal import eal_log
+from dpdk_backend.eal import eal_log, remedy_for
 from dpdk_backend.errors import DeviceError
 
 _log = logging.getLogger(__name__)
@@ -78,10 +78,14 @@ class Attached:
             _log.warning("%s", native.error_text())
 
 
-def device_error() -> DeviceError:
-    """The last error with the end of DPDK's log, where drivers say their reasons."""
-    lines = [f"  dpdk: {line}" for line in eal_log().strip().splitlines()[-_LOG_QUOTED_LINES:]]
-    return DeviceError("\n".join([load().error_text(), *lines]))
+def device_error(remedy: str = "") -> DeviceError:
+    """The last error with the end of DPDK's log, where drivers say their reasons.
+
+    ``remedy``: what to do where the log does not name anything better.
+    """
+    log = eal_log()
+    lines = [f"  dpdk: {line}" for line in log.strip().splitlines()[-_LOG_QUOTED_LINES:]]
+    return DeviceError("\n".join([load().error_text(), *lines]), remedy=remedy_for(log) or remedy)
 
 
 def attach(device: Device) -> Attached:
@@ -99,8 +103,7 @@ def attach(device: Device) -> Attached:
     port_id = native.lib.dpdk_device_find(name)
     info = native.ffi.new("dpdk_device_info *")
     if port_id < 0 or native.lib.dpdk_device_info_get(port_id, info) < 0:
-        error = DeviceError(
-            native.error_text(),
+        error = device_error(
             remedy="name it in EalConfig (pci_addresses or vdevs); a NIC must be bound to a DPDK driver: "
             "see dpdk-devbind.py --status",
         )

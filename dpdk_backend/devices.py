@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from dpdk_backend.errors import DeviceError
 
 MEMIF_RING_LOG2_MAX = 14
 _SUN_PATH_BYTES_MAX = 107
+_PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,14 @@ def null(index: int, *, routes: tuple[str, ...] = ("0.0.0.0/0",), mac: str | Non
 
 
 def pci(address: str, *, routes: tuple[str, ...] = ("0.0.0.0/0",), mac: str | None = None) -> Device:
-    """A NIC by its PCI address, which ``EalConfig.pci_addresses`` must name too. ``mac`` defaults to the NIC's."""
-    return Device(address, None, mac=mac, routes=routes)
+    """A NIC by its PCI address, which ``EalConfig.pci_addresses`` must name too. ``mac`` defaults to the NIC's.
+
+    ``00:05.0`` is ``0000:00:05.0``, as lspci prints it. ValueError: it is no PCI address.
+    """
+    full = address.lower() if address.count(":") == 2 else f"0000:{address.lower()}"
+    if not _PCI_ADDRESS.fullmatch(full):
+        raise ValueError(f"{address!r} is no PCI address like 0000:00:05.0: see dpdk-devbind.py --status")
+    return Device(full, None, mac=mac, routes=routes)
 
 
 def _interface_mac(interface: str) -> str | None:
