@@ -292,6 +292,17 @@ class DpdkPort:
         """One control round: links may change, memif clients call. Receiving does this every few ms by itself."""
         self._native.lib.dpdk_stack_control(self._live())
 
+    def replay(self, now_ns: int, frames_count: int) -> None:
+        """Sets the port's clock, from the first call on its only one, and lets so many more frames in.
+
+        Everything above then happens at the times of a capture. One device only; the clock never goes back.
+        """
+        check(self._native.lib.dpdk_stack_replay(self._live(), now_ns, frames_count), DeviceError)
+
+    def replay_left(self) -> int:
+        """Frames that :meth:`replay` has let in and nobody has received yet."""
+        return int(self._native.lib.dpdk_stack_replay_left(self._live()))
+
     def receive(self, count_max: int = BURST_MAX) -> list[Datagram]:
         """One receive burst, copied out; at most 64 datagrams."""
         ffi = self._native.ffi

@@ -28,7 +28,7 @@ FIXED_ROUTE: Final = 1
 REPLICATED: Final = 2
 """Policy: executed once it is committed, on every replica in the same order."""
 REPLICATED_READ: Final = 3
-"""Policy: as replicated, and has no side effects."""
+"""Policy: a linearizable read; any member answers it, and it does not enter the log (docs/reads.md)."""
 
 ROUTES_MAX: Final = 4096
 """Targets remembered as reachable; others are asked about at every call."""

@@ -13,13 +13,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, Self
 
 from r2p2.busy_loop import run_busy
 from r2p2.driver import Pollable
 from r2p2.errors import UserError
 
-__all__ = ["BACKENDS", "Link", "OpenPort", "PortSpec", "drive", "missing", "open_port", "start_driver"]
+__all__ = [
+    "BACKENDS",
+    "Link",
+    "OpenPort",
+    "PortSpec",
+    "ReplayPort",
+    "drive",
+    "missing",
+    "open_port",
+    "open_replay_port",
+    "start_driver",
+]
 
 BACKENDS = ("uv", "dpdk", "portable")
 STOP_CHECK_SECONDS: Final = 0.02
@@ -90,7 +101,7 @@ class OpenPort(Protocol):
     def counters(self) -> dict[str, int]:
         """Drops by reason and the like."""
 
-    def __enter__(self) -> OpenPort: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -134,7 +145,7 @@ class _Opened:
     def counters(self) -> dict[str, int]:
         return dict(self._port.counters())
 
-    def __enter__(self) -> _Opened:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -220,6 +231,60 @@ def _open_dpdk(spec: PortSpec) -> OpenPort:
     except ValueError as error:
         raise UserError(f"the dpdk backend: {error}") from error
     return _Opened(port, tuple(range(spec.port, spec.port + spec.ports_count)))
+
+
+class ReplayPort(OpenPort, Protocol):
+    """A port over two captures, with the clock of its user (:mod:`r2p2.replay`)."""
+
+    def advance(self, now_ns: int, frames_count: int) -> None:
+        """Moves the clock and lets so many more frames of the capture in."""
+
+    def frames_left(self) -> int:
+        """Frames let in and not received yet."""
+
+    def frames_sent(self) -> int:
+        """Frames written so far."""
+
+
+class _Replaying(_Opened):
+    """:class:`ReplayPort` over DPDK's pcap device."""
+
+    def advance(self, now_ns: int, frames_count: int) -> None:
+        self._port.replay(now_ns, frames_count)
+
+    def frames_left(self) -> int:
+        return int(self._port.replay_left())
+
+    def frames_sent(self) -> int:
+        return int(self._port.stats().tx_packets)
+
+
+def open_replay_port(
+    address: tuple[str, int], rx_path: str, tx_path: str, *, mac: str | None, neighbours: Mapping[str, str]
+) -> ReplayPort:
+    """A port at ``address`` that receives one Ethernet capture and writes another, both nanosecond or microsecond pcap.
+
+    ``mac``: its own, None: 02:00 and its address. ``neighbours``: IPv4 address -> MAC of hosts that need not be asked.
+
+    Raises:
+        UserError: no DPDK here, or the backend's own reason and remedy.
+    """
+    problem = missing("dpdk")
+    if problem is not None:
+        raise problem
+    from dpdk_backend.devices import pcap
+    from dpdk_backend.errors import DpdkError
+    from dpdk_backend.port import DpdkPort, PortConfig
+
+    ip, port = address
+    try:
+        device = pcap(0, rx_path=rx_path, tx_path=tx_path, mac=mac)
+        opened = DpdkPort(PortConfig(ip, (device,), local_port=port, neighbours=neighbours))
+    except DpdkError as error:
+        raise UserError(str(error).partition("\n  remedy: ")[0], error.remedy) from error
+    except ValueError as error:
+        raise UserError(f"the dpdk backend: {error}") from error
+    return _Replaying(opened, (port,))
 
 
 class Drainable(Protocol):

@@ -38,20 +38,24 @@ class Requests(Sequence[bytes]):
         slab: all payloads laid end to end.
         lengths: their lengths in bytes, as a memoryview of format ``I``.
         policies: the R2P2 policy of each request, one byte a request.
+        time_ms: the time the log carries for these requests, unix ms: the same on every replica, never less than that
+            of a batch before; 0 where the log carries none. What depends on time uses this and no clock.
     """
 
-    __slots__ = ("_ends", "lengths", "policies", "slab")
+    __slots__ = ("_ends", "lengths", "policies", "slab", "time_ms")
 
-    def __init__(self, slab: bytes, lengths: memoryview, policies: bytes) -> None:
+    def __init__(self, slab: bytes, lengths: memoryview, policies: bytes, time_ms: int = 0) -> None:
         self.slab = slab
         self.lengths = lengths
         self.policies = policies
+        self.time_ms = time_ms
         self._ends: list[int] | None = None
 
     @classmethod
-    def of(cls, payloads: Sequence[bytes], policy: int = 2) -> Requests:
+    def of(cls, payloads: Sequence[bytes], policy: int = 2, *, time_ms: int = 0) -> Requests:
         """A batch of ``payloads``, for tests and tools."""
-        return cls(b"".join(payloads), memoryview(array("I", map(len, payloads))), bytes([policy]) * len(payloads))
+        lengths = memoryview(array("I", map(len, payloads)))
+        return cls(b"".join(payloads), lengths, bytes([policy]) * len(payloads), time_ms)
 
     def __len__(self) -> int:
         return len(self.policies)

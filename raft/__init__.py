@@ -6,8 +6,17 @@ values. The core works on index ranges and terms and never sees the bytes of an 
 What is left to others: entry storage, durable writes, the network, the state machine, clients.
 """
 
-from raft.codec import Identity, MessageError, Reason, decode, encode
-from raft.config import Chance, Config, HardState, Log, NotLeader, Role
+from raft.codec import (
+    Identity,
+    MessageError,
+    Reason,
+    decode,
+    decode_configuration,
+    encode,
+    encode_configuration,
+)
+from raft.config import Chance, ChangeRefused, Config, HardState, Log, NotLeader, Role
+from raft.configuration import Configuration, incarnation_of, member_id, slot_of
 from raft.core import Raft
 from raft.messages import (
     Append,
@@ -15,6 +24,8 @@ from raft.messages import (
     Formed,
     Forward,
     Hello,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     PreVote,
     PreVoteReply,
@@ -24,21 +35,35 @@ from raft.messages import (
     Vote,
     VoteReply,
 )
-from raft.ready import AppendEntries, AppendNoop, LogOp, Ready, Truncate
+from raft.ready import (
+    AppendConfiguration,
+    AppendEntries,
+    AppendNoop,
+    LogOp,
+    Ready,
+    RestoreSnapshot,
+    SnapshotChunk,
+    Truncate,
+)
 from raft.term_runs import TermRuns
 
 __all__ = [
     "Append",
+    "AppendConfiguration",
     "AppendEntries",
     "AppendNoop",
     "AppendReply",
     "Chance",
+    "ChangeRefused",
     "Config",
+    "Configuration",
     "Formed",
     "Forward",
     "HardState",
     "Hello",
     "Identity",
+    "InstallSnapshot",
+    "InstallSnapshotReply",
     "Log",
     "LogOp",
     "Message",
@@ -51,12 +76,19 @@ __all__ = [
     "ReadIndexReply",
     "Ready",
     "Reason",
+    "RestoreSnapshot",
     "Role",
+    "SnapshotChunk",
     "TermRuns",
     "TimeoutNow",
     "Truncate",
     "Vote",
     "VoteReply",
     "decode",
+    "decode_configuration",
     "encode",
+    "encode_configuration",
+    "incarnation_of",
+    "member_id",
+    "slot_of",
 ]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from struct import Struct
 
+from raft.configuration import Configuration, incarnation_of, member_id, slot_of
 from raft.messages import (
     HELLO_FORMED,
     Append,
@@ -23,6 +24,8 @@ from raft.messages import (
     Formed,
     Forward,
     Hello,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     PreVote,
     PreVoteReply,
@@ -59,6 +62,15 @@ _HELLO = Struct(">BBHIQQBB6xQ")
 _READ_INDEX_REPLY = Struct(">BBHIQQQQQ")
 _READ_INDEX_REPLY_BODY = Struct(">QQQ")
 _FORMED = Struct(">BBHIQQH6x")
+
+_INSTALL = Struct(">BBHIQQQQQQII")
+_INSTALL_BODY = Struct(">QQQQII")
+_INSTALL_REPLY = Struct(">BBHIQQQQQQ")
+_INSTALL_REPLY_BODY = Struct(">QQQQ")
+_CONFIGURATION = Struct(">B5sH")
+_CONFIGURED = Struct(">HHIQB3x")
+_VOTER, _OUTGOING, _LEARNER = 1, 2, 4
+CONFIGURATION_BYTES_MAX = 8 + 48 * 20
 
 _APPEND_REPLY_BYTES = AppendReply.HEADER_BYTES
 _YES = 1 << 56  # a u8 flag of 1 with seven reserved zero bytes behind it
@@ -150,6 +162,13 @@ def encode(message: Message, identity: Identity) -> bytes:
         return _READ_INDEX_REPLY.pack(*common, message.context, message.index, _YES if message.granted else 0)
     if isinstance(message, TimeoutNow):
         return _COMMON.pack(*common)
+    if isinstance(message, InstallSnapshot):
+        configuration = b"" if message.configuration is None else encode_configuration(message.configuration)
+        place = (message.index, message.index_term, message.offset, message.total_bytes)
+        return _INSTALL.pack(*common, *place, message.bytes_count, len(configuration)) + configuration
+    if isinstance(message, InstallSnapshotReply):
+        installed = _YES if message.installed else 0
+        return _INSTALL_REPLY.pack(*common, message.index, message.offset, installed, message.applied_index)
     if isinstance(message, Hello):
         return _HELLO.pack(*common, message.state, message.coordinator, message.to_incarnation)
     members = b"".join(_MEMBER.pack(member, 0, 0, incarnation) for member, incarnation in message.members)
@@ -182,6 +201,50 @@ def decode(prefix: bytes, total_bytes: int, *, cluster_id: int) -> tuple[Message
     if term >= INDEX_LIMIT or (term == 0 and (kind <= AppendReply.KIND or kind >= ReadIndex.KIND)):
         raise MessageError(Reason.FIELD, f"kind {kind}: term {term}")
     return decoder(prefix, total_bytes, sender, term), incarnation
+
+
+def encode_configuration(configuration: Configuration) -> bytes:
+    """The body of a log entry that changes the members: 8 bytes, then 20 a member in ascending order of identity."""
+    addresses = {member: (ip, port) for member, ip, port in configuration.addresses}
+    members = configuration.members
+    parts = [_CONFIGURATION.pack(VERSION, bytes(5), len(members))]
+    for member in members:
+        ip, port = addresses.get(member, (0, 0))
+        flags = (
+            _VOTER * (member in configuration.voters)
+            | _OUTGOING * (member in configuration.outgoing)
+            | _LEARNER * (member in configuration.learners)
+        )
+        parts.append(_CONFIGURED.pack(slot_of(member), port, ip, incarnation_of(member), flags))
+    return b"".join(parts)
+
+
+def decode_configuration(data: bytes) -> Configuration:
+    """What :func:`encode_configuration` wrote. Raises MessageError, and nothing else, for any other bytes."""
+    if len(data) < _CONFIGURATION.size:
+        raise MessageError(Reason.SHORT, f"CONFIGURATION: {len(data)} bytes")
+    version, reserved, count = _CONFIGURATION.unpack_from(data)
+    if version != VERSION:
+        raise MessageError(Reason.VERSION, f"CONFIGURATION: version {version}, we speak {VERSION}")
+    _exact_length(len(data), _CONFIGURATION.size + _CONFIGURED.size * count, "CONFIGURATION")
+    _require(not any(reserved), "CONFIGURATION", reserved)
+    voters, outgoing, learners, addresses = [], [], [], []
+    for at in range(_CONFIGURATION.size, len(data), _CONFIGURED.size):
+        slot, port, ip, incarnation, flags = _CONFIGURED.unpack_from(data, at)
+        member = member_id(slot, incarnation)
+        _require(0 < flags < 2 * _LEARNER and data[at + 17 : at + 20] == bytes(3), "CONFIGURATION", (member, flags))
+        if flags & _VOTER:
+            voters.append(member)
+        if flags & _OUTGOING:
+            outgoing.append(member)
+        if flags & _LEARNER:
+            learners.append(member)
+        if ip or port:
+            addresses.append((member, ip, port))
+    try:
+        return Configuration(tuple(voters), tuple(outgoing), tuple(learners), tuple(addresses))
+    except ValueError as error:
+        raise MessageError(Reason.FIELD, f"CONFIGURATION: {error}") from error
 
 
 def _require(good: bool, kind: str, fields: object) -> None:
@@ -332,6 +395,40 @@ def _decode_timeout_now(prefix: bytes, total_bytes: int, sender: int, term: int)
     return TimeoutNow(sender, 0, term)
 
 
+def _decode_install_snapshot(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
+    fields = _INSTALL_BODY.unpack_from(prefix, COMMON_BYTES)
+    index, index_term, offset, snapshot_bytes, bytes_count, configuration_bytes = fields
+    header_bytes = InstallSnapshot.HEADER_BYTES + configuration_bytes
+    _exact_length(total_bytes, header_bytes + bytes_count, "INSTALL_SNAPSHOT")
+    _require(
+        0 < index < INDEX_LIMIT
+        and 0 < index_term <= term
+        and bytes_count > 0
+        and offset + bytes_count <= snapshot_bytes < INDEX_LIMIT
+        and (configuration_bytes > 0) == (offset == 0),
+        "INSTALL_SNAPSHOT",
+        fields,
+    )
+    configuration = None
+    if configuration_bytes:
+        if len(prefix) < header_bytes:
+            raise MessageError(Reason.LENGTH, f"INSTALL_SNAPSHOT: needs {header_bytes} bytes, got {len(prefix)}")
+        configuration = decode_configuration(prefix[InstallSnapshot.HEADER_BYTES : header_bytes])
+    return InstallSnapshot(sender, 0, term, index, index_term, offset, snapshot_bytes, bytes_count, configuration)
+
+
+def _decode_install_snapshot_reply(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
+    _exact_length(total_bytes, InstallSnapshotReply.HEADER_BYTES, "INSTALL_SNAPSHOT_REPLY")
+    index, offset, installed, applied_index = _INSTALL_REPLY_BODY.unpack_from(prefix, COMMON_BYTES)
+    flag = _flag(installed, "INSTALL_SNAPSHOT_REPLY")
+    _require(
+        0 < index < INDEX_LIMIT and offset < INDEX_LIMIT and applied_index < INDEX_LIMIT,
+        "INSTALL_SNAPSHOT_REPLY",
+        (index, offset, applied_index),
+    )
+    return InstallSnapshotReply(sender, 0, term, index, offset, flag, applied_index)
+
+
 _DECODERS: tuple[tuple[int, Callable[[bytes, int, int, int], Message]], ...] = (
     (PreVote.HEADER_BYTES, _decode_pre_vote),
     (PreVoteReply.HEADER_BYTES, _decode_pre_vote_reply),
@@ -346,4 +443,6 @@ _DECODERS: tuple[tuple[int, Callable[[bytes, int, int, int], Message]], ...] = (
     (ReadIndexReply.HEADER_BYTES, _decode_read_index_reply),
     (TimeoutNow.HEADER_BYTES, _decode_timeout_now),
     (Vote.HEADER_BYTES, _decode_vote_transfer),
+    (InstallSnapshot.HEADER_BYTES, _decode_install_snapshot),
+    (InstallSnapshotReply.HEADER_BYTES, _decode_install_snapshot_reply),
 )

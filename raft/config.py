@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-MEMBERS_MAX = 16
-NODE_ID_MAX = 0xFFFE
+from raft.configuration import VOTERS_MAX, is_member_id
 
 
 class Role(Enum):
@@ -20,6 +19,10 @@ class Role(Enum):
     PRE_CANDIDATE = "pre_candidate"
     CANDIDATE = "candidate"
     LEADER = "leader"
+
+
+class ChangeRefused(Exception):
+    """The leader cannot begin a change of members now; the message says why."""
 
 
 class NotLeader(Exception):
@@ -61,7 +64,11 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Settings of one node. Times in nanoseconds. ValueError names the field that is wrong."""
+    """Settings of one node. Times in nanoseconds. ValueError names the field that is wrong.
+
+    ``members`` are the voters a cluster begins with; its later ones are in the log. ``joining``: this node is none of
+    them, and waits to be added.
+    """
 
     node_id: int
     members: tuple[int, ...]
@@ -73,19 +80,23 @@ class Config:
     append_bytes_max: int = 256 << 10
     pre_vote: bool = True
     check_quorum: bool = True
+    joining: bool = False
 
     def __post_init__(self) -> None:
         """Holds every relation between the settings."""
-        if not 0 <= self.node_id <= NODE_ID_MAX:
-            raise ValueError(f"node_id: {self.node_id} is not in 0..{NODE_ID_MAX}")
-        if not 1 <= len(self.members) <= MEMBERS_MAX:
-            raise ValueError(f"members: {len(self.members)} of them, 1..{MEMBERS_MAX} are possible")
+        if not is_member_id(self.node_id):
+            raise ValueError(f"node_id: {self.node_id} is no member's identity")
+        if not 1 <= len(self.members) <= VOTERS_MAX:
+            raise ValueError(f"members: {len(self.members)} of them, 1..{VOTERS_MAX} are possible")
         if len(set(self.members)) != len(self.members):
             raise ValueError(f"members: {self.members} names one twice")
-        if not all(0 <= member <= NODE_ID_MAX for member in self.members):
-            raise ValueError(f"members: {self.members} are not all in 0..{NODE_ID_MAX}")
-        if self.node_id not in self.members:
-            raise ValueError(f"members: {self.members} do not include node_id {self.node_id}")
+        if not all(map(is_member_id, self.members)):
+            raise ValueError(f"members: {self.members} are not all identities")
+        if (self.node_id in self.members) == self.joining:
+            raise ValueError(
+                f"members: {self.members} {'include' if self.joining else 'do not include'} node_id {self.node_id}"
+                f"{', which is joining' if self.joining else ''}"
+            )
         if self.heartbeat_ns <= 0:
             raise ValueError(f"heartbeat_ns: {self.heartbeat_ns} is not positive")
         if self.election_min_ns < 2 * self.heartbeat_ns:

@@ -10,18 +10,25 @@ It follows Ongaro's dissertation (chapters 3, 6, 9 and 10), with these differenc
   rise, refusals count only for the current attempt (rounds), a lost tail is found by silence, a lost middle by the
   refusal of what came behind it.
 * A node's own vote counts, and anything that claims durability leaves, only after ``persisted()``.
-* The log's prefix goes away when every member has applied it (global commit).
+* The log's prefix goes away when every member has applied it (global commit), or a snapshot holds it and the node
+  says so. A member that misses what is gone gets the snapshot.
+* Members change by joint consensus; a launch without its memory is another member (configuration.py).
+* Requests of a leader or a candidate are heard whoever sends them: the sender may be in a configuration that this
+  member has not heard of. Answers count only from members.
 
 Left to others: entry bytes, clocks, sockets, clients. The order of work is in :class:`raft.ready.Ready`.
 """
 
 from __future__ import annotations
 
-from raft.config import HardState, NotLeader
+from raft.config import ChangeRefused, HardState, NotLeader
+from raft.configuration import Configuration
 from raft.leading import Leading
 from raft.messages import (
     Append,
     AppendReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     PreVote,
     PreVoteReply,
@@ -31,6 +38,7 @@ from raft.messages import (
     Vote,
     VoteReply,
 )
+from raft.progress import SNAPSHOT
 from raft.reads import ASKED_MAX, LOCAL
 from raft.ready import Ready
 from raft.state import CANDIDATE, LEADER, Unpersisted
@@ -40,9 +48,10 @@ class Raft(Leading):
     """One member. Attributes to read, none to write:
 
     role, term, vote, leader_id (None: unknown), last_index, commit_index, applied_index, global_commit, first_index
-    (of the log as kept), deadline_ns (when to call tick() next), ignored (messages ignored, by reason).
+    (of the log as kept), deadline_ns (when to call tick() next), ignored (messages ignored, by reason), configuration
+    (in force), removed (a committed change has left this member out).
 
-    Always: global_commit <= applied_index <= commit_index <= last_index and first_index <= global_commit + 1.
+    Always: global_commit <= applied_index <= commit_index <= last_index and first_index <= applied_index + 1.
     """
 
     __slots__ = ()
@@ -59,17 +68,30 @@ class Raft(Leading):
                     self.ignored["old_reply"] += 1
                 return
         elif isinstance(message, Append) and term == self.term:
-            if message.sender in self._peers:
-                self._on_append(message, now_ns)
-            else:
-                self.ignored["not_member"] += 1
+            self._on_append(message, now_ns)
             return
-        if message.sender not in self._peers:
-            self.ignored["not_member"] += 1
-        elif isinstance(message, PreVote):
+        if isinstance(message, PreVote):
             self._on_pre_vote(message, now_ns)
         elif isinstance(message, Vote):
             self._on_vote(message, now_ns)
+        elif isinstance(message, InstallSnapshot):
+            if term > self.term:
+                self._become_follower(term, now_ns)
+            if term == self.term:
+                self._on_install_snapshot(message, now_ns)
+            else:
+                self._answer_snapshot(message, 0)
+        elif isinstance(message, TimeoutNow):
+            if self._newer_or_same(message, now_ns):
+                self._on_timeout_now(message, now_ns)
+        elif isinstance(message, Append) and term > self.term:
+            self._become_follower(term, now_ns)
+            self._on_append(message, now_ns)
+        elif isinstance(message, Append):
+            # A deposed leader, or a live one while we are ahead of it by a lost election: our term makes it step down.
+            self._answer_append(message, accepted=False, match=message.prev_index, hint=self.last_index)
+        elif message.sender not in self._peers:
+            self.ignored["not_member"] += 1
         elif isinstance(message, PreVoteReply):
             self._on_pre_vote_reply(message, now_ns)
         elif isinstance(message, VoteReply):
@@ -78,23 +100,18 @@ class Raft(Leading):
         elif isinstance(message, AppendReply):
             if self._newer_or_same(message, now_ns):  # of a newer term, so it is not for us any more
                 self.ignored["old_reply"] += 1
-        elif isinstance(message, Append):
-            if term > self.term:
-                self._become_follower(term, now_ns)
-                self._on_append(message, now_ns)
-            else:
-                # A deposed leader, or a live one while we are ahead of it by a lost election: our term makes it step
-                # down.
-                self._answer_append(message, accepted=False, match=message.prev_index, hint=self.last_index)
+        elif isinstance(message, InstallSnapshotReply):
+            if self._newer_or_same(message, now_ns):
+                if self.role is LEADER:
+                    self._on_install_snapshot_reply(message, now_ns)
+                else:
+                    self.ignored["old_reply"] += 1
         elif isinstance(message, ReadIndex):
             if self._newer_or_same(message, now_ns):
                 self._on_read_index(message)
         elif isinstance(message, ReadIndexReply):
             if self._newer_or_same(message, now_ns):
                 self._on_read_index_reply(message)
-        elif isinstance(message, TimeoutNow):
-            if self._newer_or_same(message, now_ns):
-                self._on_timeout_now(message, now_ns)
         else:
             self.ignored["other_kind"] += 1
 
@@ -104,6 +121,11 @@ class Raft(Leading):
             return
         self._now_ns = now_ns
         if self.role is LEADER:
+            late_ns = now_ns - self.deadline_ns
+            if late_ns > self._config.heartbeat_ns:
+                # We did not run ourselves, and so asked nobody: that time is not held against the others.
+                for peer in self._peers_list:
+                    peer.heard_ns = min(now_ns, peer.heard_ns + late_ns)
             if self._config.check_quorum and not self._hears_majority(now_ns):
                 self._become_follower(self.term, now_ns)
                 return
@@ -133,6 +155,29 @@ class Raft(Leading):
         self._log_unstable = True
         self._pending = True
         return first
+
+    def propose_configuration(self, target: Configuration, now_ns: int) -> int:
+        """Changes the members to ``target``: directly where the voters stay, else through a joint configuration, which
+        the core leaves by itself. Returns the index of the first step's entry; the change is done when
+        ``configuration`` is ``target`` and ``configuration_committed``.
+
+        Voters that are added should have caught up as learners (``caught_up``). Raises NotLeader; ChangeRefused while
+        another change is under way or this term has committed nothing; ValueError for what is no change.
+        """
+        if self.role is not LEADER:
+            raise NotLeader(self.leader_id)
+        if self._log_ops:
+            raise RuntimeError("propose_configuration: the last Ready's log operations are still to be executed")
+        current = self._history.current
+        if target.joint or target == current:
+            raise ValueError(f"propose_configuration: {target} is {'joint' if target.joint else 'in force already'}")
+        if self.commit_index < self._term_first_index:
+            # Ongaro's bug of 2015: what an older leader began may still come into force.
+            raise ChangeRefused("no entry of this leader's term is committed yet")
+        if current.joint or not self.configuration_committed:
+            raise ChangeRefused(f"the change at index {self._history.index} is still under way")
+        self._now_ns = now_ns
+        return self._append_configuration(current.towards(target))
 
     def read_index(self, now_ns: int) -> int:
         """Asks for a linearizable read, or a batch of them; returns a ticket that a later Ready's reads or
@@ -170,8 +215,8 @@ class Raft(Leading):
         """
         if self.role is not LEADER:
             raise NotLeader(self.leader_id)
-        if target not in self._peers:
-            raise ValueError(f"transfer: {target} is not another member")
+        if target not in self._peers or target not in self._history.current.voters:
+            raise ValueError(f"transfer: {target} is not another member that votes")
         self.transfer_target = target
         self._transfer_deadline_ns = now_ns + self._config.election_min_ns
         self._transfer_urged = False
@@ -196,6 +241,10 @@ class Raft(Leading):
                     self._confirm_reads()
                 if self.transfer_target is not None:
                     self._urge_target()
+                if self._membership_open and self.configuration_committed and not self.is_voter:
+                    self._leave_office(self._now_ns)
+        if self._membership_open and self._history.index <= self.commit_index:
+            self._settle_membership()
         messages = self._out
         withheld = self._after
         hard_state = HardState(self.term, self.vote) if self._hard_changed else None
@@ -210,18 +259,32 @@ class Raft(Leading):
                 messages.extend(withheld)
         # New lists even for empty ones: these belong to the Ready and to what it withholds.
         self._log_ops, self._out, self._after = [], [], []
-        forget = min(self.global_commit, self.applied_index, self._durable_index)
+        forget = min(max(self.global_commit, self._compact_index), self.applied_index, self._durable_index)
         if forget >= self.first_index:
-            self._runs.drop(forget)
-            self.first_index = forget + 1
+            self._forget(forget)
         else:
             forget = 0
         reads = self._reads
-        if not reads.done and not reads.failed:
+        if not reads.done and not reads.failed and not self._configuration_changed:
             return Ready(number, hard_state, log_ops, messages, self.commit_index, forget)
         done, failed = tuple(reads.done), tuple(reads.failed)
         reads.done, reads.failed = [], []
-        return Ready(number, hard_state, log_ops, messages, self.commit_index, forget, done, failed)
+        configuration = self._history.current if self._configuration_changed else None
+        self._configuration_changed = False
+        return Ready(number, hard_state, log_ops, messages, self.commit_index, forget, done, failed, configuration)
+
+    def _forget(self, through_index: int) -> None:
+        """The log's prefix goes; members that miss it need a snapshot."""
+        self._runs.drop(through_index)
+        self._history.drop(through_index)
+        self.first_index = through_index + 1
+        if through_index > self.global_commit and self.role is LEADER:
+            for peer in self._peers_list:
+                if peer.next_index <= through_index and peer.state != SNAPSHOT:
+                    peer.behind_log = True
+                    if not self._begin_snapshot(peer):
+                        peer.probe(self.first_index, epoch_round=self._round + 1)
+            self._pending = True
 
     def persisted(self, number: int) -> list[Message]:
         """Says that Readies through ``number`` are durable. Returns the messages that waited for it; may commit."""
@@ -260,10 +323,17 @@ class Raft(Leading):
             "durable_index": self._durable_index,
             "global_commit": self.global_commit,
             "deadline_ns": self.deadline_ns,
+            "voters": list(self._history.current.voters),
+            "outgoing": list(self._history.current.outgoing),
+            "learners": list(self._history.current.learners),
+            "configuration_index": self._history.index,
+            "configuration_committed": self.configuration_committed,
+            "snapshot_index": self.snapshot_index,
+            "removed": self.removed,
             "ignored": dict(self.ignored),
         }
         if self.role is LEADER:
             status["members"] = {peer.member: peer.status() for peer in self._peers_list}
-            holder = min(self._voters, key=lambda progress: progress.applied_index)
+            holder = min([self._me, *self._peers_list], key=lambda progress: progress.applied_index)
             status["log_held_by"] = holder.member if holder.applied_index < self.commit_index else None
         return status

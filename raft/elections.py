@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raft.members import Members
 from raft.messages import (
     PreVote,
     PreVoteReply,
@@ -12,10 +13,10 @@ from raft.messages import (
 from raft.quorum import has_majority
 from raft.reads import EVERY_ROUND
 from raft.ready import AppendNoop
-from raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, State
+from raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE
 
 
-class Elections(State):
+class Elections(Members):
     """How a node asks for votes, gives its own, and takes office."""
 
     __slots__ = ()
@@ -23,10 +24,15 @@ class Elections(State):
     def _campaign(self, now_ns: int) -> None:
         self._forget_leader()
         self._taking_over = False
+        if not self._may_stand():
+            if self.role is not FOLLOWER:
+                self._become_follower(self.term, now_ns)
+            self._draw_election_timeout(now_ns)
+            return
         if not self._config.pre_vote:
             self._become_candidate(now_ns)
             return
-        self.role = PRE_CANDIDATE
+        self._change_role(PRE_CANDIDATE)
         self._pending = True
         self._draw_election_timeout(now_ns)
         self._votes = {self._node_id}
@@ -36,7 +42,7 @@ class Elections(State):
             self._ask_for_votes(now_ns)
 
     def _become_candidate(self, now_ns: int) -> None:
-        self.role = CANDIDATE
+        self._change_role(CANDIDATE)
         self.term += 1
         self.vote = self._node_id
         self._hard_changed = True
@@ -50,7 +56,7 @@ class Elections(State):
         """Asks those who have not said yes; again at every heartbeat's time, since datagrams get lost."""
         me, last_index, last_term = self._node_id, self.last_index, self._runs.last_term
         for peer in self._peers:
-            if peer in self._votes:
+            if peer in self._votes or not self._history.current.is_voter(peer):
                 continue
             if self.role is PRE_CANDIDATE:
                 self._out.append(PreVote(me, peer, self.term + 1, last_index, last_term))
@@ -63,7 +69,10 @@ class Elections(State):
         self.deadline_ns = min(self._resend_ns, self._election_deadline_ns)
 
     def _has_votes(self) -> bool:
-        return has_majority(self._config.members, self._votes)
+        configuration = self._history.current
+        return has_majority(configuration.voters, self._votes) and (
+            not configuration.outgoing or has_majority(configuration.outgoing, self._votes)
+        )
 
     def _count_votes(self, now_ns: int) -> None:
         if self._has_votes():
@@ -113,7 +122,7 @@ class Elections(State):
             if self.vote is None:
                 self.vote = message.sender
                 self._hard_changed = True
-            self.role = FOLLOWER  # it may have been asking for pre-votes
+            self._change_role(FOLLOWER)  # it may have been asking for pre-votes
             self._draw_election_timeout(now_ns)
         self._after.append(VoteReply(self._node_id, message.sender, self.term, granted, message.request_id))
         self._pending = True
@@ -127,7 +136,7 @@ class Elections(State):
 
     def _on_timeout_now(self, message: TimeoutNow, now_ns: int) -> None:
         """Only of the leader that is followed; no pre-vote, since that leader would not be deposed by one."""
-        if self.role is not FOLLOWER or message.sender != self.leader_id:
+        if self.role is not FOLLOWER or message.sender != self.leader_id or not self._may_stand():
             self.ignored["old_reply"] += 1
             return
         self._forget_leader()
@@ -136,11 +145,13 @@ class Elections(State):
 
     def _become_leader(self, now_ns: int) -> None:
         """Opens the term with a no-op: only an entry of this term commits what older terms left (thesis 3.6.2)."""
-        self.role = LEADER
+        self._change_role(LEADER)
         self.leader_id = self._node_id
         self._votes.clear()
         self._round = 0
         self._term_first_index = first = self.last_index + 1
+        self._departing.clear()
+        self._derive_members(now_ns)
         for peer in self._peers_list:
             peer.reset(next_index=first, now_ns=now_ns)
         self._me.match_index = self._durable_index

@@ -40,7 +40,7 @@ class Following(Elections):
             hint = max(self._runs.run_first(prev), self.commit_index + 1)
             self._answer_append(message, accepted=False, match=prev, hint=hint, hint_term=local_term)
             return
-        if message.count and not self._take_entries(message, last):
+        if message.count and not self._take_entries(message, last, now_ns):
             self.ignored["impossible"] += 1
             return
         if message.commit > self.commit_index:
@@ -49,11 +49,15 @@ class Following(Elections):
             self.global_commit = max(self.global_commit, min(message.global_commit, self.applied_index))
         self._answer_append(message, accepted=True, match=last)
 
-    def _take_entries(self, message: Append, last: int) -> bool:
+    def _take_entries(self, message: Append, last: int, now_ns: int) -> bool:
         """Adds what is missing of prev_index + 1 .. last; removes only what contradicts it.
 
-        False, and nothing is changed, for entries older than the one before them: no leader's log has that.
+        False, and nothing is changed, for entries older than the one before them, or a configuration in company: no
+        leader's log has the one, and none sends the other.
         """
+        configuration = message.configuration
+        if configuration is not None and message.count != 1:
+            return False
         runs = self._runs
         term = message.entries_term
         if message.prev_index == self.last_index:
@@ -68,14 +72,17 @@ class Following(Elections):
         if term < runs.term_at(first - 1):
             return False
         if first <= self.last_index:
-            self._truncate(first)
+            self._truncate(first, now_ns)
         skip = first - message.prev_index - 1
         self._log_ops.append(AppendEntries(first, skip, last - first + 1, term, message.payload))
         runs.extend(last, term)
         self.last_index = last
+        if configuration is not None:
+            self._history.add(last, configuration)
+            self._derive_members(now_ns)
         return True
 
-    def _truncate(self, from_index: int) -> None:
+    def _truncate(self, from_index: int, now_ns: int) -> None:
         self._log_ops.append(Truncate(from_index))
         self._runs.truncate(from_index)
         self.last_index = from_index - 1
@@ -84,6 +91,8 @@ class Following(Elections):
         self._durable_index = min(self._durable_index, self.last_index)
         for waiting in self._unpersisted:
             waiting.last_index = min(waiting.last_index, self.last_index)
+        if self._history.truncate(from_index):
+            self._derive_members(now_ns)
 
     def _answer_append(self, message: Append, *, accepted: bool, match: int, hint: int = 0, hint_term: int = 0) -> None:
         # This leaves when everything up to here is durable, so all we report as applied is: others may forget it.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from raft.configuration import Configuration
 from raft.messages import (
     Append,
     AppendReply,
     TimeoutNow,
 )
-from raft.progress import PROBE, REPLICATE, Progress
-from raft.quorum import majority, reached_by_majority
-from raft.reading import Reading
+from raft.progress import REPLICATE, SNAPSHOT, Progress
+from raft.quorum import reached_by_majority
+from raft.ready import AppendConfiguration
+from raft.sending import Sending
+from raft.state import LEADER
 
 
-class Leading(Reading):
+class Leading(Sending):
     """How a leader makes the others' logs equal to its own, and knows that they are."""
 
     __slots__ = ()
@@ -51,10 +54,12 @@ class Leading(Reading):
         if not message.accepted:
             self._on_refusal(peer, message)
             return
-        if peer.state == PROBE and message.round >= peer.epoch_round:
+        if peer.state != REPLICATE and message.round >= peer.epoch_round and peer.match_index + 1 >= self.first_index:
             peer.state = REPLICATE
             peer.behind_log = False
             peer.next_index = max(peer.match_index + 1, self.first_index)
+        if peer.member not in self._departing and not self._history.current.is_voter(peer.member):
+            self._measure_catching_up(peer, now_ns)
         if peer.next_index <= self.last_index or (peer.sent_commit < self.commit_index and not peer.inflight):
             self._pending = True
         elif self.transfer_target is not None:
@@ -66,6 +71,8 @@ class Leading(Reading):
         Stale refusals are dropped: of an earlier attempt, or about an entry that is known to match by now.
         """
         prev = message.match_index
+        if peer.state == SNAPSHOT:
+            return  # it is being helped
         if message.round < peer.epoch_round or prev <= peer.match_index or prev >= peer.next_index:
             self.ignored["old_reply"] += 1
             return
@@ -76,9 +83,16 @@ class Leading(Reading):
             # run of it.
             ours = self._runs.last_of_term(message.hint_term)
             next_index = ours + 1 if 0 < ours < prev else message.hint_index
-        lowest = max(peer.match_index + 1, self.first_index)
-        next_index = max(min(next_index, prev), lowest)
-        peer.behind_log = prev < self.first_index
+        next_index = max(min(next_index, prev), peer.match_index + 1)
+        # The entry in front of its next one has a term we know as long as it is not older than the log's base.
+        peer.behind_log = next_index < self.first_index
+        if peer.behind_log:
+            if self._begin_snapshot(peer):
+                return
+            # Nothing helps until there is a snapshot: heartbeats alone keep asking.
+            peer.probe(self.first_index, epoch_round=self._round + 1)
+            peer.probe_sent = True
+            return
         if peer.state == REPLICATE and message.hint_term == 0:
             peer.go_back(next_index, epoch_round=self._round + 1)  # a gap: an Append was lost or overtaken
         else:
@@ -88,22 +102,51 @@ class Leading(Reading):
     def _advance_commit(self) -> None:
         """Commits what a majority holds, as far as it is of this term (dissertation 3.6.2)."""
         index = reached_by_majority([voter.match_index for voter in self._voters])
+        if self._outgoing:
+            index = min(index, reached_by_majority([voter.match_index for voter in self._outgoing]))
         if index > self.commit_index and index >= self._term_first_index:
             self.commit_index = index
             self._pending = True
+            if self._outgoing and self._history.index <= index:
+                self._append_configuration(self._history.current.settled())
 
     def _update_global_commit(self) -> None:
         me = self._me
         me.applied_index = min(self.applied_index, self._durable_index)
-        index = min([voter.applied_index for voter in self._voters])
+        index = me.applied_index
+        for peer in self._peers_list:
+            if peer.applied_index < index and peer.member not in self._departing:
+                index = peer.applied_index
         if index > self.global_commit:
             self.global_commit = index
 
-    def _hears_majority(self, now_ns: int) -> bool:
-        """Whether a majority has answered within the shortest election timeout; we hear ourselves."""
-        since_ns = now_ns - self._config.election_min_ns
-        heard = sum(peer.heard_ns >= since_ns for peer in self._peers_list)
-        return heard + 1 >= majority(len(self._voters))
+    def _append_configuration(self, configuration: Configuration) -> int:
+        """An entry of our own that changes the members, from now on (4.3); the storage gets it with the next Ready."""
+        index = self.last_index + 1
+        self._log_ops.append(AppendConfiguration(index, self.term, configuration))
+        self.last_index = index
+        self._runs.extend(index, self.term)
+        self._history.add(index, configuration)
+        self._derive_members(self._now_ns)
+        return index
+
+    def _measure_catching_up(self, peer: Progress, now_ns: int) -> None:
+        """Rounds of catching up (4.2.1): one ends when the learner has what the leader had at its beginning."""
+        if peer.match_index >= peer.catch_index:
+            peer.caught_up = peer.state == REPLICATE and now_ns - peer.catch_ns <= self._config.election_min_ns
+            peer.catch_index = self.last_index
+            peer.catch_ns = now_ns
+
+    def caught_up(self, member: int) -> bool:
+        """Whether a learner keeps up with the log well enough to be made a voter without a pause of the service."""
+        peer = self._peers.get(member)
+        return self.role is LEADER and peer is not None and peer.caught_up
+
+    def _leave_office(self, now_ns: int) -> None:
+        """A committed configuration has left us out: whoever has the most is asked to go on, and we follow (4.2.2)."""
+        best = max(self._voters, key=lambda voter: voter.match_index)
+        self._out.append(TimeoutNow(self._node_id, best.member, self.term))
+        self._become_follower(self.term, now_ns)
 
     def _heartbeat(self, now_ns: int) -> None:
         """An Append without entries to everybody, whatever is in flight; a silent member goes back to PROBE."""
@@ -113,14 +156,23 @@ class Leading(Reading):
             self.transfer_target = None
         self.deadline_ns = now_ns + self._config.heartbeat_ns
         self._pending = True
+        if self._departing:
+            self._forget_departed(now_ns)
         silent_ns = now_ns - self._config.heartbeat_ns
         shared: Append | None = None
         for peer in self._peers_list:
             known = peer.match_index if peer.state == REPLICATE else peer.next_index - 1
             prev = max(known, self.first_index - 1)
             shared = self._send_append(peer, prev, prev, shared)
-            if peer.inflight and peer.progress_ns <= silent_ns:
+            if peer.state == SNAPSHOT:
+                if peer.progress_ns <= silent_ns:
+                    peer.probe_sent = False
+            elif peer.inflight and peer.progress_ns <= silent_ns:
                 # Behind the heartbeat, so that its answer is not taken for one to the probe.
+                if peer.match_index + 1 < self.first_index:
+                    peer.behind_log = True
+                    if self._begin_snapshot(peer):
+                        continue
                 peer.probe(max(peer.match_index + 1, self.first_index), epoch_round=self._round + 1)
 
     def _replicate(self) -> None:
@@ -155,7 +207,11 @@ class Leading(Reading):
                     peer.next_index = last + 1
                 if peer.sent_commit < commit_index and not peer.inflight:
                     shared = self._send_append(peer, peer.next_index - 1, peer.next_index - 1, shared)
-            elif not peer.probe_sent:
+            elif peer.probe_sent:
+                continue
+            elif peer.state == SNAPSHOT:
+                self._send_chunk(peer)
+            else:
                 peer.probe_sent = True
                 prev = peer.next_index - 1
                 if prev < last_index:
@@ -167,6 +223,11 @@ class Leading(Reading):
     def _fit(self, first: int) -> int:
         """The last index of an Append that starts at ``first``: one term, and within append_bytes_max."""
         last = self.last_index if first >= self._term_first_index else self._runs.run_last(first)
+        if first <= self._history.index:  # a configuration travels alone
+            alone = self._history.first_from(first)
+            if alone == first:
+                return first
+            last = min(last, alone - 1)
         return self._log.fit(first, last, self._append_bytes_max)
 
     def _send_append(self, peer: Progress, prev: int, last: int, shared: Append | None, size: int = 0) -> Append:
@@ -203,6 +264,8 @@ class Leading(Reading):
                 count,
                 size,
             )
+        if count == 1 and last <= self._history.index:
+            append.configuration = self._history.configuration(last)
         peer.sent_round = append.round
         self._out.append(append)
         return append

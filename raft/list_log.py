@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from raft.ready import AppendEntries, AppendNoop, LogOp, Truncate
+from raft.ready import (
+    AppendConfiguration,
+    AppendEntries,
+    AppendNoop,
+    LogOp,
+    RestoreSnapshot,
+    SnapshotChunk,
+    Truncate,
+)
 
 Entry: TypeAlias = tuple[int, object, int]
 NOOP_BYTES = 16
+CONFIGURATION_BYTES = 128
 
 
 class ListLog:
@@ -50,6 +59,17 @@ class ListLog:
         """Does one operation of a Ready; ValueError where it does not fit. Payloads are sequences of entries."""
         if isinstance(op, Truncate):
             self.truncate(op.from_index)
+            return
+        if isinstance(op, SnapshotChunk):
+            return  # not the log's
+        if isinstance(op, RestoreSnapshot):
+            self.entries.clear()
+            self.first_index = op.index + 1
+            return
+        if isinstance(op, AppendConfiguration):
+            if op.index != self.last_index + 1:
+                raise ValueError(f"{op}: the log ends at {self.last_index}")
+            self.append(op.term, op.configuration, CONFIGURATION_BYTES)
             return
         first = op.index if isinstance(op, AppendNoop) else op.first_index
         if first != self.last_index + 1:

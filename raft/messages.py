@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from raft.configuration import Configuration
+
 HELLO_FRESH = 0
 HELLO_FORMED = 1
 
@@ -84,6 +86,9 @@ class Append:
     """Entries ``prev_index + 1 .. prev_index + count``, all of ``entries_term``; none: a heartbeat, a probe or news
     of a commit.
 
+    ``configuration``: the one entry holds it; such an entry travels alone. Who receives the message reads it from the
+    entry's bytes and sets it before step().
+
     Appends of one leader with the same term and round are equal but for the target, so they can be encoded once.
     """
 
@@ -100,6 +105,7 @@ class Append:
     bytes_count: int
     request_id: int = 0
     payload: object = None
+    configuration: Configuration | None = None
     KIND: ClassVar[int] = 5
     HEADER_BYTES: ClassVar[int] = 80
 
@@ -216,6 +222,48 @@ class TimeoutNow:
     HEADER_BYTES: ClassVar[int] = 24
 
 
+@dataclass(slots=True)
+class InstallSnapshot:
+    """A piece of the state machine as it was after ``index`` (whose entry has ``index_term``), for a member whose next
+    entries nobody keeps: bytes offset .. offset + bytes_count of ``total_bytes``.
+
+    ``configuration``: what was in force at ``index``; in the first piece only.
+    """
+
+    sender: int
+    target: int
+    term: int
+    index: int
+    index_term: int
+    offset: int
+    total_bytes: int
+    bytes_count: int
+    configuration: Configuration | None = None
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 14
+    HEADER_BYTES: ClassVar[int] = 64
+
+
+@dataclass(slots=True)
+class InstallSnapshotReply:
+    """Answer to InstallSnapshot: so many bytes of the snapshot of ``index`` are here; installed: that and all before it
+    is in the state machine or in the log.
+    """
+
+    sender: int
+    target: int
+    term: int
+    index: int
+    offset: int
+    installed: bool
+    applied_index: int
+    request_id: int = 0
+    payload: object = None
+    KIND: ClassVar[int] = 15
+    HEADER_BYTES: ClassVar[int] = 56
+
+
 Message: TypeAlias = (
     PreVote
     | PreVoteReply
@@ -229,4 +277,6 @@ Message: TypeAlias = (
     | ReadIndex
     | ReadIndexReply
     | TimeoutNow
+    | InstallSnapshot
+    | InstallSnapshotReply
 )

@@ -9,6 +9,8 @@ from collections import deque
 
 PROBE = 0  # the match point is not known or Appends were lost: one Append at a time, repeated by heartbeats
 REPLICATE = 1  # Appends follow each other without waiting, within the bounds
+SNAPSHOT = 2  # its next entries are gone: it gets the state machine in pieces, one at a time, repeated by heartbeats
+_STATES = ("probe", "replicate", "snapshot")
 
 
 class Progress:
@@ -26,13 +28,21 @@ class Progress:
     sent_round       the round of the last Append to it.
     sent_commit      the highest commit index sent to it since it was last known to listen.
     probe_sent       PROBE: the Append of this attempt went out; only heartbeats repeat it, without entries.
-    behind_log       it needs entries that nobody keeps any more.
+    behind_log       it needs entries that are not kept here any more.
+    snapshot_index   SNAPSHOT: of the snapshot that it is being sent.
+    snapshot_offset  SNAPSHOT: bytes of it that it is known to have.
+    catch_index      a learner: the leader's last index when this round of catching up began (4.2.1).
+    catch_ns         a learner: when it began.
+    caught_up        a learner: its last round took less than an election timeout.
     """
 
     __slots__ = (
         "acked_round",
         "applied_index",
         "behind_log",
+        "catch_index",
+        "catch_ns",
+        "caught_up",
         "epoch_round",
         "heard_ns",
         "inflight",
@@ -44,6 +54,8 @@ class Progress:
         "progress_ns",
         "sent_commit",
         "sent_round",
+        "snapshot_index",
+        "snapshot_offset",
         "state",
     )
 
@@ -67,6 +79,10 @@ class Progress:
         self.sent_commit = 0
         self.sent_round = 0
         self.behind_log = False
+        self.snapshot_index = self.snapshot_offset = 0
+        self.catch_index = next_index - 1
+        self.catch_ns = now_ns
+        self.caught_up = False
         self.probe(next_index, epoch_round=1)
 
     def probe(self, next_index: int, *, epoch_round: int) -> None:
@@ -82,10 +98,23 @@ class Progress:
         self.inflight.clear()
         self.inflight_bytes = 0
 
+    def send_snapshot(self, index: int, *, epoch_round: int) -> None:
+        """Send the state machine of ``index``, from its first byte."""
+        self.go_back(index + 1, epoch_round=epoch_round)
+        self.state = SNAPSHOT
+        self.probe_sent = False
+        self.snapshot_index = index
+        self.snapshot_offset = 0
+
+    @property
+    def takes_snapshot(self) -> bool:
+        """Whether it is being sent a snapshot."""
+        return self.state == SNAPSHOT
+
     def status(self) -> dict[str, object]:
         """For people."""
         return {
-            "state": "replicate" if self.state == REPLICATE else "probe",
+            "state": _STATES[self.state],
             "match_index": self.match_index,
             "next_index": self.next_index,
             "applied_index": self.applied_index,
@@ -93,4 +122,5 @@ class Progress:
             "inflight_bytes": self.inflight_bytes,
             "heard_ns": self.heard_ns,
             "behind_log": self.behind_log,
+            "snapshot_offset": self.snapshot_offset if self.state == SNAPSHOT else None,
         }

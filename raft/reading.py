@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from raft.following import Following
 from raft.messages import (
     ReadIndex,
     ReadIndexReply,
 )
 from raft.quorum import reached_by_majority
 from raft.reads import Read
+from raft.receiving import Receiving
 from raft.state import LEADER
 
 
-class Reading(Following):
+class Reading(Receiving):
     """How a read gets the index it has to wait for."""
 
     __slots__ = ()
@@ -24,6 +24,8 @@ class Reading(Following):
 
     def _count_confirmations(self) -> None:
         round_ = reached_by_majority([voter.acked_round for voter in self._voters])
+        if self._outgoing:
+            round_ = min(round_, reached_by_majority([voter.acked_round for voter in self._outgoing]))
         for read in self._reads.confirmed(round_):
             self._answer_read(read, granted=True)
         if self._reads.done:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from raft.config import HardState
+from raft.configuration import Configuration
 from raft.messages import Message
 
 
@@ -38,7 +39,40 @@ class AppendEntries:
     payload: object
 
 
-LogOp: TypeAlias = Truncate | AppendNoop | AppendEntries
+@dataclass(frozen=True, slots=True)
+class AppendConfiguration:
+    """Append one entry that holds ``configuration`` at ``index``, of ``term``: this leader changes the members."""
+
+    index: int
+    term: int
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """Keep the bytes behind ``payload``, which belong at ``offset`` of a snapshot of ``total_bytes``; offset 0 begins
+    a new one in place of whatever was kept.
+    """
+
+    offset: int
+    bytes_count: int
+    total_bytes: int
+    payload: object
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSnapshot:
+    """All chunks are here: make them the state machine's state, empty the log, let it begin behind ``index``.
+
+    To be durable with the Ready, where anything is.
+    """
+
+    index: int
+    term: int
+    configuration: Configuration
+
+
+LogOp: TypeAlias = Truncate | AppendNoop | AppendEntries | AppendConfiguration | SnapshotChunk | RestoreSnapshot
 
 
 class Ready:
@@ -56,11 +90,23 @@ class Ready:
     ``reads``: (ticket, index) of reads that may be answered once the state machine has applied ``index``, which may
     be further than it is now. ``reads_failed``: tickets of reads that nobody can confirm any more: ask again.
 
+    ``configuration``: in force from now on, when that has changed; it may not be committed yet.
+
     Ask ``Raft.has_ready()`` again afterwards: persisted() may have committed something, and Appends for entries that
     step 1 wrote come in the next Ready.
     """
 
-    __slots__ = ("commit_index", "forget_index", "hard_state", "log_ops", "messages", "number", "reads", "reads_failed")
+    __slots__ = (
+        "commit_index",
+        "configuration",
+        "forget_index",
+        "hard_state",
+        "log_ops",
+        "messages",
+        "number",
+        "reads",
+        "reads_failed",
+    )
 
     def __init__(
         self,
@@ -72,6 +118,7 @@ class Ready:
         forget_index: int,
         reads: tuple[tuple[int, int], ...] = (),
         reads_failed: tuple[int, ...] = (),
+        configuration: Configuration | None = None,
     ) -> None:
         """Fields as the class documents them."""
         self.number = number
@@ -82,11 +129,12 @@ class Ready:
         self.forget_index = forget_index
         self.reads = reads
         self.reads_failed = reads_failed
+        self.configuration = configuration
 
     def __repr__(self) -> str:
         """Every field."""
         return (
             f"Ready(number={self.number}, hard_state={self.hard_state}, log_ops={self.log_ops}, "
             f"messages={self.messages}, commit_index={self.commit_index}, forget_index={self.forget_index}, "
-            f"reads={self.reads}, reads_failed={self.reads_failed})"
+            f"reads={self.reads}, reads_failed={self.reads_failed}, configuration={self.configuration})"
         )

@@ -7,8 +7,10 @@ leading.py, and core.py with the verbs. None but core.py is meant to be used by 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from raft.config import Chance, Config, HardState, Log, Role
+from raft.configuration import Configuration, History
 from raft.messages import (
     Message,
     ReadIndexReply,
@@ -16,6 +18,8 @@ from raft.messages import (
 from raft.progress import Progress
 from raft.reads import Read, Reads
 from raft.ready import LogOp
+from raft.roles import TRANSITIONS
+from raft.snapshots import Incoming, Snapshot
 from raft.term_runs import TermRuns
 
 # Why a message was ignored; the keys of Raft.ignored.
@@ -49,22 +53,29 @@ class State:
     __slots__ = (
         "_after",
         "_append_bytes_max",
+        "_compact_index",
         "_config",
+        "_configuration_changed",
+        "_departing",
         "_durable_index",
         "_election_deadline_ns",
         "_election_timeout_ns",
         "_hard_changed",
         "_heard_ns",
+        "_history",
+        "_incoming",
         "_inflight_bytes_max",
         "_inflight_max",
         "_log",
         "_log_ops",
         "_log_unstable",
         "_me",
+        "_membership_open",
         "_node_id",
         "_now_ns",
         "_number",
         "_out",
+        "_outgoing",
         "_own_vote_pending",
         "_peers",
         "_peers_list",
@@ -74,6 +85,7 @@ class State:
         "_rng",
         "_round",
         "_runs",
+        "_snapshot",
         "_taking_over",
         "_term_first_index",
         "_transfer_deadline_ns",
@@ -81,6 +93,7 @@ class State:
         "_unpersisted",
         "_voters",
         "_votes",
+        "_was_member",
         "applied_index",
         "commit_index",
         "deadline_ns",
@@ -89,6 +102,7 @@ class State:
         "ignored",
         "last_index",
         "leader_id",
+        "removed",
         "role",
         "term",
         "transfer_target",
@@ -104,9 +118,10 @@ class State:
         now_ns: int,
         hard_state: HardState | None = None,
         term_runs: TermRuns | None = None,
+        configurations: Sequence[tuple[int, Configuration]] = (),
     ) -> None:
-        """A fresh member, or one that restarts from what it had made durable: ``hard_state`` and the ``term_runs``
-        of its log.
+        """A fresh member, or one that restarts from what it had made durable: ``hard_state``, the ``term_runs`` of its
+        log, and the ``configurations`` of its snapshot and its log (index of the entry, configuration), if any.
 
         A restarted member has applied nothing but the dropped prefix; the caller restores that much of the state
         machine.
@@ -160,12 +175,44 @@ class State:
         self._transfer_deadline_ns = 0
         self._transfer_urged = False  # asked since the last heartbeat
         self._me = Progress(config.node_id)
-        self._peers = {member: Progress(member) for member in config.members if member != config.node_id}
-        self._peers_list = list(self._peers.values())
-        self._voters = [self._me, *self._peers_list]
+        # Whom there is; members.py derives all of it from the configuration in force.
+        self._history = History(list(configurations) or [(0, Configuration(tuple(sorted(config.members))))])
+        self._membership_open = True  # a configuration in force that is not known to be committed
+        self._was_member = False
+        self.removed = False  # a committed change has left this member out: it has nothing to do any more
+        self._peers: dict[int, Progress] = {}
+        self._peers_list: list[Progress] = []
+        self._voters: list[Progress] = []  # with ourselves, where we are one
+        self._outgoing: list[Progress] = []  # the old voters of a joint configuration
+        self._departing: dict[int, int] = {}  # removed members that are still told so, until a time in ns
 
+        # Snapshots: what we can send, how far the log may go, what we are being sent.
+        self._snapshot: Snapshot | None = None
+        self._compact_index = 0
+        self._incoming: Incoming | None = None
+
+        self._derive_members(now_ns)
+        self._configuration_changed = self._pending = False  # to be told in the next Ready; this one is known
         self.deadline_ns = 0
         self._draw_election_timeout(now_ns)
+
+    def _derive_members(self, now_ns: int) -> None:
+        """Everything that follows from the configuration in force (members.py)."""
+        raise NotImplementedError
+
+    @property
+    def configuration(self) -> Configuration:
+        """In force: the newest in the log, committed or not."""
+        return self._history.current
+
+    def configuration_at(self, index: int) -> Configuration:
+        """What was in force at ``index``, first_index - 1 or later."""
+        return self._history.at(index)
+
+    def _change_role(self, role: Role) -> None:
+        if role is not self.role or role is PRE_CANDIDATE or role is CANDIDATE:
+            assert (self.role, role) in TRANSITIONS, f"no member goes from {self.role} to {role}"
+        self.role = role
 
     def _newer_or_same(self, message: Message, now_ns: int) -> bool:
         """Steps down to a newer term; False (and counted) for an older one."""
@@ -188,7 +235,7 @@ class State:
             self._hard_changed = True
             self._pending = True
         if self.role is not FOLLOWER:
-            self.role = FOLLOWER
+            self._change_role(FOLLOWER)
             self._pending = True
             self._draw_election_timeout(now_ns)
         self._forget_leader()

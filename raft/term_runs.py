@@ -121,6 +121,13 @@ class TermRuns:
             del firsts[:run], self._terms[:run]
         firsts[0] = through_index + 1
 
+    def restart(self, base_index: int, base_term: int) -> None:
+        """Forgets everything: the log begins behind ``base_index``, whose entry has ``base_term``."""
+        self._firsts.clear()
+        self._terms.clear()
+        self.base_index = self.last_index = base_index
+        self.base_term = self.last_term = base_term
+
     def run_first(self, index: int) -> int:
         """The first index of the run that holds ``index`` (base_index < index <= last_index)."""
         return self._firsts[bisect_right(self._firsts, index) - 1]

@@ -52,6 +52,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "uvloop": lambda: _have_module("uvloop"),
     "plot": lambda: _have_module("matplotlib"),
     "scapy": lambda: _have_module("scapy"),
+    "redis": lambda: "" if shutil.which("redis-server") else "no redis-server (apt-get install redis-server)",
     "tshark": lambda: "" if shutil.which("tshark") else "no tshark command (apt-get install tshark)",
 }
 

@@ -75,15 +75,16 @@ install_packages() { # $@: packages
     fi
 }
 
-system_key="system tshark $python $("$python" -V 2>&1) $as_root ${CC:-cc} ${R2P2_NO_DPDK:-}"
+system_key="system tshark redis-server $python $("$python" -V 2>&1) $as_root ${CC:-cc} ${R2P2_NO_DPDK:-}"
 if [ "$(cat "$stamps/system" 2>/dev/null)" != "$system_key" ]; then
     if [ "$as_root" != none ]; then
         # shellcheck disable=SC2046  # lists of package names
         [ -z "$(needed_packages)" ] || install_packages $(needed_packages) || true
         # shellcheck disable=SC2046
         [ "${R2P2_NO_DPDK:-}" ] || have_dpdk || install_packages $(dpdk_packages) || true
-        # For a test alone; without it that test says so.
+        # For tests alone; without them those tests say so.
         command -v tshark >/dev/null 2>&1 || install_packages tshark || true
+        command -v redis-server >/dev/null 2>&1 || install_packages redis-server || true
     fi
     left=$(needed_packages)
     [ -z "$left" ] || stop "a C compiler, Python's headers and venv are needed, and not all are here ($python)." \

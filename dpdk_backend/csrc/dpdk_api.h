@@ -117,6 +117,11 @@ int32_t dpdk_stack_device_state(dpdk_stack *stack, uint32_t device, dpdk_device_
 int64_t dpdk_stack_pool_in_use(dpdk_stack *stack);
 /* Waits for link changes and reconnects without receiving: what rx_burst does by itself from time to time. */
 void dpdk_stack_control(dpdk_stack *stack);
+/* From the first call on the stack's clock is now_ns, which never goes back, and rx_burst hands over only frames allowed
+ * here: frames_count more of them, in as many bursts as it takes. For a port with one device (replay.c). */
+int32_t dpdk_stack_replay(dpdk_stack *stack, uint64_t now_ns, uint32_t frames_count);
+/* Frames that were allowed and not taken yet. */
+uint32_t dpdk_stack_replay_left(dpdk_stack *stack);
 /* Stops and closes the devices, frees everything. Returns the mbufs that did not come back: 0 unless there is a bug
  * (and with an AF_XDP device, which keeps its buffers, always 0). */
 int64_t dpdk_stack_free(dpdk_stack *stack);

@@ -44,7 +44,7 @@ void resolve_wait(dpdk_stack *stack, uint32_t ip, const waiting_packet *packet) 
         entry = find(&stack->resolver, 0);
         if (entry != NULL) {
             stack->resolver.count++;
-            stack->now_ns = stack_clock_ns();
+            stack->now_ns = stack_now_ns(stack);
             *entry = (resolution){.ip = ip, .device = (uint8_t)device};
             ask(stack, entry);
         }

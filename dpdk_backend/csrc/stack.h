@@ -65,10 +65,17 @@ struct dpdk_stack {
     resolver resolver;
     r2p2_rx_packet loop[STACK_LOOP]; /* what we sent to ourselves: loop_head - loop_tail of them */
     uint32_t loop_head, loop_tail;
+    uint32_t (*replayed_rx_burst)(void *self, r2p2_rx_packet *packets, uint32_t max); /* NULL: not replaying */
+    uint32_t replay_frames; /* what replay.c may still take */
     dpdk_stack_config config;
 };
 
+/* The time of the machine. */
 uint64_t stack_clock_ns(void);
+/* The stack's: the machine's, or the one a replay has set. */
+static inline uint64_t stack_now_ns(const dpdk_stack *stack) {
+    return __builtin_expect(stack->replayed_rx_burst == NULL, 1) ? stack_clock_ns() : stack->now_ns;
+}
 
 /* port.c: fills the vtable. */
 void stack_fill_port(dpdk_stack *stack);

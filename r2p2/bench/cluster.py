@@ -23,7 +23,7 @@ from r2p2.errors import UserError
 from r2p2.ports import Link, PortSpec
 from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor
 
-__all__ = ["Cluster", "GeneratorProcess", "Plan", "plan"]
+__all__ = ["Cluster", "GeneratorProcess", "Plan", "plan", "replica_name", "serve_command"]
 
 SERVER_PORT = 8000
 CLIENT_PORT = 9100
@@ -77,6 +77,18 @@ def plan(backend: str, replicas_count: int, folder: Path) -> Plan:
     ports = [SERVER_PORT] * replicas_count + [CLIENT_PORT]
     *servers, client = (PortSpec("dpdk", ips[i], ports[i], links(i)) for i in range(len(ips)))
     return Plan(backend, tuple(servers), client)
+
+
+def serve_command(layout: Plan, index: int, *, app: str, replicated: bool) -> list[str]:
+    """The command line of a replica of ``layout``."""
+    spec = layout.replicas[index]
+    bind = f"{spec.ip}:{spec.port}"
+    command = [sys.executable, "-m", "r2p2", "serve", "--app", app, "--backend", spec.backend, "--bind", bind]
+    if replicated:
+        command += ["--members", ",".join(layout.addresses)]
+    for link in spec.links:
+        command += ["--link", f"{link.role}:{link.peer_ip}:{link.socket_path}"]
+    return command
 
 
 class GeneratorProcess:
@@ -164,19 +176,14 @@ class Cluster:
     def serve_command(self, index: int) -> list[str]:
         """The command line of a replica."""
         spec = self.plan.replicas[index]
-        bind = f"{spec.ip}:{spec.port}"
         if self._plain:
-            command = [sys.executable, "-m", "r2p2.bench.plain_echo", "--bind", bind]
+            command = [sys.executable, "-m", "r2p2.bench.plain_echo", "--bind", f"{spec.ip}:{spec.port}"]
             return command + (["--uvloop"] if self._plain == "uvloop" else [])
-        command = [sys.executable, "-m", "r2p2", "serve", "--app", self._app, "--backend", spec.backend, "--bind", bind]
-        if self._replicated:
-            command += ["--members", ",".join(self.plan.addresses)]
+        command = serve_command(self.plan, index, app=self._app, replicated=self._replicated)
         if self._log_mib:
             command += ["--log-mib", str(self._log_mib)]
         if self._pcap:
             command += ["--pcap", str(self.pcap_path(replica_name(index)))]
-        for link in spec.links:
-            command += ["--link", f"{link.role}:{link.peer_ip}:{link.socket_path}"]
         return command
 
     def pcap_path(self, name: str) -> Path:

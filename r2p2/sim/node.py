@@ -13,8 +13,30 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from raft import Append, AppendEntries, Chance, Config, HardState, LogOp, Message, Raft, Ready, TermRuns
+from raft import (
+    Append,
+    AppendEntries,
+    Chance,
+    Config,
+    Configuration,
+    HardState,
+    InstallSnapshot,
+    LogOp,
+    Message,
+    Raft,
+    Ready,
+    RestoreSnapshot,
+    SnapshotChunk,
+    TermRuns,
+)
 from raft.list_log import Entry, ListLog
+
+SNAPSHOT_BYTES = 300  # more than one chunk, where a test wants that
+
+
+def snapshot_data(digest: int) -> bytes:
+    """The state machine in bytes, larger than it need be."""
+    return digest.to_bytes(4, "big") * (SNAPSHOT_BYTES // 4)
 
 
 def chain(digest: int, entry: Entry) -> int:
@@ -30,6 +52,13 @@ class Disk:
     log: ListLog = field(default_factory=ListLog)
     base_term: int = 0
     base_digest: int = 0
+    base_configuration: Configuration | None = None
+
+    def configurations(self) -> list[tuple[int, Configuration]]:
+        """Those of the log, and what was in force at its start."""
+        base = [] if self.base_configuration is None else [(self.log.first_index - 1, self.base_configuration)]
+        entries = enumerate(self.log.entries, self.log.first_index)
+        return base + [(index, entry[1]) for index, entry in entries if isinstance(entry[1], Configuration)]
 
     def term_runs(self) -> TermRuns:
         """The terms of the durable log."""
@@ -47,6 +76,7 @@ class Write:
     number: int
     hard_state: HardState | None
     ops: list[LogOp]
+    digest: int = 0  # of the snapshot that one of the operations restores
 
 
 class SimNode:
@@ -61,13 +91,34 @@ class SimNode:
         self.sync_at_once = sync_at_once
         self.log = ListLog(self.disk.log.entries, first_index=self.disk.log.first_index)
         self.raft = Raft(
-            config, self.log, rng=rng, now_ns=now_ns, hard_state=self.disk.hard_state, term_runs=self.disk.term_runs()
+            config,
+            self.log,
+            rng=rng,
+            now_ns=now_ns,
+            hard_state=self.disk.hard_state,
+            term_runs=self.disk.term_runs(),
+            configurations=self._known_configurations(),
         )
         self.digests = {self.log.first_index - 1: self.disk.base_digest}  # after each applied index still in the log
         self.applied: list[tuple[int, Entry]] = []  # since the last look; a checker takes them
         self.writes: deque[Write] = deque()
         self.readies: list[Ready] = []  # since the last look, for tests
         self._proposed_first = 0
+        self._snapshot = b""  # what the core may send
+        self._incoming = bytearray()
+
+    def _known_configurations(self) -> list[tuple[int, Configuration]]:
+        known = self.disk.configurations()
+        if known and known[0][0] >= self.log.first_index:  # what the cluster began with is not in the log
+            known.insert(0, (0, Configuration(tuple(sorted(self.config.members)))))
+        return known
+
+    def take_snapshot(self) -> None:
+        """Of the state as it is; the log before it may go."""
+        index = self.raft.applied_index
+        self._snapshot = snapshot_data(self.digest)
+        self.raft.snapshot_taken(index, len(self._snapshot))
+        self.raft.compact(index)
 
     @property
     def digest(self) -> int:
@@ -100,6 +151,14 @@ class SimNode:
             for op in ready.log_ops:
                 self.log.execute(op)
                 write.ops.append(self._durable_op(op))
+                if isinstance(op, SnapshotChunk):
+                    assert isinstance(op.payload, bytes)
+                    self._incoming[op.offset :] = op.payload
+                elif isinstance(op, RestoreSnapshot):
+                    write.digest = int.from_bytes(self._incoming[:4], "big")
+                    assert bytes(self._incoming) == snapshot_data(write.digest)
+                    self.digests = {op.index: write.digest}
+                    self._incoming.clear()
             out += self._with_entries(ready.messages)
             self.writes.append(write)
             if self.sync_at_once:
@@ -149,11 +208,16 @@ class SimNode:
             self.disk.hard_state = write.hard_state
         for op in write.ops:
             self.disk.log.execute(op)
+            if isinstance(op, RestoreSnapshot):
+                self.disk.base_term, self.disk.base_digest = op.term, write.digest
+                self.disk.base_configuration = op.configuration
 
     def _with_entries(self, messages: list[Message]) -> list[Message]:
         for message in messages:
             if isinstance(message, Append) and message.count:
                 message.payload = tuple(self.log.slice(message.prev_index + 1, message.prev_index + message.count))
+            elif isinstance(message, InstallSnapshot):
+                message.payload = self._snapshot[message.offset : message.offset + message.bytes_count]
         return messages
 
     def _apply(self, commit_index: int) -> None:
@@ -172,6 +236,9 @@ class SimNode:
         disk = self.disk
         if through_index > disk.log.last_index:
             raise AssertionError(f"forget through {through_index}, durable through {disk.log.last_index}")
+        for index, configuration in disk.configurations():
+            if index <= through_index:
+                disk.base_configuration = configuration
         disk.base_term = disk.log.entry(through_index)[0]
         disk.base_digest = self.digests[through_index]
         disk.log.drop_prefix(through_index)

@@ -66,7 +66,8 @@ MUTANTS = [
         "matching_append_truncates",
         "S4: a delayed short Append removes what came after it",
         "            if first > last:\n                return True\n",
-        "            if first > last:\n                self._truncate(last + 1) if last < self.last_index else None\n"
+        "            if first > last:\n"
+        "                self._truncate(last + 1, now_ns) if last < self.last_index else None\n"
         "                return True\n",
     ),
     Mutant(
@@ -142,8 +143,9 @@ MUTANTS = [
     Mutant(
         "global_commit_of_a_majority",
         "the prefix goes while somebody still needs it",
-        "index = min([voter.applied_index for voter in self._voters])",
-        "index = reached_by_majority([voter.applied_index for voter in self._voters])",
+        "        if index > self.global_commit:\n            self.global_commit = index",
+        "        index = reached_by_majority([voter.applied_index for voter in self._voters])\n"
+        "        if index > self.global_commit:\n            self.global_commit = index",
     ),
     Mutant(
         "a_read_confirmed_by_old_answers",
@@ -212,7 +214,19 @@ MUTANTS = [
 
 
 # The state machine and what it is made of, each after those it imports.
-MODULES = ("progress", "reads", "state", "elections", "following", "reading", "leading", "core")
+MODULES = (
+    "progress",
+    "reads",
+    "state",
+    "members",
+    "elections",
+    "following",
+    "receiving",
+    "reading",
+    "sending",
+    "leading",
+    "core",
+)
 
 
 @contextmanager

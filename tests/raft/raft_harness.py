@@ -10,7 +10,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from r2p2.sim.node import SimNode
-from raft import Append, Config, Identity, Message, Role, decode, encode
+from raft import (
+    Append,
+    Config,
+    Identity,
+    InstallSnapshot,
+    Message,
+    Role,
+    decode,
+    decode_configuration,
+    encode,
+    encode_configuration,
+)
 
 MS = 1_000_000
 CLUSTER_ID = 0x51
@@ -19,8 +30,11 @@ CLUSTER_ID = 0x51
 def over_the_wire(message: Message) -> Message:
     """What the target would decode, with the target and the entries put back."""
     data = encode(message, Identity(CLUSTER_ID, message.sender, 1))
-    entries_bytes = message.bytes_count if isinstance(message, Append) else 0
-    decoded, _ = decode(data, len(data) + entries_bytes, cluster_id=CLUSTER_ID)
+    further_bytes = message.bytes_count if isinstance(message, Append | InstallSnapshot) else 0
+    decoded, _ = decode(data, len(data) + further_bytes, cluster_id=CLUSTER_ID)
+    if isinstance(message, Append) and message.configuration is not None:
+        assert isinstance(decoded, Append)
+        decoded.configuration = decode_configuration(encode_configuration(message.configuration))
     return replace(decoded, target=message.target, request_id=message.request_id, payload=message.payload)
 
 
@@ -44,6 +58,16 @@ class Cluster:
         config = Config(i, self.members, **self.settings)  # type: ignore[arg-type]
         rng = random.Random(self.seed * 1000 + i)
         return SimNode(config, rng=rng, now_ns=self.now, disk=disk, sync_at_once=self.sync_at_once)  # type: ignore[arg-type]
+
+    def join(self, sync_at_once: bool = True) -> SimNode:
+        """A new process that is no member yet."""
+        i = len(self.members)
+        config = Config(i, self.members[:3], joining=True, **self.settings)  # type: ignore[arg-type]
+        rng = random.Random(self.seed * 1000 + i)
+        node = SimNode(config, rng=rng, now_ns=self.now, sync_at_once=sync_at_once)
+        self.members = (*self.members, i)
+        self.nodes.append(node)
+        return node
 
     def settle(self, *, limit: int = 10_000) -> list[Message]:
         """Delivers until nobody has anything to say; returns all that was delivered."""
@@ -73,9 +97,11 @@ class Cluster:
 
     def elect(self, i: int = 0) -> SimNode:
         """Makes member i leader; the others have heard nobody for long enough."""
-        self.now += 1000 * MS
-        for leader in self.leaders:
-            leader.raft.tick(self.now)  # it has heard nobody either, and steps down
+        while leaders := self.leaders:  # they hear nobody, and step down in time
+            self.now += leaders[0].config.heartbeat_ns
+            for leader in leaders:
+                leader.raft.tick(self.now)
+                leader.work()  # nobody hears them either
         self.now += 1000 * MS
         node = self.nodes[i]
         node.raft.tick(self.now)

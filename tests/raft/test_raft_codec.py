@@ -233,7 +233,7 @@ U64 = struct.Struct(">Q")
         (encode(A_VOTE, IDENTITY)[:30], 40, Reason.SHORT),
         (patched(A_VOTE, 0, b"\x02"), 40, Reason.VERSION),
         (patched(A_VOTE, 1, b"\x00"), 40, Reason.KIND),
-        (patched(A_VOTE, 1, b"\x0e"), 40, Reason.KIND),
+        (patched(A_VOTE, 1, b"\x10"), 40, Reason.KIND),
         (patched(A_VOTE, 2, b"\xff\xff"), 40, Reason.SENDER),
         (patched(A_VOTE, 4, b"\x00"), 40, Reason.CLUSTER),
         (patched(A_VOTE, 8, bytes(8)), 40, Reason.INCARNATION),

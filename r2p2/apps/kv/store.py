@@ -1,0 +1,309 @@
+"""The state of the store: keys, values, when they end, who watches them.
+
+Time is `now_ms`, carried by the log; nothing here asks a clock, so a key ends on every replica at the same request.
+**When an ended key leaves the memory cannot be seen.** Each read looks at the time; each write removes an ended key
+before it does anything else; counting, listing, snapshot and digest leave ended keys out. So the sweep
+(:meth:`Store.turn`) may do a bounded piece of work whenever it is called, and replicas need not sweep alike.
+
+For the same reason order is no part of the state: what lists keys sorts them.
+
+Leaves to others: commands and replies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import accumulate, pairwise
+from typing import Final
+
+from r2p2 import limits
+from r2p2.apps.kv.scan import ScanIndex
+
+__all__ = ["Store"]
+
+_MAGIC: Final = b"R2KV"
+_VERSION: Final = 1
+# Magic, version, now_ms, the last watch's number, counts: keys, keys that end, watched keys.
+_HEADER: Final = struct.Struct(">4sIQQQQQ")
+# The heap may hold so many stale deadlines beside those in force before it is made anew.
+_STALE_MAX: Final = 1024
+# Batches without a SCAN after which nobody scans any more.
+_SCAN_IDLE_BATCHES: Final = 100_000
+
+
+class Store:
+    """Bytes to bytes, with deadlines.
+
+    Attributes:
+        data: key -> value; may still hold keys that have ended.
+        expires: key -> when it ends, unix ms: it is gone at any later time. Every key of it is in `data`.
+        watched: key -> number of its watch; a key leaves when it is written to. At most ``KV_WATCHED_MAX``; the
+            oldest makes room.
+        now_ms: the log's time at the request in hand.
+        scan_index: while somebody scans; it is told of new keys.
+    """
+
+    __slots__ = ("_deadlines", "_watch_number", "data", "expires", "now_ms", "scan_index", "watched")
+
+    def __init__(self) -> None:
+        self.data: dict[bytes, bytes] = {}
+        self.expires: dict[bytes, int] = {}
+        self.watched: dict[bytes, int] = {}
+        self.now_ms = 0
+        self._watch_number = 0
+        # (when, key), smallest first; one that is not in `expires` any more is stale.
+        self._deadlines: list[tuple[int, bytes]] = []
+        self.scan_index: ScanIndex | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether setting a key is an assignment to `data` and nothing else: nothing ends, is watched or scanned."""
+        return not self.expires and not self.watched and self.scan_index is None
+
+    # ---- reading: changes nothing ----
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value, or None: absent or ended."""
+        when = self.expires.get(key)
+        return None if when is not None and when < self.now_ms else self.data.get(key)
+
+    def ends_at(self, key: bytes) -> int | None:
+        """When a key that is there ends; None: never."""
+        return self.expires.get(key)
+
+    def live_keys(self) -> Iterable[bytes]:
+        """Every key that is there, in no order."""
+        if not self.expires:
+            return self.data.keys()
+        expires, now_ms = self.expires, self.now_ms
+        return [key for key in self.data if key not in expires or expires[key] >= now_ms]
+
+    def count(self) -> int:
+        """Keys that are there."""
+        if not self._has_ended():
+            return len(self.data)
+        return len(self.data) - sum(when < self.now_ms for when in self.expires.values())
+
+    def scan_after(self, place: int) -> Iterator[tuple[int, bytes]]:
+        """Keys that are there beyond a place of the scan, in order, each with its place; the store must rest."""
+        index = self.scan_index
+        if index is None or len(index) > 2 * len(self.data) + _STALE_MAX:
+            index = self.scan_index = ScanIndex(self.data)
+        index.idle_batches = 0
+        return (item for item in index.after(place) if self.get(item[1]) is not None)
+
+    # ---- writing ----
+
+    def get_to_write(self, key: bytes) -> bytes | None:
+        """As :meth:`get`, and an ended key is removed, so that what is written next starts afresh."""
+        when = self.expires.get(key)
+        if when is not None and when < self.now_ms:
+            self.remove(key)
+            return None
+        return self.data.get(key)
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """Sets the value; it ends never."""
+        if key in self.expires:
+            del self.expires[key]
+        if key in self.watched:
+            del self.watched[key]
+        if self.scan_index is not None and key not in self.data:
+            self.scan_index.add(key)
+        self.data[key] = value
+
+    def change(self, key: bytes, value: bytes) -> None:
+        """Sets the value and leaves the deadline; the key was looked up with :meth:`get_to_write`."""
+        if key in self.watched:
+            del self.watched[key]
+        if self.scan_index is not None and key not in self.data:
+            self.scan_index.add(key)
+        self.data[key] = value
+
+    def remove(self, key: bytes) -> None:
+        """Removes a key of `data`."""
+        del self.data[key]
+        self.expires.pop(key, None)
+        self.watched.pop(key, None)
+
+    def expire_at(self, key: bytes, when_ms: int) -> None:
+        """Has a key that is there end after `when_ms`."""
+        self.expires[key] = when_ms
+        self.watched.pop(key, None)
+        deadlines = self._deadlines
+        heappush(deadlines, (when_ms, key))
+        if len(deadlines) > 2 * len(self.expires) + _STALE_MAX:
+            self._rebuild_deadlines()
+
+    def persist(self, key: bytes) -> None:
+        """Has a key with a deadline end never."""
+        del self.expires[key]
+        self.watched.pop(key, None)
+
+    def clear(self) -> None:
+        """Removes everything. A watch on a key that is not there stays."""
+        for key in [key for key in self.watched if key in self.data]:
+            del self.watched[key]
+        self.data.clear()
+        self.expires.clear()
+        self._deadlines.clear()
+        self.scan_index = None
+
+    # ---- watching ----
+
+    def watch(self, key: bytes) -> int:
+        """The number under which `key` is watched from now until the next write to it."""
+        self.get_to_write(key)  # one that has ended already is watched as absent
+        number = self.watched.get(key)
+        if number is None:
+            if len(self.watched) >= limits.KV_WATCHED_MAX:
+                self._sweep(len(self._deadlines))  # so that the same watches are counted on every replica
+                if len(self.watched) >= limits.KV_WATCHED_MAX:
+                    del self.watched[next(iter(self.watched))]
+            self._watch_number += 1
+            number = self.watched[key] = self._watch_number
+        return number
+
+    def unwritten(self, key: bytes, number: int) -> bool:
+        """Whether the watch `number` still stands: nobody has written to the key, and it has not ended."""
+        self.get_to_write(key)
+        return self.watched.get(key) == number
+
+    # ---- ends ----
+
+    def turn(self, requests_count: int) -> None:
+        """Called with each batch: takes ended keys out of memory and gives up an idle scan. No reply depends on it."""
+        if self._has_ended():
+            self._sweep(limits.KV_SWEEP_MAX + requests_count)
+        if self.scan_index is not None:
+            self.scan_index.idle_batches += 1
+            if self.scan_index.idle_batches > _SCAN_IDLE_BATCHES:
+                self.scan_index = None
+
+    def _has_ended(self) -> bool:
+        deadlines = self._deadlines
+        return bool(deadlines) and deadlines[0][0] < self.now_ms
+
+    def _rebuild_deadlines(self) -> None:
+        self._deadlines = [(when, key) for key, when in self.expires.items()]
+        heapify(self._deadlines)
+
+    def _sweep(self, keys_max: int) -> None:
+        """Takes ended keys out of memory, after at most `keys_max` deadlines."""
+        deadlines, expires, now_ms = self._deadlines, self.expires, self.now_ms
+        while keys_max > 0 and deadlines and deadlines[0][0] < now_ms:
+            when, key = heappop(deadlines)
+            if expires.get(key) == when:
+                self.remove(key)
+            keys_max -= 1
+
+    # ---- the whole ----
+
+    def snapshot(self) -> bytes:
+        """The state as bytes; equal states give equal bytes."""
+        keys = sorted(self.live_keys())
+        ending = [i for i, key in enumerate(keys) if key in self.expires]
+        watched = [(key, number) for key, number in self.watched.items() if not self._gone(key)]
+        return b"".join(
+            (
+                _HEADER.pack(_MAGIC, _VERSION, self.now_ms, self._watch_number, len(keys), len(ending), len(watched)),
+                _lengths(keys),
+                _lengths([self.data[key] for key in keys]),
+                _big_endian(array("I", ending)),
+                _big_endian(array("q", [self.expires[keys[i]] for i in ending])),
+                _lengths([key for key, _ in watched]),
+                _big_endian(array("Q", [number for _, number in watched])),
+                *keys,
+                *[self.data[key] for key in keys],
+                *[key for key, _ in watched],
+            )
+        )
+
+    def _gone(self, key: bytes) -> bool:
+        """Whether a key has ended and is still in memory; its watch ends with it."""
+        return self.expires.get(key, self.now_ms) < self.now_ms
+
+    def restore(self, data: bytes) -> None:
+        """Becomes the state of a :meth:`snapshot`.
+
+        Raises:
+            ValueError: the bytes are not one; nothing has changed.
+        """
+        if len(data) < _HEADER.size:
+            raise ValueError(f"a snapshot of {len(data)} bytes is shorter than its header, {_HEADER.size} bytes")
+        magic, version, now_ms, watch_number, keys_count, ending_count, watched_count = _HEADER.unpack_from(data)
+        if (magic, version) != (_MAGIC, _VERSION):
+            raise ValueError(f"a snapshot begins with {magic!r} and version {version}, not {_MAGIC!r} and {_VERSION}")
+        fixed_bytes = _HEADER.size + 8 * keys_count + 12 * ending_count + 12 * watched_count
+        if len(data) < fixed_bytes:
+            raise ValueError(f"a snapshot of {len(data)} bytes announces {fixed_bytes} bytes of lengths")
+        at = _HEADER.size
+        columns = []
+        for code, count in (
+            ("I", keys_count),
+            ("I", keys_count),
+            ("I", ending_count),
+            ("q", ending_count),
+            ("I", watched_count),
+            ("Q", watched_count),
+        ):
+            column = array(code)
+            end = at + count * column.itemsize
+            column.frombytes(data[at:end])
+            columns.append(_big_endian_in(column))
+            at = end
+        key_lengths, value_lengths, ending, whens, watched_lengths, numbers = columns
+        if len(data) != at + sum(key_lengths) + sum(value_lengths) + sum(watched_lengths):
+            raise ValueError(f"a snapshot of {len(data)} bytes is not as long as its lengths say")
+        keys, at = _cut(data, at, key_lengths)
+        values, at = _cut(data, at, value_lengths)
+        watched, _ = _cut(data, at, watched_lengths)
+        if any(i >= keys_count for i in ending) or len(set(keys)) != keys_count:
+            raise ValueError("a snapshot names a key twice, or a deadline of no key")
+        self.data = dict(zip(keys, values, strict=True))
+        self.expires = {keys[i]: when for i, when in zip(ending, whens, strict=True)}
+        self.watched = dict(zip(watched, numbers, strict=True))
+        self.now_ms = now_ms
+        self._watch_number = watch_number
+        self.scan_index = None
+        self._rebuild_deadlines()
+
+    def digest(self) -> str:
+        """SHA-256 over the sorted items with their lengths and deadlines, and the watches."""
+        digest = hashlib.sha256()
+        for key in sorted(self.live_keys()):
+            value = self.data[key]
+            digest.update(b"%d %d %d " % (len(key), len(value), self.expires.get(key, -1)))
+            digest.update(key)
+            digest.update(value)
+        for key, number in self.watched.items():
+            if not self._gone(key):
+                digest.update(b"%d %d " % (len(key), number))
+                digest.update(key)
+        return digest.hexdigest()
+
+
+def _big_endian(column: array[int]) -> bytes:
+    return _big_endian_in(column).tobytes()
+
+
+def _big_endian_in(column: array[int]) -> array[int]:
+    """Between this machine's order and big-endian, in place; either way it is the same step."""
+    if sys.byteorder == "little":
+        column.byteswap()
+    return column
+
+
+def _lengths(values: Iterable[bytes]) -> bytes:
+    return _big_endian(array("I", map(len, values)))
+
+
+def _cut(data: bytes, at: int, lengths: array[int]) -> tuple[list[bytes], int]:
+    """The pieces of `data` from `at` on that have these lengths, and where they end."""
+    ends = list(accumulate(lengths, initial=at))
+    return [data[start:end] for start, end in pairwise(ends)], ends[-1]

@@ -1,0 +1,328 @@
+"""The store as replicated state: time from the log, batches, watches, scans, snapshots; nothing depends on borders."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import hiredis
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r2p2 import limits
+from r2p2.apps.kv import KeyValue, encode_command
+from r2p2.apps.kv.glob import compiled
+from r2p2.requests import Replies, Requests
+
+T0 = 1_700_000_000_000
+
+
+def apply(kv: KeyValue, *requests: bytes, at: int = 0) -> list[bytes]:
+    replies = kv.apply(Requests.of(requests, time_ms=at))
+    if isinstance(replies, Replies):
+        assert set(replies.lengths) <= {5}
+        return [b"+OK\r\n"] * len(replies.lengths)
+    return [bytes(reply) for reply in replies]  # type: ignore[arg-type]
+
+
+def ask(kv: KeyValue, *words: Any, at: int = 0) -> Any:
+    (reply,) = apply(kv, encode_command(*words), at=at)
+    reader = hiredis.Reader(replyError=str)
+    reader.feed(reply)
+    return reader.gets()
+
+
+def test_a_key_ends_by_the_logs_time_alone() -> None:
+    kv = KeyValue()
+    assert ask(kv, "SET", "k", "v", "PX", 100, at=T0) == b"OK"
+    assert ask(kv, "GET", "k", at=T0 + 100) == b"v"
+    assert ask(kv, "PTTL", "k", at=T0 + 100) == 0
+    assert ask(kv, "DBSIZE", at=T0 + 101) == 0
+    assert ask(kv, "GET", "k", at=T0 + 101) is None
+    assert ask(kv, "APPEND", "k", "w", at=T0 + 101) == 1
+    assert ask(kv, "TTL", "k", at=T0 + 101) == -1
+
+
+def test_time_never_goes_back() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "k", "v", "PX", 100, at=T0)
+    ask(kv, "PING", at=T0 + 500)
+    assert ask(kv, "GET", "k", at=T0) is None
+
+
+def test_a_plain_set_takes_the_deadline_away_also_in_a_batch_of_sets() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "k", "v", "PX", 100, at=T0)
+    apply(kv, *[encode_command("SET", "k", "w")] * 3, at=T0 + 50)
+    assert ask(kv, "GET", "k", at=T0 + 1000) == b"w"
+
+
+def test_ended_keys_leave_the_memory_a_bounded_number_at_a_time() -> None:
+    kv = KeyValue()
+    apply(kv, *[encode_command("SET", i, "v", "PX", 100) for i in range(1000)], at=T0)
+    steps = 0
+    while kv.data:
+        assert ask(kv, "DBSIZE", at=T0 + 101) == 0
+        steps += 1
+        assert len(kv.data) == max(0, 1000 - steps * (limits.KV_SWEEP_MAX + 1))
+    assert not kv.store.expires and steps > 10
+
+
+def test_stale_deadlines_are_bounded() -> None:
+    kv = KeyValue()
+    for i in range(10_000):
+        ask(kv, "SET", "k", "v", "PX", 1_000_000 + i, at=T0)
+    assert len(kv.store._deadlines) < 2000
+
+
+key = st.sampled_from(["a", "b", "c", "d"])
+word = st.sampled_from(["1", "2", "xy"])
+one = st.one_of(
+    st.tuples(st.just("SET"), key, word),
+    st.tuples(st.just("SET"), key, word),
+    st.tuples(st.just("SET"), key, word, st.just("PX"), st.integers(1, 300)),
+    st.tuples(st.sampled_from(["GET", "DEL", "TTL", "INCR", "PERSIST", "GETDEL", "R2P2.WATCH"]), key),
+    st.tuples(st.just("PEXPIRE"), key, st.integers(-5, 300)),
+    st.tuples(st.sampled_from(["DBSIZE", "FLUSHALL", "PING"])),
+    st.tuples(st.just("SCAN"), st.just("0"), st.just("COUNT"), st.integers(1, 5)),
+    st.tuples(st.just("KEYS"), st.just("*")),
+    st.tuples(
+        *map(st.just, ("R2P2.BATCH", "IFUNWRITTEN", "a")), st.integers(1, 5), *map(st.just, ("DO", "2", "INCR", "a"))
+    ),
+    st.tuples(st.just("R2P2.PIPELINE"), st.just(2), st.just("GET"), key, st.just(3), st.just("SET"), key, word),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 120), st.lists(one, max_size=6)), max_size=12), st.data())
+def test_neither_borders_nor_sweeps_nor_snapshots_show(log: list[Any], data: st.DataObject) -> None:
+    """One replica applies request by request; the other in batches, sweeps at whim, and is restored now and then."""
+    plain, other = KeyValue(), KeyValue()
+    now = T0
+    for passed, commands in log:
+        now += passed
+        requests = [encode_command(*words) for words in commands]
+        expected = [reply for request in requests for reply in apply(plain, request, at=now)]
+        got: list[bytes] = []
+        while len(got) < len(requests):
+            n = data.draw(st.integers(1, len(requests) - len(got)))
+            got += apply(other, *requests[len(got) : len(got) + n], at=now)
+            if data.draw(st.booleans()):
+                other.store._sweep(data.draw(st.integers(1, 10)))
+            if data.draw(st.booleans()):
+                restored = KeyValue()
+                restored.restore(other.snapshot())
+                assert restored.snapshot() == other.snapshot()
+                other = restored
+        assert got == expected
+        assert plain.state_digest() == other.state_digest()
+        if commands:
+            assert plain.snapshot() == other.snapshot()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[:-1],
+        lambda b: b + b"x",
+        lambda b: b[:10],
+        lambda b: b"XXXX" + b[4:],
+        lambda b: b[:30] + b"\xff" + b[31:],
+    ],
+)
+def test_a_damaged_snapshot_is_refused_and_changes_nothing(damage: Any) -> None:
+    kv = KeyValue()
+    ask(kv, "MSET", "a", "1", "b", "2", at=T0)
+    ask(kv, "EXPIRE", "a", "10", at=T0)
+    ask(kv, "R2P2.WATCH", "a", "b", at=T0)
+    before = kv.snapshot()
+    with pytest.raises(ValueError, match="snapshot"):
+        kv.restore(damage(before))
+    assert kv.snapshot() == before
+
+
+# ---- batches ----
+
+
+def test_a_batch_is_done_whole_or_not_at_all() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "stock", "1")
+    buy = ("R2P2.BATCH", "IF", "stock", "1", "IFABSENT", "order", "DO", 2, "DECR", "stock", 3, "SET", "order", "me")
+    assert ask(kv, *buy) == [0, b"OK"]
+    assert ask(kv, *buy) is None
+    assert ask(kv, "MGET", "stock", "order") == [b"0", b"me"]
+    assert ask(kv, "R2P2.BATCH", "IFPRESENT", "order", "DO", 2, "INCR", "order", 2, "GET", "order") == [
+        "ERR value is not an integer or out of range",
+        b"me",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("R2P2.BATCH", "IF", "a"),
+        ("R2P2.BATCH", "IF", "a", "1"),
+        ("R2P2.BATCH", "DO", 3, "GET", "a"),
+        ("R2P2.BATCH", "DO", 0),
+        ("R2P2.BATCH", "DO", "x", "GET"),
+        ("R2P2.BATCH", "WHEN", "a", "DO"),
+        ("R2P2.BATCH", "DO", 3, "SET", "a", "1", 1, "FLY"),
+        ("R2P2.BATCH", "DO", 3, "SET", "a", "1", 1, "GET"),
+        ("R2P2.BATCH", "DO", 3, "SET", "a", "1", 4, "R2P2.BATCH", "DO", "1", "PING"),
+        ("R2P2.BATCH", "DO", *[1, "PING"] * (limits.KV_BATCH_COMMANDS_MAX + 1)),
+        ("R2P2.PIPELINE", "x", "y"),
+        ("R2P2.PIPELINE", 5, "SET", "a", "1"),
+    ],
+)
+def test_a_wrong_batch_does_nothing(words: tuple[Any, ...]) -> None:
+    kv = KeyValue()
+    assert ask(kv, *words).startswith("ERR ")
+    assert kv.data == {}
+
+
+def test_a_batch_whose_replies_are_too_large_says_so_in_their_place() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "big", b"x" * 200_000)
+    (reply,) = apply(kv, encode_command("R2P2.BATCH", "DO", *[2, "GET", "big"] * 3, 2, "INCR", "n"))
+    assert len(reply) <= limits.MESSAGE_BYTES_MAX
+    assert ask(kv, "R2P2.BATCH", "DO", *[2, "GET", "big"] * 2, 2, "INCR", "n")[1:] == [
+        "ERR the reply is larger than the 371856 bytes of a response",
+        2,
+    ]
+
+
+def test_a_pipeline_stops_before_a_reply_that_does_not_fit() -> None:
+    kv = KeyValue()
+    ask(kv, "MSET", "a", b"x" * 200_000, "b", b"y" * 200_000)
+    assert len(ask(kv, "R2P2.PIPELINE", 2, "INCR", "n", 2, "GET", "a", 2, "GETDEL", "b", 2, "INCR", "n")) == 2
+    assert ask(kv, "MGET", "n") == [b"1"]
+    assert ask(kv, "EXISTS", "b") == 1
+    assert ask(kv, "R2P2.PIPELINE", 1, "FLY", 2, "R2P2.WATCH", "a", 1, "PING") == [
+        "ERR unknown command 'FLY', with args beginning with: ",
+        "ERR R2P2.WATCH is not allowed inside a batch",
+        b"PONG",
+    ]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        ("SET", "k", "same"),
+        ("DEL", "k"),
+        ("EXPIRE", "k", 5),
+        ("APPEND", "k", ""),
+        ("FLUSHALL",),
+        ("MSET", "x", 1, "k", 2),
+    ],
+)
+def test_a_watch_ends_with_any_write_to_the_key(write: tuple[Any, ...]) -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "k", "same", at=T0)
+    (number,) = ask(kv, "R2P2.WATCH", "k", at=T0)
+    unwritten = ("R2P2.BATCH", "IFUNWRITTEN", "k", number, "DO", 1, "PING")
+    ask(kv, "GET", "k", at=T0)
+    assert ask(kv, *unwritten, at=T0) == [b"PONG"]
+    ask(kv, *write, at=T0)
+    ask(kv, "SET", "k", "same", at=T0)
+    assert ask(kv, *unwritten, at=T0) is None
+    assert ask(kv, "R2P2.WATCH", "k", at=T0) != [number]
+
+
+def test_a_watch_ends_with_its_key_and_holds_for_one_that_is_absent() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "k", "v", "PX", 100, at=T0)
+    first, second = ask(kv, "R2P2.WATCH", "k", "none", at=T0)
+    assert ask(kv, "R2P2.BATCH", "IFUNWRITTEN", "k", first, "DO", 1, "PING", at=T0 + 101) is None
+    assert ask(kv, "R2P2.BATCH", "IFUNWRITTEN", "none", second, "DO", 1, "PING", at=T0 + 101) == [b"PONG"]
+
+
+def test_watches_are_bounded_and_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KV_WATCHED_MAX", 3)
+    kv = KeyValue()
+    numbers = [ask(kv, "R2P2.WATCH", name)[0] for name in "abcd"]
+    held = [ask(kv, "R2P2.BATCH", "IFUNWRITTEN", k, n, "DO", 1, "PING") for k, n in zip("abcd", numbers, strict=True)]
+    assert held == [None, [b"PONG"], [b"PONG"], [b"PONG"]]
+
+
+# ---- scans ----
+
+
+def scan_all(kv: KeyValue, *options: Any, between: Any = None) -> list[bytes]:
+    found: list[bytes] = []
+    cursor = b"0"
+    while True:
+        cursor, some = ask(kv, "SCAN", cursor, *options)
+        found += some
+        if cursor == b"0":
+            return found
+        if between is not None:
+            between()
+
+
+def test_a_scan_lists_every_key_that_is_there_all_along_once() -> None:
+    kv = KeyValue()
+    apply(kv, *[encode_command("SET", f"stay{i}", "v") for i in range(500)])
+    coming = iter(range(10_000))
+
+    def churn() -> None:
+        i = next(coming)
+        apply(kv, *[encode_command("SET", f"new{i}-{n}", "v") for n in range(20)], encode_command("DEL", f"new{i}-3"))
+
+    found = scan_all(kv, "COUNT", 7, between=churn)
+    assert sorted(k for k in found if k.startswith(b"stay")) == sorted(b"stay%d" % i for i in range(500))
+    assert len(set(found)) == len(found)
+
+
+def test_scan_options_and_long_keys() -> None:
+    kv = KeyValue()
+    ask(kv, "MSET", "a1", 1, "a2", 2, "b1", 3)
+    assert sorted(scan_all(kv, "MATCH", "a*", "COUNT", 1)) == [b"a1", b"a2"]
+    assert scan_all(kv, "TYPE", "list") == []
+    long_keys = [b"%d" % i + b"x" * 100_000 for i in range(9)]
+    for long_key in long_keys:
+        ask(kv, "SET", long_key, "")
+    assert set(scan_all(kv, "COUNT", 1000)) == {b"a1", b"a2", b"b1", *long_keys}
+
+
+def test_an_idle_scan_is_given_up() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "a", 1)
+    ask(kv, "SCAN", 0)
+    assert not kv.store.is_plain
+    assert kv.store.scan_index is not None
+    kv.store.scan_index.idle_batches = 100_000
+    ask(kv, "PING")
+    assert kv.store.is_plain
+
+
+def test_patterns_of_many_stars_end_soon() -> None:
+    began = time.process_time()
+    assert not compiled(b"a*" * 50 + b"b").fullmatch(b"a" * 3000)
+    assert time.process_time() - began < 5
+
+
+# ---- bounds and reads ----
+
+
+def test_replies_and_values_stay_within_a_response() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "big", b"x" * 300_000)
+    assert ask(kv, "APPEND", "big", b"x" * 100_000).startswith("ERR string exceeds maximum allowed size")
+    assert ask(kv, "SETRANGE", "big", 370_406, "x").startswith("ERR string exceeds maximum allowed size")
+    assert ask(kv, "MGET", "big", "big").startswith("ERR the reply is larger")
+    assert len(ask(kv, "GET", "big")) == 300_000
+
+
+def test_queries_read_batches_of_reads() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "a", 1, "PX", 50, at=T0)
+    assert kv.query(encode_command("R2P2.PIPELINE", 2, "GET", "a", 2, "TTL", "x")) == b"*2\r\n$1\r\n1\r\n:-2\r\n"
+    assert kv.query(encode_command("R2P2.BATCH", "IF", "a", 1, "DO", 2, "GET", "a")) == b"*1\r\n$1\r\n1\r\n"
+    for words in (
+        ("R2P2.PIPELINE", 2, "GET", "a", 2, "INCR", "a"),
+        ("R2P2.BATCH", "IFUNWRITTEN", "a", 1, "DO", 2, "GET", "a"),
+        ("R2P2.WATCH", "a"),
+        ("APPEND", "a", "x"),
+    ):
+        assert kv.query(encode_command(*words)).startswith(b"-READONLY"), words
