@@ -209,7 +209,7 @@ def _open_dpdk(spec: PortSpec) -> OpenPort:
     except ImportError as error:
         raise UserError(f"the dpdk backend is not here: {error}", "pip install . again, or make setup.") from error
     if not spec.links and not spec.vdevs and not spec.pcis:
-        raise UserError("the dpdk backend needs a device", "Name one --link for each peer, a --vdev, or a NIC by --pci.")
+        raise UserError("the dpdk backend needs a device", "Name a --link for each peer, a --vdev, or a --pci.")
     if 0 < spec.further_port <= spec.port:
         raise UserError(f"the dpdk backend opens UDP ports upwards, and {spec.further_port} is not above {spec.port}")
     ports_count = max(spec.ports_count, spec.further_port - spec.port + 1 if spec.further_port else 1)

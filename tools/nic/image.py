@@ -150,7 +150,7 @@ def _plugins() -> list[Path]:
 
 
 def _python_files(folder: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
-    """The modules below a folder, and what this Python has compiled of them, which saves the emulated processor that."""
+    """The modules below a folder, and this Python's compiled forms of them, which save the emulated processor time."""
     tag = f".{sys.implementation.cache_tag}.pyc"
     for path in sorted(folder.rglob("*")):
         first = path.relative_to(folder).parts[0]
