@@ -38,6 +38,8 @@ def test_a_busy_prefix_names_itself(children: Children, shared_folder: Path) -> 
     assert second["kind"] == "EalError"
     assert "rte_eal_init" in second["text"]
     assert "own EalConfig.file_prefix" in second["text"]
+    # Without shared files nobody is in the way, whatever the prefix.
+    assert children.run("eal_error", memory_mb=32, file_prefix=prefix)["kind"] == ""
 
 
 @pytest.mark.needs("dpdk")
@@ -139,6 +141,10 @@ def test_arguments_of_other_configurations() -> None:
     )
     arguments = config.arguments()
     assert not {"--no-huge", "--no-pci", "--no-shconf"} & set(arguments)
+    assert "--in-memory" in arguments
+    shared = dpdk.EalConfig(shared_files=True).arguments()
+    assert "--no-huge" in shared
+    assert not {"--in-memory", "--no-shconf"} & set(shared)
     assert arguments[-5:] == ["-a", "0000:00:05.0", "--vdev", "net_null0", "--single-file-segments"]
     assert dpdk.EalConfig().arguments() != dpdk.EalConfig(file_prefix="other").arguments()
 

@@ -83,11 +83,7 @@ def bind(machine: Machine, address: str, driver: str) -> None:
 
 def serve(machine: Machine, case: Case) -> None:
     """Starts a server on the NIC; returns when it serves."""
-    memory = "--hugepages" if case.hugepages else "--no-hugepages"
-    command = (
-        f"python -m r2p2 serve --app echo --backend dpdk --pci {case.nic.address} {memory} "
-        f"--bind {case.wire.theirs}:{PORT}"
-    )
+    command = f"python -m r2p2 serve --backend dpdk --pci {case.nic.address} --bind {case.wire.theirs}:{PORT}"
     # Whatever comes first: it serves, it ended, or the time is over.
     machine.run(
         f"{command} >/run/serve.log 2>&1 & pid=$!; "
@@ -95,6 +91,9 @@ def serve(machine: Machine, case: Case) -> None:
         "usleep 50000; done",
         SERVE_S,
     )
+    # By itself it takes hugepages where there are some.
+    free = int(machine.run("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"))
+    assert free < HUGEPAGES_COUNT // 2, f"{free} hugepages are free: the server does not use them"
 
 
 def stop(machine: Machine) -> None:
