@@ -86,8 +86,8 @@ def serve(machine: Machine, case: Case) -> None:
     command = f"python -m r2p2 serve --backend dpdk --pci {case.nic.address} --bind {case.wire.theirs}:{PORT}"
     # Whatever comes first: it serves, it ended, or the time is over.
     machine.run(
-        f"{command} >/run/serve.log 2>&1 & pid=$!; "
-        "until grep -q '^r2p2: serving' /run/serve.log; do kill -0 $pid || { cat /run/serve.log; false; break; }; "
+        f"rm -f /run/serve.log; {command} >/run/serve.log 2>&1 & pid=$!; "
+        "until grep -qs '^r2p2: serving' /run/serve.log; do kill -0 $pid || { cat /run/serve.log; false; break; }; "
         "usleep 50000; done",
         SERVE_S,
     )
