@@ -19,6 +19,10 @@ from typing import Literal
 from dpdk_backend.errors import DeviceError
 
 MEMIF_RING_LOG2_MAX = 14
+USER_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
+"""Kernel modules that hand a PCI device to a user's program."""
+BIFURCATED_DRIVERS = ("mlx4_core", "mlx5_core")
+"""Their NICs stay with the kernel's driver, and DPDK works beside it."""
 _SUN_PATH_BYTES_MAX = 107
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 
@@ -169,7 +173,8 @@ def _interface_mac(interface: str) -> str | None:
     """A kernel interface's MAC, so that frames to it reach us; None where it cannot be read."""
     path = Path("/sys/class/net") / interface / "address"
     with contextlib.suppress(OSError):
-        return path.read_text().strip() or None
+        # The loopback has one of zeros, which no frame can be for.
+        return path.read_text().strip().replace("00:00:00:00:00:00", "") or None
     return None
 
 

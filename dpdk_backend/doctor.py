@@ -16,13 +16,10 @@ from typing import Literal
 
 from dpdk_backend import hugepages
 from dpdk_backend._native import load
+from dpdk_backend.devices import BIFURCATED_DRIVERS, USER_DRIVERS
 from dpdk_backend.errors import DpdkMissingError
 from r2p2.doctor import Finding, can_run, render
 
-# Kernel modules that hand a PCI device to a user's program.
-USER_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
-# Their NICs stay with the kernel's driver, and DPDK works beside it.
-BIFURCATED_DRIVERS = ("mlx4_core", "mlx5_core")
 _NETWORK_CLASS = "0x02"
 _CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN = 12, 13, 21
 _MEMLOCK_MB_WANTED = 128

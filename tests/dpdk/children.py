@@ -456,6 +456,12 @@ def eal_error(**config: Any) -> Result:
     return caught(lambda: dpdk.start_eal(dpdk.EalConfig(**config)))
 
 
+def forbidden_device(kind: str) -> Result:
+    """A device on the kernel's network, which not everybody may have."""
+    device = dpdk.af_packet(0, "lo") if kind == "af_packet" else dpdk.tap(0, "r2p2test0")
+    return caught(lambda: dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,))).close())
+
+
 def device_errors(directory: str) -> Result:
     """Devices that cannot be made, each leaving the process usable."""
 

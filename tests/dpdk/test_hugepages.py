@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from launch import Children
 
-from dpdk_backend.hugepages import free_mb
+from dpdk_backend.hugepages import free_mb, mounts
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
@@ -55,6 +55,17 @@ def test_the_port_in_hugepages_does_what_every_port_must() -> None:
     environment = {**os.environ, "R2P2_PORT_WORLD": "dpdk", "R2P2_DPDK_HUGEPAGES": "1", "R2P2_REQUIRE": "all"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
+
+
+def test_free_hugepages_that_cannot_be_files_say_so(children: Children) -> None:
+    # Where there is a mount, no file may stay in it: it would hold its page.
+    unlink = ["--huge-unlink"]
+    error = children.run("eal_error", hugepages=True, shared_files=True, memory_mb=64, extra_arguments=unlink)
+    if mounts():  # and as root we may write there
+        assert error["kind"] == ""
+        return
+    assert error["kind"] == "EalError"
+    assert "mount -t hugetlbfs" in error["text"]
 
 
 def test_serve_takes_them_when_told(shared_folder: Path) -> None:
