@@ -60,6 +60,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "dissect": ("r2p2.dissect", "print the messages of a capture line by line"),
     "craft": ("r2p2.craft", "build a capture from a short text description"),
     "sim": ("r2p2.sim.command", "run simulated clusters from seeds, with faults, and check Raft's properties"),
+    "doctor": ("r2p2.doctor", "say what this machine has for each backend, and the commands for what it lacks"),
     "replay": ("r2p2.replay", "run a server over a capture and write its answers as another"),
 }
 

@@ -95,6 +95,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vdev", action="append", default=[], metavar="NAME,ARGS", help="dpdk: a virtual device as testpmd spells it"
     )
+    parser.add_argument(
+        "--pci",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="dpdk: a NIC by its PCI address, bound to vfio-pci or uio_pci_generic (docs/nic.md)",
+    )
+    parser.add_argument(
+        "--hugepages",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="dpdk: memory from hugepages; by default for a --pci where enough are free",
+    )
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
     parser.add_argument(
         "--log-mib",
@@ -294,7 +307,15 @@ def run(args: argparse.Namespace) -> int:
         config = replace(config, seed=secrets.randbits(32))  # told at the end, so that the capture can be replayed
     ip, port_number = parse_address(args.bind)
     links = tuple(parse_link(text) for text in args.link)
-    spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev))
+    spec = PortSpec(
+        args.backend,
+        format_ip(ip),
+        port_number,
+        links,
+        tuple(args.vdev),
+        pcis=tuple(args.pci),
+        hugepages=args.hugepages,
+    )
     stop = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:

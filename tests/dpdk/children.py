@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import dpdk_backend as dpdk
 from dpdk_backend import _native
+from dpdk_backend.hugepages import free_mb
 
 NOBODY = 65534
 Result = dict[str, Any]
@@ -514,24 +515,39 @@ def second_start() -> Result:
 
 def hold_prefix(prefix: str, hold_s: float) -> Result:
     """Holds a file prefix as DPDK's default configuration does: with shared files."""
-    arguments = _shared_files(prefix)
+    arguments = dpdk.EalConfig(memory_mb=32, file_prefix=prefix, shared_files=True)
     started = caught(lambda: dpdk.start_eal(arguments))
     say(ready=True, started=started)
     time.sleep(hold_s)
     return {"started": started}
 
 
-def _shared_files(prefix: str) -> dpdk.EalConfig:
-    class SharedFiles(dpdk.EalConfig):
-        def arguments(self) -> list[str]:
-            return [argument for argument in super().arguments() if argument != "--no-shconf"]
-
-    return SharedFiles(memory_mb=32, file_prefix=prefix)
+def in_hugepages() -> Result:
+    """A port whose buffers lie in hugepages; a ring brings back what it sends."""
+    before = free_mb()
+    config = dpdk.PortConfig(
+        "10.0.0.1", (dpdk.ring(0),), mbufs_count=8191, neighbours={"10.0.0.2": "02:00:0a:00:00:02"}
+    )
+    port = dpdk.DpdkPort(config, dpdk.EalConfig(memory_mb=64, hugepages=True))
+    taken = before - free_mb()
+    at_start = port.pool_in_use()
+    for _ in range(100):
+        # The ring gives a port its own datagrams, which are for another: dropped and counted.
+        port.send([dpdk.Datagram(bytes(1400), "10.0.0.2", 9000)] * 64)
+        for _ in range(2):
+            port.receive()
+    return summary(port) | {"taken_mb": taken, "at_start": at_start}
 
 
 def eal_error(**config: Any) -> Result:
     """An EAL start that fails."""
     return caught(lambda: dpdk.start_eal(dpdk.EalConfig(**config)))
+
+
+def forbidden_device(kind: str) -> Result:
+    """A device on the kernel's network, which not everybody may have."""
+    device = dpdk.af_packet(0, "lo") if kind == "af_packet" else dpdk.tap(0, "r2p2test0")
+    return caught(lambda: dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,))).close())
 
 
 def device_errors(directory: str) -> Result:
