@@ -49,6 +49,7 @@ class Subcommand(Protocol):
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("r2p2.serve", "run one node: an application behind a backend"),
     "router": ("r2p2.router_command", "spread requests over servers: random, round-robin, jsq or jbsq:N"),
+    "gateway": ("r2p2.gateway.command", "let Redis clients over TCP use a replicated key-value store"),
     "call": ("r2p2.call", "send one request and print the reply"),
     "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
     "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),
