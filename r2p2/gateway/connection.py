@@ -11,13 +11,14 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from r2p2 import limits
 from r2p2.apps.kv.registry import check
 from r2p2.apps.kv.resp import OK, error, wrong_number
 from r2p2.gateway.local import ClientState, run_local
 from r2p2.gateway.parser import CommandParser, Item, TooLarge
+from r2p2.gateway.resp3 import to_resp3
 from r2p2.gateway.upstream import Upstream, encoded_bytes, too_large
 
 __all__ = ["Connection"]
@@ -76,8 +77,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remembers where to write."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         peer = transport.get_extra_info("peername")
         self._state.address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer)
 
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
     async def _send(self, replies: bytes) -> None:
         """Writes, and waits while the client does not take what was written."""
         assert self._transport is not None
-        self._transport.write(replies)
+        self._transport.write(replies if self._state.protocol == 2 else to_resp3(replies))
         await self._may_write.wait()
 
     def _take(self) -> Item:
@@ -218,6 +218,7 @@ class Connection(asyncio.Protocol):
     def _leave(self, name: bytes) -> bytes:
         self._transaction = None
         self._watches.clear()
+        self._state.protocol = 2
         if name == b"RESET":
             return b"+RESET\r\n"
         self._is_closing = True

@@ -27,6 +27,7 @@ class ClientState:
     address: str
     info: Callable[[], Mapping[str, Mapping[str, object]]]
     name: bytes = b""
+    protocol: int = 2
     library: dict[bytes, bytes] = field(default_factory=dict)
 
 
@@ -56,6 +57,11 @@ def _local(name: str, least: int, most: int = 1 << 30) -> Callable[[Handler], Ha
 
 def _array(items: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(items), b"".join(items))
+
+
+def _map(state: ClientState, items: list[bytes]) -> bytes:
+    """Names and values in turn: a map in RESP3, an array in RESP2."""
+    return b"%%%d\r\n%b" % (len(items) // 2, b"".join(items)) if state.protocol == 3 else _array(items)
 
 
 def _unknown(words: list[bytes]) -> bytes:
@@ -90,12 +96,11 @@ def _auth(state: ClientState, words: list[bytes]) -> bytes:
 
 @_local("HELLO", 1)
 def _hello(state: ClientState, words: list[bytes]) -> bytes:
-    if len(words) > 1:
-        version = parse_int64(words[1])
-        if version is None:
-            return error(b"Protocol version is not an integer or out of range")
-        if version != 2:
-            return b"-NOPROTO unsupported protocol version\r\n"
+    version = parse_int64(words[1]) if len(words) > 1 else state.protocol
+    if version is None:
+        return error(b"Protocol version is not an integer or out of range")
+    if version not in (2, 3):
+        return b"-NOPROTO unsupported protocol version\r\n"
     at = 2
     while at < len(words):
         if words[at].upper() == b"SETNAME" and at + 1 < len(words):
@@ -105,9 +110,21 @@ def _hello(state: ClientState, words: list[bytes]) -> bytes:
             return _auth(state, words)
         else:
             return error(b"Syntax error in HELLO option '%b'" % words[at][:NAME_BYTES_MAX])
-    pairs = (b"server", b"redis", b"version", b"7.0.0", b"proto", 2, b"id", state.client_id, b"mode", b"standalone")
+    state.protocol = version
+    pairs = (
+        b"server",
+        b"redis",
+        b"version",
+        b"7.0.0",
+        b"proto",
+        state.protocol,
+        b"id",
+        state.client_id,
+        b"mode",
+        b"standalone",
+    )
     fields = [integer(item) if isinstance(item, int) else bulk(item) for item in (*pairs, b"role", b"master")]
-    return _array([*fields, bulk(b"modules"), b"*0\r\n"])
+    return _map(state, [*fields, bulk(b"modules"), b"*0\r\n"])
 
 
 @_local("CLIENT", 2)
@@ -129,7 +146,7 @@ def _client(state: ClientState, words: list[bytes]) -> bytes:
         return OK
     if what in (b"INFO", b"LIST"):
         name = state.name.decode("ascii", "replace")
-        return bulk(f"id={state.client_id} addr={state.address} name={name} db=0 resp=2\n".encode())
+        return bulk(f"id={state.client_id} addr={state.address} name={name} db=0 resp={state.protocol}\n".encode())
     return _unknown(words)
 
 
@@ -168,7 +185,7 @@ def _config(state: ClientState, words: list[bytes]) -> bytes:
     if what == b"GET" and len(words) > 2:
         patterns = [compiled(word.lower()) for word in words[2:]]
         found = [item for item in _SETTINGS.items() if any(pattern.fullmatch(item[0]) for pattern in patterns)]
-        return _array([bulk(text) for item in found for text in item])
+        return _map(state, [bulk(text) for item in found for text in item])
     if what == b"SET":
         return error(b"this is a gateway: its settings are arguments of `r2p2 gateway`")
     return _unknown(words)

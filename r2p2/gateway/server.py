@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import cast
 
 from r2p2 import limits
 from r2p2.client import Client
@@ -49,9 +50,9 @@ class _Refused(asyncio.Protocol):
     """A connection too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(_FULL)
-        transport.close()
+        refused = cast(asyncio.Transport, transport)
+        refused.write(_FULL)
+        refused.close()
 
 
 class Gateway:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 
 import hiredis
@@ -49,6 +50,19 @@ class Raw:
         self.writer.write(data)
         return [await self.reply() for _ in range(count)]
 
+    async def read_exactly(self, count: int) -> bytes:
+        async with asyncio.timeout(REPLY_SECONDS):
+            return await self._reader.readexactly(count)
+
     async def is_closed(self) -> bool:
         async with asyncio.timeout(REPLY_SECONDS):
             return await self._reader.read(1) == b""
+
+
+def free_udp_ports(count: int) -> list[int]:
+    """UDP ports of loopback that nobody had a moment ago."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

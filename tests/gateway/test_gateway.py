@@ -83,6 +83,25 @@ def test_a_broken_protocol_is_answered_after_what_came_before_and_cut_off() -> N
     asyncio.run(main())
 
 
+def test_resp3_differs_in_nil_alone() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            (greeting,) = await client.ask(b"HELLO 3\r\n")
+            assert isinstance(greeting, dict) and greeting[b"proto"] == 3
+            tricky = b"$-1\r\n*-1\r\n"
+            await client.ask(encode_command("SET", "k", tricky))
+            client.writer.write(encode_command("MGET", "none", "k", "none") + encode_command("GET", "none"))
+            expected = b"*3\r\n_\r\n$%d\r\n%b\r\n_\r\n_\r\n" % (len(tricky), tricky)
+            assert await client.read_exactly(len(expected)) == expected
+            assert await client.ask(b"HELLO 4\r\nHELLO x\r\n", 2) == [
+                "NOPROTO unsupported protocol version",
+                "ERR Protocol version is not an integer or out of range",
+            ]
+
+    asyncio.run(main())
+
+
 def test_large_values_pass_and_larger_ones_are_refused_without_harm() -> None:
     async def main() -> None:
         async with gateway_of() as (_, gateway):
