@@ -27,6 +27,14 @@ class Counter(r2p2.StateMachine):
                 replies.append(b"%d" % self.total)
         return replies
 
+    def snapshot(self) -> bytes:
+        """The whole state, for a member that comes back or is new."""
+        return b"%d" % self.total
+
+    def restore(self, data: bytes) -> None:
+        """The state as it was then."""
+        self.total = int(data)
+
 
 async def main() -> None:
     """Adds up, loses the leader, goes on."""

@@ -1,12 +1,13 @@
 """Makes the golden captures of this folder from the Scapy layers, byte for byte the same each time.
 
 ``python pcaps/make.py`` writes them, ``python pcaps/make.py --check`` says which differ from what it would write (exit
-code 1). A test does the same. ``echo-in.pcap`` is what an echo server at 10.0.0.1:8000 is sent, ``echo-out.pcap`` what
-docs/wire.md demands in answer, and no more: everything malformed gets silence. ``election.pcap``, ``replication.pcap``
-and ``forward.pcap`` are made-up exchanges of three nodes.
+code 1), ``--list`` what there is and how it is replayed. A test does the same. ``echo-in.pcap`` is what an echo server
+at 10.0.0.1:8000 is sent, ``echo-out.pcap`` what docs/wire.md demands in answer, and no more: everything malformed gets
+silence. ``election.pcap``, ``replication.pcap`` and ``forward.pcap`` are made-up exchanges of three nodes. The other
+pairs, one a subject, are in pairs.py; what real members say is recorded by record.py.
 
 A real server may order its answers differently across kinds (an ACK overtakes a RESPONSE that waits for its batch) and
-stamps its own times, so answers are compared kind by kind: tests/scapy/golden.py.
+stamps its own times, so answers to echo-in.pcap are compared kind by kind: tests/scapy/golden.py.
 """
 
 from __future__ import annotations
@@ -113,50 +114,50 @@ def _bodies() -> dict[str, bytes]:
 BODIES: Final = _bodies()
 
 
-def _to_server(packet: Packet, port: int = CLIENT_PORT, **fields: Any) -> Packet:
+def to_server(packet: Packet, port: int = CLIENT_PORT, **fields: Any) -> Packet:
     return ether(CLIENT, SERVER, UDP(sport=port, dport=PORT) / packet, **fields)
 
 
-def _to_client(packet: Packet, port: int = CLIENT_PORT) -> Packet:
+def to_client(packet: Packet, port: int = CLIENT_PORT) -> Packet:
     return ether(SERVER, CLIENT, UDP(sport=PORT, dport=port) / packet)
 
 
-def _malformed() -> list[Packet | bytes]:
+def malformed() -> list[Packet | bytes]:
     """Frames that must get no answer, whatever the layer that refuses them."""
     good = R2P2(rid=200) / Raw(b"never answered")
     foreign_arp = ARP(op="who-has", hwsrc=mac(CLIENT), psrc=ip(CLIENT), pdst=ip(77))
-    whole = bytes(_to_server(good))
+    whole = bytes(to_server(good))
     return [
-        _to_server(R2P2(rid=200, magic=0xCD) / Raw(b"x")),
-        _to_server(R2P2(rid=200, header_size=7) / Raw(b"x")),
-        _to_server(R2P2(rid=200, header_size=0) / Raw(b"x")),
-        _to_server(R2P2(rid=200, header_size=200) / Raw(b"x")),
-        _to_server(R2P2(rid=200, type=9) / Raw(b"x")),
-        _to_server(R2P2(rid=200, policy=9) / Raw(b"x")),
-        _to_server(R2P2(rid=200, flags=0xE0) / Raw(b"x")),
-        _to_server(R2P2(rid=200, flags="FIRST+LAST", p_order=2) / Raw(b"x")),
-        _to_server(R2P2(rid=200, flags="FIRST", p_order=1) / Raw(b"x")),
-        _to_server(R2P2(rid=200, flags="FIRST+LAST", p_order=0) / Raw(b"x")),
-        _to_server(R2P2(rid=200, flags="FIRST", p_order=255) / Raw(bytes(14))),
-        _to_server(R2P2(rid=200, flags=0, p_order=0) / Raw(b"x")),
-        _to_server(R2P2(rid=200, flags=0, p_order=254) / Raw(b"x")),
-        _to_server(R2P2(rid=201, flags=0, p_order=1) / Raw(b"no first packet")),
-        _to_server(Raw(bytes(good)[:5])),
-        _to_server(Raw(b"")),
+        to_server(R2P2(rid=200, magic=0xCD) / Raw(b"x")),
+        to_server(R2P2(rid=200, header_size=7) / Raw(b"x")),
+        to_server(R2P2(rid=200, header_size=0) / Raw(b"x")),
+        to_server(R2P2(rid=200, header_size=200) / Raw(b"x")),
+        to_server(R2P2(rid=200, type=9) / Raw(b"x")),
+        to_server(R2P2(rid=200, policy=9) / Raw(b"x")),
+        to_server(R2P2(rid=200, flags=0xE0) / Raw(b"x")),
+        to_server(R2P2(rid=200, flags="FIRST+LAST", p_order=2) / Raw(b"x")),
+        to_server(R2P2(rid=200, flags="FIRST", p_order=1) / Raw(b"x")),
+        to_server(R2P2(rid=200, flags="FIRST+LAST", p_order=0) / Raw(b"x")),
+        to_server(R2P2(rid=200, flags="FIRST", p_order=255) / Raw(bytes(14))),
+        to_server(R2P2(rid=200, flags=0, p_order=0) / Raw(b"x")),
+        to_server(R2P2(rid=200, flags=0, p_order=254) / Raw(b"x")),
+        to_server(R2P2(rid=201, flags=0, p_order=1) / Raw(b"no first packet")),
+        to_server(Raw(bytes(good)[:5])),
+        to_server(Raw(b"")),
         # Valid, but not what a server is asked.
-        _to_server(R2P2(rid=202, type="RESPONSE") / Raw(b"x")),
-        _to_server(R2P2(rid=202) / R2P2Ack()),
-        _to_server(R2P2(rid=202) / R2P2Drop()),
+        to_server(R2P2(rid=202, type="RESPONSE") / Raw(b"x")),
+        to_server(R2P2(rid=202) / R2P2Ack()),
+        to_server(R2P2(rid=202) / R2P2Drop()),
         # Broken below R2P2.
         ether(CLIENT, SERVER, UDP(sport=CLIENT_PORT, dport=PORT, chksum=0x1234) / good),
         ether(CLIENT, SERVER, UDP(sport=CLIENT_PORT, dport=PORT, len=200) / good),
         ether(CLIENT, SERVER, UDP(sport=CLIENT_PORT, dport=PORT, len=7) / good),
-        _to_server(good, chksum=0x1234),
-        _to_server(good, len=200),
-        _to_server(good, ttl=0),
-        _to_server(good, flags="MF"),
-        _to_server(good, flags=0, frag=10),
-        _to_server(good, version=5),
+        to_server(good, chksum=0x1234),
+        to_server(good, len=200),
+        to_server(good, ttl=0),
+        to_server(good, flags="MF"),
+        to_server(good, flags=0, frag=10),
+        to_server(good, version=5),
         whole[:20],
         whole[:40],
         Ether(src=mac(CLIENT), dst=mac(SERVER)) / IPv6(src="fe80::2", dst="fe80::1") / UDP(sport=1, dport=PORT) / good,
@@ -173,27 +174,27 @@ def echo_in() -> Capture:
     ask = ARP(op="who-has", hwsrc=mac(CLIENT), psrc=ip(CLIENT), pdst=ip(SERVER))
     capture.frame(Ether(src=mac(CLIENT), dst="ff:ff:ff:ff:ff:ff") / ask)
     capture.frame(ether(CLIENT, SERVER, ICMP(type="echo-request", id=7, seq=1) / Raw(b"are you there?")))
-    capture.frame(_to_server(R2P2(rid=1) / Raw(b"1234")))
-    capture.frame(_to_server(R2P2(rid=2)))
-    capture.frame(_to_server(R2P2(rid=3) / Raw(BODIES["full"])))
-    capture.frame(bytes(_to_server(R2P2(rid=4) / Raw(b"padded"))).ljust(60, b"\xee"))
-    capture.frame(_to_server(R2P2(rid=5, policy="FIXED_ROUTE") / Raw(b"fixed")))
-    capture.frame(_to_server(R2P2(rid=6, extension=Raw(b"\xaa\xbb")) / Raw(b"skip the extension")))
-    capture.frame(_to_server(R2P2(rid=1) / Raw(b"same rid, other client"), port=CLIENT_PORT + 1))
-    capture.frame(_to_server(R2P2(rid=7, policy="REPLICATED_ROUTE") / Raw(b"nobody replicates here")))
+    capture.frame(to_server(R2P2(rid=1) / Raw(b"1234")))
+    capture.frame(to_server(R2P2(rid=2)))
+    capture.frame(to_server(R2P2(rid=3) / Raw(BODIES["full"])))
+    capture.frame(bytes(to_server(R2P2(rid=4) / Raw(b"padded"))).ljust(60, b"\xee"))
+    capture.frame(to_server(R2P2(rid=5, policy="FIXED_ROUTE") / Raw(b"fixed")))
+    capture.frame(to_server(R2P2(rid=6, extension=Raw(b"\xaa\xbb")) / Raw(b"skip the extension")))
+    capture.frame(to_server(R2P2(rid=1) / Raw(b"same rid, other client"), port=CLIENT_PORT + 1))
+    capture.frame(to_server(R2P2(rid=7, policy="REPLICATED_ROUTE") / Raw(b"nobody replicates here")))
     requests = [
         packets(R2P2(rid=rid) / Raw(BODIES[name])) for rid, name in ((10, "large"), (11, "large"), (12, "pair"))
     ]
     for parts in requests:
-        capture.frame(_to_server(parts[0]))
+        capture.frame(to_server(parts[0]))
     in_order, mixed, repeated = requests
     mixed = [mixed[3], mixed[1], mixed[2]]
     repeated = [repeated[1]]
     for part in (*in_order[1:], *mixed, *repeated):
-        capture.frame(_to_server(part))
-    for frame in _malformed():
+        capture.frame(to_server(part))
+    for frame in malformed():
         capture.frame(frame)
-    capture.frame(_to_server(R2P2(rid=65535) / Raw(b"still alive")))
+    capture.frame(to_server(R2P2(rid=65535) / Raw(b"still alive")))
     return capture
 
 
@@ -203,7 +204,7 @@ def echo_out() -> Capture:
 
     def respond(rid: int, body: bytes, port: int = CLIENT_PORT) -> None:
         for part in packets(R2P2(rid=rid, type="RESPONSE") / Raw(body)):
-            capture.frame(_to_client(part, port))
+            capture.frame(to_client(part, port))
 
     reply = ARP(op="is-at", hwsrc=mac(SERVER), psrc=ip(SERVER), hwdst=mac(CLIENT), pdst=ip(CLIENT))
     capture.frame(Ether(src=mac(SERVER), dst=mac(CLIENT)) / reply)
@@ -215,9 +216,9 @@ def echo_out() -> Capture:
     respond(5, b"fixed")
     respond(6, b"skip the extension")
     respond(1, b"same rid, other client", CLIENT_PORT + 1)
-    capture.frame(_to_client(R2P2(rid=7) / R2P2Drop()))
+    capture.frame(to_client(R2P2(rid=7) / R2P2Drop()))
     for rid in (10, 11, 12):
-        capture.frame(_to_client(R2P2(rid=rid) / R2P2Ack()))
+        capture.frame(to_client(R2P2(rid=rid) / R2P2Ack()))
     respond(10, BODIES["large"])
     respond(11, BODIES["large"])
     respond(12, BODIES["pair"])
@@ -428,14 +429,41 @@ CAPTURES: Final[dict[str, Callable[[], Capture]]] = {
 }
 
 
+REPLAYED: Final[dict[str, tuple[str, str]]] = {"echo": ("what an echo server meets in its life, in one file", "")}
+
+
+def files() -> dict[str, bytes]:
+    """Every file that is made from the layers, by name."""
+    from pcaps.pairs import pair_files
+
+    return {name: make().bytes() for name, make in CAPTURES.items()} | pair_files()
+
+
+def print_list() -> None:
+    """What there is, and the command that replays it."""
+    from pcaps.pairs import PAIRS
+
+    pairs = REPLAYED | {name: (pair.shows, " ".join(pair.arguments)) for name, pair in PAIRS.items()}
+    for name, (shows, arguments) in pairs.items():
+        print(f"{name}-in.pcap, {name}-out.pcap: {shows}")
+        print(f"  r2p2 replay --rx pcaps/{name}-in.pcap --tx out.pcap {arguments}".rstrip())
+    for name, make in CAPTURES.items():
+        if not name.startswith("echo"):
+            print(f"{name}: {make.__doc__}")
+
+
 def main() -> int:
-    """Writes or checks the captures."""
+    """Writes, checks or lists the captures."""
     parser = argparse.ArgumentParser(description="make the golden captures")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
+    parser.add_argument("--list", action="store_true", help="what each shows, and how a pair is replayed")
     args = parser.parse_args()
+    if args.list:
+        print_list()
+        return 0
     differing = []
-    for name, make in CAPTURES.items():
-        path, content = FOLDER / name, make().bytes()
+    for name, content in files().items():
+        path = FOLDER / name
         if args.check:
             if not path.exists() or path.read_bytes() != content:
                 differing.append(name)

@@ -67,7 +67,7 @@ def incarnation_of(member: int) -> int:
 
 
 def seed_of(member: int) -> int:
-    """Of a member's election timeouts: short ones for member 0, middling for 1, long for 2, as far as they are drawn."""
+    """Of a member's election timeouts: the first ones are short for member 0, middling for 1, long for 2."""
     return (8183, 31257, 5598)[member]
 
 
@@ -107,9 +107,7 @@ class World:
         self.ports: dict[int, int] = {}
         self.tag = 0
         for slot, address in MEMBERS.items():
-            config = NodeConfig(
-                node_id=slot, members=MEMBERS, incarnation=incarnation_of(slot), seed=seed_of(slot)
-            )
+            config = NodeConfig(node_id=slot, members=MEMBERS, incarnation=incarnation_of(slot), seed=seed_of(slot))
             self.ports[slot] = self.network.open(*address)
             node = Node(config, self.ports[slot], KeyValue(), on_event=lambda text: None)
             node.engine.capture_start(_CAPTURE_RATE, _SNAP_BYTES)
@@ -146,9 +144,7 @@ class World:
     def call(self, to: int, payload: bytes, policy: int = REPLICATED, ms: int = 1000) -> int:
         """Begins a call; its tag."""
         self.tag += 1
-        self.client.engine.call(
-            CLIENT_PORT, MEMBERS[to], payload, policy=policy, timeout_ns=ms * MS, tag=self.tag
-        )
+        self.client.engine.call(CLIENT_PORT, MEMBERS[to], payload, policy=policy, timeout_ns=ms * MS, tag=self.tag)
         return self.tag
 
     def ends(self, tags: list[int], status: int = DONE_OK, ms: int = 1000) -> None:
@@ -288,7 +284,9 @@ def main() -> int:
                 path.write_bytes(content)
                 print(f"{path.name}: {len(content)} bytes")
     for file in differing:
-        print(f"{file} differs from what pcaps/record.py records: run it when members say something new", file=sys.stderr)
+        print(f"{file} differs from what pcaps/record.py records", file=sys.stderr)
+    if differing:
+        print("where members are meant to say something new now, run it without --check", file=sys.stderr)
     return 1 if differing else 0
 
 

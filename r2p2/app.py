@@ -45,6 +45,28 @@ class StateMachine(ABC):
         """
         return b"-ERR this service takes replicated requests only\r\n"
 
+    def snapshot(self) -> bytes | None:
+        """The whole state as bytes, for :meth:`restore`; equal states need not give equal bytes.
+
+        A member that comes back, or is new, is brought up with it when the log does not reach back far enough. It is
+        called between two batches and holds up this member as long as it takes. By default None: this application has
+        none, so its members cannot come back once their memory is gone.
+        """
+        return None
+
+    def restore(self, data: bytes) -> None:
+        """Makes the state what it was when :meth:`snapshot` returned ``data``, whatever it is now.
+
+        Raises:
+            ValueError: ``data`` is not of that form; the member stops.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no snapshots")
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether :meth:`snapshot` and :meth:`restore` are there."""
+        return type(self).snapshot is not StateMachine.snapshot
+
     def query_batch(self, requests: Requests) -> ReplySequence:
         """Answers a group of linearizable reads, one reply each, in order; by default by :meth:`query`, one by one.
 
@@ -68,8 +90,14 @@ class StateMachine(ABC):
 class _FunctionMachine(StateMachine):
     """The one-request form. An exception becomes the same error reply on every replica, and the log goes on."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(
+        self, handler: Handler, snapshot: Callable[[], bytes] | None, restore: Callable[[bytes], None] | None
+    ) -> None:
+        if (snapshot is None) != (restore is None):
+            raise UserError("a snapshot without restore, or the reverse", "Give state_machine() both or none.")
         self._handler = handler
+        self._snapshot = snapshot
+        self._restore = restore
 
     def _one(self, request: bytes) -> bytes:
         try:
@@ -86,10 +114,32 @@ class _FunctionMachine(StateMachine):
         """Calls the function: right for functions without state."""
         return self._one(request)
 
+    def snapshot(self) -> bytes | None:
+        """The function's own, if it has one."""
+        return None if self._snapshot is None else self._snapshot()
 
-def state_machine(handler: Handler) -> StateMachine:
-    """Makes a state machine of a function ``bytes -> bytes``."""
-    return _FunctionMachine(handler)
+    def restore(self, data: bytes) -> None:
+        """The function's own."""
+        if self._restore is None:
+            super().restore(data)
+        else:
+            self._restore(data)
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether the function came with hooks."""
+        return self._snapshot is not None
+
+
+def state_machine(
+    handler: Handler, *, snapshot: Callable[[], bytes] | None = None, restore: Callable[[bytes], None] | None = None
+) -> StateMachine:
+    """Makes a state machine of a function ``bytes -> bytes``.
+
+    ``snapshot`` and ``restore``: as :meth:`StateMachine.snapshot`; a function without state may give ``bytes`` and
+    ``lambda data: None``.
+    """
+    return _FunctionMachine(handler, snapshot, restore)
 
 
 BUILT_IN = {

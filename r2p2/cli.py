@@ -4,9 +4,9 @@ This file only finds the subcommand and turns its end into an exit code; what a 
 imported when it is asked for (scapy and matplotlib are slow to import, DPDK may be missing). A subcommand's module has
 ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``.
 
-Exit codes: 0 it worked, 1 it failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM. A
-:class:`~r2p2.errors.UserError` is printed as ``r2p2: error: ...`` with its remedy below it. Anything else is a bug of
-ours and keeps its traceback.
+Exit codes: 0 it worked, 1 it failed, 2 wrong usage, 3 this member was removed from its cluster, 130 stopped by Ctrl-C,
+143 by SIGTERM. A :class:`~r2p2.errors.UserError` is printed as ``r2p2: error: ...`` with its remedy below it. Anything
+else is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("r2p2.serve", "run one node: an application behind a backend"),
     "router": ("r2p2.router_command", "spread requests over servers: random, round-robin, jsq or jbsq:N"),
     "gateway": ("r2p2.gateway.command", "let Redis clients over TCP use a replicated key-value store"),
+    "member": (
+        "r2p2.member_command",
+        "list, add, remove or replace members of a running cluster, hand leadership over",
+    ),
     "call": ("r2p2.call", "send one request and print the reply"),
     "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
     "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),
@@ -148,7 +152,7 @@ def guard(work: Callable[[], int]) -> int:
         print(f"r2p2: error: {error.message}", file=sys.stderr)
         if error.remedy:
             print(f"r2p2: to mend it: {error.remedy}", file=sys.stderr)
-        return EXIT_FAILED
+        return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except _Terminated:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
-from r2p2.errors import EngineError, RequestTooLarge
+from r2p2.errors import EngineError, RequestTooLarge, SessionExpiredError
 from r2p2.requests import Replies, ReplySequence, Requests
 
 ROLE_NONE: Final[int] = lib.R2P2_ROLE_NONE
@@ -26,6 +26,7 @@ DONE_OK: Final[int] = lib.R2P2_DONE_OK
 DONE_TIMEOUT: Final[int] = lib.R2P2_DONE_TIMEOUT
 DONE_DROPPED: Final[int] = lib.R2P2_DONE_DROPPED
 DONE_CANCELLED: Final[int] = lib.R2P2_DONE_CANCELLED
+DONE_EXPIRED: Final[int] = lib.R2P2_DONE_EXPIRED
 
 _STATUS_TEXT: Final = {
     lib.R2P2_ERROR_NO_MEMORY: "no memory",
@@ -52,7 +53,11 @@ def counter_helps() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Bounds of one engine; :mod:`r2p2.limits` gives the reasons for the defaults."""
+    """Bounds of one engine; :mod:`r2p2.limits` gives the reasons for the defaults.
+
+    ``sessions_bytes_max`` and ``sessions_count_max`` decide which sessions are evicted: they must be the same on every
+    member.
+    """
 
     reassembly_bytes_max: int = limits.REASSEMBLY_BYTES_MAX
     reassembly_timeout_ns: int = limits.REASSEMBLY_TIMEOUT_NS
@@ -61,6 +66,8 @@ class EngineConfig:
     backlog_entries_max: int = limits.BACKLOG_ENTRIES_MAX
     hold_bytes_max: int = limits.HOLD_BYTES_MAX
     hold_timeout_ns: int = limits.HOLD_TIMEOUT_NS
+    sessions_bytes_max: int = limits.SESSIONS_BYTES_MAX
+    sessions_count_max: int = limits.SESSIONS_COUNT_MAX
     reassembly_count_max: int = limits.REASSEMBLY_COUNT_MAX
     packets_per_poll_max: int = limits.PACKETS_PER_POLL_MAX
     router_ip: int = 0
@@ -88,6 +95,17 @@ class Completion(NamedTuple):
     latency_ns: int
     source_ip: int
     source_port: int
+
+
+class SessionInfo(NamedTuple):
+    """A client's session. ``client_id``: 0 while it has none; ``target``: who is asked next."""
+
+    client_id: int
+    next_sequence: int
+    oldest_pending: int
+    waiting_count: int
+    is_expired: bool
+    target: tuple[int, int]
 
 
 class CapturedDatagram(NamedTuple):
@@ -259,6 +277,22 @@ class Engine:
         """True when the entries behind ``header_bytes`` of the message are whole and fill it exactly."""
         return lib.r2p2_raft_check(self._engine, handle, header_bytes) == 0
 
+    def configuration_bytes(self, handle: int, header_bytes: int) -> bytes:
+        """The configuration that is the only entry of a checked message; empty when that holds something else."""
+        length = lib.r2p2_raft_configuration(self._engine, handle, header_bytes)
+        return self.message_bytes(handle, header_bytes + limits.ENTRY_HEADER_BYTES, length) if length else b""
+
+    def message_bytes(self, handle: int, offset: int, length: int) -> bytes:
+        """``length`` bytes at ``offset`` of a received message; valid until the next poll like its handle."""
+        out = bytearray(length)
+        view = ffi.from_buffer("uint8_t[]", out)
+        _check("r2p2_raft_copy", lib.r2p2_raft_copy(self._engine, handle, offset, view, length))
+        return bytes(out)
+
+    def message_tail(self, handle: int, length: int) -> bytes:
+        """The last ``length`` bytes of a received message."""
+        return self.message_bytes(handle, lib.r2p2_raft_length(self._engine, handle) - length, length)
+
     def raft_send(
         self,
         message_type: int,
@@ -332,6 +366,19 @@ class Engine:
         """Appends a no-op entry."""
         _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
 
+    def append_configuration(self, body: bytes) -> None:
+        """Appends a configuration entry."""
+        status = lib.r2p2_log_append_configuration(self._engine, body, len(body))
+        _check("r2p2_log_append_configuration", status)
+
+    def reset_log(self, index: int, digest: int) -> None:
+        """Forgets every entry: the log begins behind ``index``, applied with ``digest``, as a restored snapshot says.
+
+        Raises:
+            EngineError: a later index is applied already.
+        """
+        _check("r2p2_log_reset", lib.r2p2_log_reset(self._engine, index, digest))
+
     def append_message(self, handle: int, header_bytes: int, skip: int, count: int) -> bool:
         """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was
         appended.
@@ -359,6 +406,29 @@ class Engine:
     def range_bytes(self, first_index: int, last_index: int) -> int:
         """Bytes of entries ``first_index..last_index`` on the wire."""
         return lib.r2p2_log_range_bytes(self._engine, first_index, last_index)
+
+    def log_copy(self, first_index: int, last_index: int) -> bytearray:
+        """The wire bytes of entries ``first_index..last_index``."""
+        out = bytearray(lib.r2p2_log_range_bytes(self._engine, first_index, last_index))
+        view = ffi.from_buffer("uint8_t[]", out)
+        _check("r2p2_log_copy", lib.r2p2_log_copy(self._engine, first_index, last_index, view, len(out)))
+        return out
+
+    def append_raw(self, entries: bytes, count: int) -> bool:
+        """Appends ``count`` entries in their wire form, as the disk gives them back. False when the log is full.
+
+        Raises:
+            EngineError: they are not whole entries.
+        """
+        status = lib.r2p2_log_append_raw(self._engine, entries, len(entries), count)
+        if status == FULL:
+            return False
+        _check("r2p2_log_append_raw", status)
+        return True
+
+    def set_storage_full(self, full: bool) -> None:
+        """Whether the leader refuses new requests for the log (counted: drops_storage_full)."""
+        lib.r2p2_set_storage_full(self._engine, 1 if full else 0)
 
     # ---- apply ----
 
@@ -390,6 +460,36 @@ class Engine:
     def applied_digest(self) -> int:
         """A 64-bit chain over every applied entry in order: equal index and digest mean equal history."""
         return lib.r2p2_applied_digest(self._engine)
+
+    # ---- the session table ----
+
+    def sessions_export(self) -> bytes:
+        """The session table as of the applied index, for a snapshot: equal tables give equal bytes.
+
+        Raises:
+            EngineError: a batch is prepared, so that replies are not known.
+        """
+        room = lib.r2p2_sessions_export(self._engine, ffi.NULL, 0)
+        out = ffi.new("uint8_t[]", room or 1)
+        if not room or lib.r2p2_sessions_export(self._engine, out, room) != room:
+            raise EngineError("r2p2_sessions_export: a batch is prepared")
+        return bytes(ffi.buffer(out, room))
+
+    def sessions_import(self, data: bytes) -> bool:
+        """Replaces the session table by an exported one. False, and nothing is changed, when that is malformed or
+        beyond this engine's bounds.
+        """
+        status = lib.r2p2_sessions_import(self._engine, ffi.from_buffer(data), len(data))
+        if status in (lib.R2P2_ERROR_MALFORMED, FULL):
+            return False
+        _check("r2p2_sessions_import", status)
+        return True
+
+    def sessions_size(self) -> tuple[int, int]:
+        """How many sessions there are, and the bytes that count towards ``sessions_bytes_max``."""
+        size = ffi.new("uint64_t *")
+        count: int = lib.r2p2_sessions_size(self._engine, size)
+        return count, size[0]
 
     # ---- client ----
 
@@ -439,6 +539,63 @@ class Engine:
         if status == lib.R2P2_ERROR_TOO_LARGE:
             raise RequestTooLarge(f"a request of {len(payload)} bytes; at most {limits.REQUEST_BYTES_MAX} fit")
         return None if status == FULL else _check("r2p2_client_call", status)
+
+    def session_new(self, local_port: int, targets: Sequence[tuple[int, int]]) -> int:
+        """A client's session with the servers ``targets`` (1 to 16), whose calls leave from ``local_port``; its
+        number. Nothing is sent before its first call.
+        """
+        c_targets = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets])
+        return _check("r2p2_session_new", lib.r2p2_session_new(self._engine, local_port, c_targets, len(targets)))
+
+    def session_call(
+        self, local_port: int, session: int, payload: bytes, *, timeout_ns: int, tag: int, retry_ns: int = 0
+    ) -> int | None:
+        """Begins a replicated call that is executed at most once and sent again until its end. ``retry_ns`` 0: the
+        default. Returns the rid; None when too many calls wait.
+
+        Raises:
+            RequestTooLarge: the payload does not fit in 254 packets.
+            SessionExpiredError: the servers have ended the session; :meth:`session_renew` lets it begin anew.
+        """
+        status = lib.r2p2_session_call(
+            self._engine, local_port, session, payload, len(payload), timeout_ns, retry_ns, tag
+        )
+        if status >= 0:
+            return int(status)
+        if status == lib.R2P2_ERROR_TOO_LARGE:
+            raise RequestTooLarge(f"a request of {len(payload)} bytes; at most {limits.REQUEST_BYTES_MAX} fit")
+        if status == lib.R2P2_ERROR_STATE:
+            raise SessionExpiredError("the session has expired; nothing was sent. Renew it to go on with a new one")
+        return None if status == FULL else _check("r2p2_session_call", status)
+
+    def session_renew(self, local_port: int, session: int) -> None:
+        """Lets an expired session be opened anew by its next call.
+
+        Raises:
+            EngineError: it has not expired.
+        """
+        _check("r2p2_session_renew", lib.r2p2_session_renew(self._engine, local_port, session))
+
+    def session_close(self, local_port: int, session: int) -> None:
+        """Forgets a session; its number may be given out again.
+
+        Raises:
+            EngineError: a call of it waits.
+        """
+        _check("r2p2_session_close", lib.r2p2_session_close(self._engine, local_port, session))
+
+    def session_info(self, local_port: int, session: int) -> SessionInfo:
+        """How a session stands."""
+        info = ffi.new("r2p2_session_info *")
+        _check("r2p2_session_read_info", lib.r2p2_session_read_info(self._engine, local_port, session, info))
+        return SessionInfo(
+            info.client_id,
+            info.next_sequence,
+            info.oldest_pending,
+            info.waiting_count,
+            info.state == lib.R2P2_SESSION_EXPIRED,
+            (info.target_ip, info.target_port),
+        )
 
     def restrict(self, local_port: int, senders: Sequence[tuple[int, int]]) -> None:
         """Only ``senders`` may answer calls of ``local_port`` from now on; none: anybody. At most 16."""

@@ -12,7 +12,12 @@ class R2P2Error(Exception):
 
 
 class UserError(R2P2Error):
-    """A mistake in configuration, arguments or environment. ``remedy`` says what to do about it."""
+    """A mistake in configuration, arguments or environment. ``remedy`` says what to do about it.
+
+    ``exit_code``: of a command that ends with it.
+    """
+
+    exit_code = 1
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -37,6 +42,12 @@ class CallDropped(CallError):
 
 class CallCancelled(CallError):
     """The caller gave the call up: the request may or may not have been executed."""
+
+
+class SessionExpiredError(CallError):
+    """The servers have ended the client's session. A call that was under way was executed at most once, and whether it
+    was cannot be told any more; a call begun afterwards was not sent.
+    """
 
 
 class NoRoute(CallError):

@@ -36,6 +36,8 @@ assert PACKETS_PER_POLL_MAX % BURST_MAX == 0
 ENTRY_HEADER_BYTES: Final = 16
 # The headers of every Raft message without entries fit here (Formed with 16 members: 24 + 8 + 16 * 16 = 288).
 RAFT_PREFIX_BYTES: Final = 296
+# A configuration: 8 bytes, then 20 for each of 16 voters, 16 outgoing voters and 16 learners.
+CONFIGURATION_BYTES_MAX: Final = 8 + 20 * 48
 # Pages of the log: a live log of a few thousand small entries stays in a core's L2.
 LOG_PAGE_BYTES: Final = 262_144
 # A Raft group has few members; also bounds one send's targets.
@@ -72,16 +74,47 @@ READ_GROUPS_MAX: Final = 8
 # A follower's question for a read index, or its answer, may be lost: it asks again after so many heartbeats.
 READ_RETRY_HEARTBEATS: Final = 3
 
-# Entries given to the application at once. Between batches the node looks at its timers.
+# Entries given to the application at once. Between batches the node looks at its timers. No batch goes beyond a multiple
+# of it: there the kept replies of all sessions are known on every replica, and their bytes are held to their bound.
 APPLY_BATCH_ENTRIES_MAX: Final = 1024
 # Batches applied before the node looks at its port again: 8 * 1024 * 200 ns = 1.6 ms.
 APPLY_BATCHES_PER_POLL_MAX: Final = 8
+
+# Sessions (docs/exactly-once.md). They are replicated state: these must be the same on every member. The extension of a
+# session's request: client_id, sequence, oldest_pending.
+SESSION_BYTES: Final = 24
+# A reply carries the extension back.
+REPLICATED_REPLY_BYTES_MAX: Final = MESSAGE_BYTES_MAX - SESSION_BYTES
+assert REPLICATED_REPLY_BYTES_MAX == 371_832
+# Sequence numbers a session may have between its oldest pending request and its newest: every rid of one local port.
+SESSION_WINDOW_MAX: Final = 65_536
+# A kept reply's place in the table; replies up to 24 bytes lie in it.
+SESSION_KEPT_BYTES: Final = 32
+SESSIONS_COUNT_MAX: Final = 65_536
+# Places and longer replies together. 10,000 sessions of 64 replies of 100 bytes take 85 MB.
+SESSIONS_BYTES_MAX: Final = 128 << 20
+# Over the bound, a session that holds more than this part of it goes first, however recently it was used.
+SESSIONS_SHARE: Final = 8
+assert SESSION_WINDOW_MAX * SESSION_KEPT_BYTES <= SESSIONS_BYTES_MAX // SESSIONS_SHARE
+# Sessions a client has open from one local port.
+CLIENT_SESSIONS_MAX: Final = 16_384
+# The first and the longest time between two sendings of a session's request. The first is well above a round trip
+# under load; the longest is under an election, so that a new leader is found as soon as there is one.
+SESSION_RETRY_NS: Final = 20 * MS
+SESSION_RETRY_MAX_NS: Final = 80 * MS
+
 # Raft messages fetched from the engine in one call.
 RAFT_MESSAGES_MAX: Final = 256
 # One AppendEntries: half of the largest message leaves room for its header and keeps loss of one packet cheap to
 # repair.
 APPEND_BYTES_MAX: Final = 128 << 10
 assert APPEND_BYTES_MAX + REQUEST_BYTES_MAX // 2 < MESSAGE_BYTES_MAX
+
+# A snapshot travels in chunks: large enough that a gigabyte is a few thousand round trips, small enough that a lost
+# packet costs little and other messages get their turn between two.
+SNAPSHOT_CHUNK_BYTES_MAX: Final = 64 << 10
+SNAPSHOT_BYTES_MAX: Final = 1 << 30
+assert SNAPSHOT_CHUNK_BYTES_MAX + RAFT_PREFIX_BYTES + CONFIGURATION_BYTES_MAX < MESSAGE_BYTES_MAX
 
 # The router (r2p2_router_api.h). Requests on their way: half of the rids, so that one rests before it is used again.
 ROUTER_PENDING_MAX: Final = 32_768

@@ -133,6 +133,11 @@ class LoadGenerator:
         error = ffi.new("int32_t *")
         c_targets = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets])
         self._load = lib.r2p2_loadgen_new(engine.handle, c_config, c_targets, len(targets), error)
+        if error[0] == lib.R2P2_ERROR_STATE:
+            raise UserError(
+                "the load generator takes an engine over, and this one has calls waiting",
+                "Let them end, or open an engine for the generator alone.",
+            )
         if self._load == ffi.NULL:
             raise UserError(f"the load generator refused its configuration (status {error[0]}): {config}")
         self._engine = engine

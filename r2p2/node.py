@@ -18,25 +18,34 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from r2p2 import limits
 from r2p2.address import format_address
 from r2p2.app import StateMachine
+from r2p2.durability import Durability
 from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine, EngineConfig, RaftMessage
 from r2p2.errors import UserError
+from r2p2.files import Files
 from r2p2.forming import Forming
+from r2p2.membership import MEMBER_REQUEST, addresses_of
 from r2p2.reads import ReadGroups
-from r2p2.requests import Replies, Requests
+from r2p2.requests import LATER, Replies, Requests
+from r2p2.storage_directory import MemberRecord
+from r2p2.truncation import choose_policy
+from r2p2.upkeep import Upkeep
 from raft import (
     Append,
     AppendEntries,
     AppendNoop,
     Config,
+    Configuration,
     Formed,
     Forward,
     Hello,
     Identity,
+    InstallSnapshot,
     Message,
     MessageError,
     Raft,
@@ -44,7 +53,12 @@ from raft import (
     Role,
     Truncate,
     decode,
+    decode_configuration,
     encode,
+    encode_configuration,
+    incarnation_of,
+    member_id,
+    slot_of,
 )
 
 __all__ = ["STATUS_REQUEST", "Node", "NodeConfig", "Timers"]
@@ -57,9 +71,12 @@ STATUS_REQUEST: Final = b"\x00r2p2-status"
 """
 
 # R2P2 type by kind of Raft message (docs/wire.md): requests 5, replies 6, one-way messages 7.
-_R2P2_TYPE: Final = {1: 5, 2: 6, 3: 5, 4: 6, 5: 5, 6: 6, 7: 7, 8: 7, 9: 7, 10: 5, 11: 6, 12: 7}
+_R2P2_TYPE: Final = {1: 5, 2: 6, 3: 5, 4: 6, 5: 5, 6: 6, 7: 7, 8: 7, 9: 7, 10: 5, 11: 6, 12: 7, 14: 5, 15: 6}
 _FORWARD_HEADER_BYTES: Final = Forward.HEADER_BYTES
 _COUNTS_BYTES: Final = 8
+NOT_FORMED: Final = b'{"ok": false, "error": "not_formed", "text": "this member is not in a cluster yet"}'
+# Addresses of members that have left are kept for their last messages, so many in all.
+ADDRESSES_MAX: Final = 128
 # A leader that has not been heard for so many heartbeats is probably gone: what is sent to it would be lost with it.
 SILENT_HEARTBEATS: Final = 3
 
@@ -89,11 +106,19 @@ class NodeConfig:
     Attributes:
         node_id: this member's slot.
         members: slot -> (ip, port) of every member of the Raft group, this one's too; empty: an unreplicated server.
+        join: (ip, port) of some members of a group that runs already, instead of ``members``: this one asks them to be
+            let in (``r2p2 member add``).
+        truncation: ``snapshot``, ``evict`` or ``block``: what gives way when a member that is down holds the log;
+            by default ``snapshot`` where the application has them, else ``block``.
         cluster_id: tells groups apart that can reach each other.
         timers: Raft's.
         engine: bounds of the engine.
         incarnation: this launch's random number; drawn when 0.
         seed: of election timeouts; drawn when None.
+        storage: the directory of a durable member (docs/durability.md); None: in memory. An incarnation that it holds
+            goes before ``incarnation``.
+        storage_files: the calls that write there, and whether in threads of their own: for tests.
+        storage_threaded: see there.
         handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once.
     """
 
@@ -105,6 +130,11 @@ class NodeConfig:
     incarnation: int = 0
     seed: int | None = None
     handler_budget_ns: int = 5 * limits.MS
+    join: tuple[tuple[int, int], ...] = ()
+    truncation: str | None = None
+    storage: Path | None = None
+    storage_files: Files | None = None
+    storage_threaded: bool = True
 
 
 class Node:
@@ -135,6 +165,7 @@ class Node:
             "raft_bad_entries": 0,
             "raft_drop_forming": 0,
             "raft_drop_stranger": 0,
+            "raft_drop_snapshot_too_large": 0,
             "raft_drop_log_full": 0,
             "forwards_refused": 0,
             "handler_over_budget": 0,
@@ -142,28 +173,76 @@ class Node:
         self._on_event = on_event or log.info
         self._raft: Raft | None = None
         self._forming: Forming | None = None
+        self._upkeep: Upkeep | None = None
         self._rid = 0
         self._role = ROLE_NONE
         self._leader_address: tuple[int, int] | None = None
         self._leader_heard_ns = 0
         self._told: tuple[Role, int, int | None] | None = None
+        self._moved = False  # the members may be at other addresses than when the role was last told
         self._reads = ReadGroups(
             self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
         )
         self._slow_logged = False
-        if config.members:
-            self._join(config)
+        self._disk: Durability | None = None
+        self._disk_full = False
+        if config.members or config.join:
+            if config.storage is not None:
+                self._disk = self._open_storage(config, config.storage)
+            self._join(config, config.incarnation if self._disk is None else self._disk.record.incarnation)
+            if self._disk is not None and self._disk.record.members:
+                self._resume(self._disk)
+        elif config.storage is not None:
+            raise UserError("storage without a Raft group", "Name the members, or leave the storage out.")
 
-    def _join(self, config: NodeConfig) -> None:
-        if config.node_id not in config.members:
+    def _open_storage(self, config: NodeConfig, path: Path) -> Durability:
+        """Raises UserError, StorageError."""
+        incarnation = config.incarnation or secrets.randbits(64) or 1
+        return Durability(
+            path,
+            MemberRecord(config.cluster_id, config.node_id, incarnation),
+            log_bytes_max=config.engine.log_bytes_max,
+            files=config.storage_files,
+            threaded=config.storage_threaded,
+        )
+
+    def _resume(self, disk: Durability) -> None:
+        """A durable member comes back as who it was, wherever the others are."""
+        record, forming = disk.record, self._forming
+        assert forming is not None
+        forming.resume({slot_of(m): incarnation_of(m) for m in record.members}, joining=record.joining)
+        where = {} if record.joining else self.config.members
+        members = {member: where.get(slot_of(member), (0, 0)) for member in record.members}
+        self._start_raft(members, self.engine.now_ns(), joining=record.joining)
+        self._on_event(
+            f"comes back from {self.config.storage}: slot {record.slot}, incarnation {record.incarnation:016x}, "
+            f"{disk.replay_through} entries"
+        )
+
+    def _join(self, config: NodeConfig, incarnation: int) -> None:
+        if config.join and not self.app.has_snapshots:
+            raise UserError(
+                f"{type(self.app).__name__} has no snapshots, so no new member can be brought up",
+                "Give the application snapshot() and restore().",
+            )
+        if not config.join and config.node_id not in config.members:
             raise UserError(f"node_id {config.node_id} is not one of the members {sorted(config.members)}")
-        self.incarnation = config.incarnation or secrets.randbits(64) or 1
+        self._policy = choose_policy(config.truncation, has_snapshots=self.app.has_snapshots)
+        self.incarnation = incarnation or secrets.randbits(64) or 1
+        self._member = member_id(config.node_id, self.incarnation)
         self._identity = Identity(config.cluster_id, config.node_id, self.incarnation)
-        self._addresses: dict[int, tuple[tuple[int, int], ...]] = {
-            member: (address,) for member, address in config.members.items()
-        }
+        # Whom to say Hello: by slot, or, where the slots are not known yet, by number.
+        self._hello_addresses = dict(enumerate(config.join)) if config.join else dict(config.members)
+        self._addresses: dict[int, tuple[tuple[int, int], ...]] = {}
         self._forward_header = b""
-        self._forming = Forming(config.node_id, tuple(sorted(config.members)), self.incarnation, self.engine.now_ns())
+        self._forming = Forming(
+            config.node_id,
+            tuple(sorted(self._hello_addresses)),
+            self.incarnation,
+            self.engine.now_ns(),
+            join=bool(config.join),
+            can_join=self.app.has_snapshots,
+        )
         # Until the cluster has formed, requests wait within the bounds of a follower without a leader.
         self._set_role(ROLE_HOLD)
 
@@ -175,13 +254,16 @@ class Node:
 
         Raises:
             SupersededError: this launch cannot be part of its cluster (:mod:`r2p2.forming`).
+            RemovedError: this member was removed from its cluster.
         """
         engine = self.engine
         now_ns, packets, requests, appended, held, raft_count, _, _, reads_gathered = engine.poll()
         raft, reads = self._raft, self._reads
         if raft is not None:
             if appended:
-                raft.propose(appended, now_ns)
+                self._propose(raft, appended, now_ns)
+            if self._disk is not None:
+                self._look_at_disk(raft, self._disk)
             if raft_count:
                 self._receive(now_ns)
             if now_ns >= raft.deadline_ns:
@@ -192,6 +274,7 @@ class Node:
                 self._carry_out(raft)
             if held:
                 self._forward(now_ns)
+            self._look_after(raft, now_ns)
             if self.engine.applied_index < raft.commit_index:
                 self._apply(raft)
                 if self.engine.applied_index < raft.commit_index:
@@ -210,9 +293,20 @@ class Node:
         if self._raft is not None:
             if self.engine.applied_index < self._raft.commit_index:
                 return 0
+            hello_ns = self._forming.deadline_ns if self._forming is not None else None
             reads_ns = self._reads.deadline_ns if self._reads.waiting else None
-            return self._raft.deadline_ns if reads_ns is None else min(self._raft.deadline_ns, reads_ns)
+            return min(ns for ns in (self._raft.deadline_ns, hello_ns, reads_ns) if ns is not None)
         return self._forming.deadline_ns if self._forming is not None else None
+
+    @property
+    def wake_from_thread(self) -> Callable[[], None] | None:
+        """What the disk's thread calls when :meth:`poll_once` has something to do; a driver that sleeps sets it."""
+        return None if self._disk is None else self._disk.wake
+
+    @wake_from_thread.setter
+    def wake_from_thread(self, wake: Callable[[], None] | None) -> None:
+        if self._disk is not None:
+            self._disk.wake = wake
 
     @property
     def is_leader(self) -> bool:
@@ -224,15 +318,25 @@ class Node:
         return self.engine.now_ns()
 
     def close(self) -> None:
-        """Sends what is filled in and frees the engine. Idempotent."""
+        """Sends what is filled in, frees the engine and lets the storage go. Idempotent."""
         self.engine.close()
+        if self._disk is not None:
+            self._disk.close()
 
     # ---- Raft messages in ----
 
     def _decode(self, raw: RaftMessage) -> tuple[Message, int] | None:
         """The gateway: a good message and its sender's incarnation, or None and a counter."""
+        prefix = raw.prefix
+        if raw.length > len(prefix) and prefix[1] == InstallSnapshot.KIND:  # a configuration may stand in front
+            length = min(raw.length, InstallSnapshot.HEADER_BYTES + limits.CONFIGURATION_BYTES_MAX)
+            prefix = self.engine.message_bytes(raw.handle, 0, length)
         try:
-            message, incarnation = decode(raw.prefix, raw.length, cluster_id=self.config.cluster_id)
+            message, incarnation = decode(prefix, raw.length, cluster_id=self.config.cluster_id)
+            message.sender = member_id(slot_of(message.sender), incarnation)
+            if isinstance(message, InstallSnapshot) and message.total_bytes > limits.SNAPSHOT_BYTES_MAX:
+                self.counters["raft_drop_snapshot_too_large"] += 1
+                return None
         except MessageError as error:
             self.counters[f"raft_bad_{error.reason.value}"] += 1
             return None
@@ -240,26 +344,50 @@ class Node:
         if raw.type != _R2P2_TYPE[kind]:
             self.counters["raft_bad_kind"] += 1
             return None
-        if kind in (Append.KIND, Forward.KIND) and not self.engine.check_entries(raw.handle, message.HEADER_BYTES):
+        if isinstance(message, Append | Forward) and not self._entries_are_good(raw.handle, message):
             self.counters["raft_bad_entries"] += 1
             return None
         message.request_id = raw.rid
         message.payload = raw.handle
         return message, incarnation
 
+    def _entries_are_good(self, handle: int, message: Append | Forward) -> bool:
+        """Looks at the entries of a message, and reads a configuration out of them: the leader's to append."""
+        if not self.engine.check_entries(handle, message.HEADER_BYTES):
+            return False
+        if message.count != 1:
+            return True
+        body = self.engine.configuration_bytes(handle, message.HEADER_BYTES)
+        if not body:
+            return True
+        if isinstance(message, Forward):
+            return False
+        try:
+            message.configuration = decode_configuration(body)
+        except MessageError:
+            return False
+        return True
+
     def _receive(self, now_ns: int) -> None:
-        raft, forming = self._raft, self._forming
-        assert raft is not None and forming is not None and forming.incarnations is not None
+        raft, forming, upkeep = self._raft, self._forming, self._upkeep
+        assert raft is not None and forming is not None and upkeep is not None
         for raw in self.engine.raft_messages():
             decoded = self._decode(raw)
             if decoded is None:
                 continue
             message, incarnation = decoded
+            sender, address = message.sender, (raw.source_ip, raw.source_port)
             if isinstance(message, Hello | Formed):
-                forming.receive(message, incarnation, now_ns)
+                forming.receive(message, slot_of(sender), incarnation, now_ns)
+                if isinstance(message, Formed):
+                    upkeep.formed(message)
+                else:
+                    upkeep.hello(sender, address, now_ns)
                 self._send_forming(forming, now_ns)
-            elif forming.incarnations.get(message.sender) != incarnation or message.sender == self.config.node_id:
+            elif sender == self._member:
                 self.counters["raft_drop_stranger"] += 1
+            elif upkeep.is_gone(sender) or not self._can_answer(sender, address):
+                upkeep.stranger(sender, address, now_ns)
             elif isinstance(message, Forward):
                 self._receive_forward(raft, message, now_ns)
             elif isinstance(message, Append):
@@ -271,12 +399,24 @@ class Node:
             else:
                 raft.step(message, now_ns)
 
+    def _can_answer(self, sender: int, address: tuple[int, int]) -> bool:
+        """Where a sender is to be answered: members are where the configuration says. Others may be in one that has
+        not come here yet, as the leader of a process that waits to be let in.
+        """
+        if sender not in self._addresses:
+            if len(self._addresses) >= ADDRESSES_MAX:
+                self.counters["raft_drop_stranger"] += 1
+                return False
+            self._addresses[sender] = (address,)
+        return True
+
     def _has_room(self, message: Append) -> bool:
         """A full log takes no entries; the leader's Append goes unanswered and comes again when the prefix has been
         dropped.
         """
         bound = self.config.engine.log_bytes_max
-        return message.count == 0 or self.engine.log_bytes + message.bytes_count <= bound + bound // 4
+        log_bytes = self.engine.log_bytes if self._disk is None else max(self.engine.log_bytes, self._disk.log_bytes)
+        return message.count == 0 or log_bytes + message.bytes_count <= bound + bound // 4
 
     def _receive_forward(self, raft: Raft, message: Forward, now_ns: int) -> None:
         # The log's tail must be Raft's before entries are added to it.
@@ -287,15 +427,22 @@ class Node:
         backlog = raft.last_index - raft.applied_index
         if (
             raft.role is Role.LEADER
+            and not self._disk_full
             and backlog < self.config.engine.backlog_entries_max
             and self.engine.log_bytes + message.bytes_count <= self.config.engine.log_bytes_max
             and self.engine.append_message(handle, _FORWARD_HEADER_BYTES, 0, message.count)
         ):
-            raft.propose(message.count, now_ns)
+            self._propose(raft, message.count, now_ns)
             return
         # One hop only: what is not ours to take is refused, never sent on.
         self.counters["forwards_refused"] += 1
         self.engine.drop_forwarded(handle, _FORWARD_HEADER_BYTES)
+
+    def _propose(self, raft: Raft, count: int, now_ns: int) -> None:
+        """The engine's log has ``count`` new entries behind Raft's."""
+        first_index = raft.propose(count, now_ns)
+        if self._disk is not None:
+            self._disk.append(self.engine, first_index, raft.last_index, raft.term)
 
     # ---- forming ----
 
@@ -309,44 +456,143 @@ class Node:
                     continue
                 message, incarnation = decoded
                 if isinstance(message, Hello | Formed):
-                    forming.receive(message, incarnation, now_ns)
+                    forming.receive(message, slot_of(message.sender), incarnation, now_ns)
                 else:
                     self.counters["raft_drop_forming"] += 1
         self._send_forming(forming, now_ns)
         if forming.incarnations is not None:
-            self._start_raft(now_ns)
+            members = forming.incarnations
+            addresses = {member_id(slot, members[slot]): address for slot, address in self.config.members.items()}
+            self._start_raft(addresses, now_ns, joining=False)
+            self._on_event(f"cluster formed: members {sorted(members)}, this is {self.config.node_id}")
+        elif forming.joining is not None:
+            told = {member_id(slot, incarnation): (0, 0) for slot, incarnation in forming.joining}
+            self._start_raft(told, now_ns, joining=True)
+            self._on_event(
+                f"a cluster of slots {[slot for slot, _ in forming.joining]} runs already: slot {self.config.node_id} "
+                f"asks to be let in as incarnation {self.incarnation:016x}"
+            )
 
     def _send_forming(self, forming: Forming, now_ns: int) -> None:
         forming.tick(now_ns)
         for message in forming.take_messages():
-            self._send(message, self._addresses[message.target])
+            address = self._hello_addresses.get(message.target)
+            if address is not None:
+                self._send(message, (address,))
 
-    def _start_raft(self, now_ns: int) -> None:
+    def _start_raft(self, members: Mapping[int, tuple[int, int]], now_ns: int, *, joining: bool) -> None:
         config = self.config
         timers = config.timers
+        ids = tuple(sorted(members))
+        first = Configuration(ids, addresses=tuple((m, *members[m]) for m in ids if members[m] != (0, 0)))
+        hard_state, term_runs, configurations, node_snapshot = None, None, [(0, first)], None
+        if self._disk is not None:
+            recovered, encoded, node_snapshot = self._disk.take_recovered()
+            hard_state, term_runs = recovered.hard_state, recovered.term_runs()
+            if node_snapshot is not None:
+                configurations.clear()
+            configurations += [(index, decode_configuration(body)) for index, body in encoded]
+            if not self._disk.record.members:
+                self._disk.started(ids, joining)
         self._raft = Raft(
             Config(
-                node_id=config.node_id,
-                members=tuple(sorted(config.members)),
+                node_id=self._member,
+                members=ids,
                 heartbeat_ns=timers.heartbeat_ns,
                 election_min_ns=timers.election_min_ns,
                 election_max_ns=timers.election_max_ns,
                 append_bytes_max=limits.APPEND_BYTES_MAX,
+                joining=joining,
             ),
             self.engine,
             rng=random.Random(config.seed if config.seed is not None else secrets.randbits(64)),
             now_ns=now_ns,
+            hard_state=hard_state,
+            term_runs=term_runs,
+            configurations=configurations,
         )
-        self._on_event(f"cluster formed: members {sorted(config.members)}, this is {config.node_id}")
+        self._upkeep = Upkeep(
+            self._raft,
+            self._member,
+            self.engine,
+            self.app,
+            self.counters,
+            bounds=config.engine,
+            policy=self._policy,
+            heartbeat_ns=timers.heartbeat_ns,
+            silent_ns=timers.election_min_ns,
+            handler_budget_ns=config.handler_budget_ns,
+            on_event=self._on_event,
+        )
+        if self._disk is not None:
+            if node_snapshot is not None:
+                self._upkeep.snapshots.restore(self._raft.first_index - 1, node_snapshot)
+            self._disk.load(self.engine, recovered)
+        self._configured(self._raft.configuration)
+
+    def _configured(self, configuration: Configuration) -> None:
+        """Another configuration is in force: where its members are."""
+        assert self._upkeep is not None
+        where = addresses_of(configuration)
+        # One address has one living member, the newest: what is meant for its dead predecessor is not sent.
+        living: dict[tuple[int, int], int] = {}
+        for member in (*configuration.outgoing, *configuration.voters, *configuration.learners):
+            if member in where:
+                living[where[member]] = member
+        self._addresses |= {m: (where[m],) if living[where[m]] == m else () for m in where}
+        members = set(configuration.members)
+        if len(self._addresses) >= ADDRESSES_MAX:
+            self._addresses = {m: address for m, address in self._addresses.items() if m in members}
+        self._upkeep.configuration_changed(configuration)
+        self._moved = True  # the leader may be somewhere else now
+
+    def _look_after(self, raft: Raft, now_ns: int) -> None:
+        """Members, snapshots, the log's bound; and Hellos of a process that waits to be let in."""
+        upkeep, forming = self._upkeep, self._forming
+        assert upkeep is not None and forming is not None
+        if upkeep.due(now_ns) or raft.removed:
+            upkeep.manage(now_ns, self.engine.log_last_index)
+            while raft.has_ready():
+                self._carry_out(raft)
+            for formed, address in upkeep.membership.take_formed():
+                self._send(formed, (address,))
+            for asker, answer in upkeep.membership.take_answers():
+                self.engine.reply_later(asker, answer)
+        if forming.incarnations is None:
+            self._send_forming(forming, now_ns)
+            if raft.is_voter and raft.configuration_committed:
+                forming.let_in()
+                self._on_event(f"slot {self.config.node_id} has been let in: it is a member that votes")
+            elif forming.abandoned:
+                self._begin_again(raft)
+        if raft.removed:
+            self.engine.flush()
+            upkeep.check_removed()
+
+    def _begin_again(self, raft: Raft) -> None:
+        """The cluster that was to be joined is gone. With nothing of it here, a new one may form, as a new launch."""
+        forming = self._forming
+        assert forming is not None
+        if raft.last_index or raft.configuration_index or self._disk is not None:
+            forming.keep_asking(self.engine.now_ns())
+            return
+        self._on_event(
+            "THE CLUSTER THAT THIS WAS TO JOIN IS GONE: nobody who remembers it answers; when every member has been "
+            "launched anew, a new, EMPTY cluster forms"
+        )
+        self._raft = None
+        self._upkeep = None
+        self._join(self.config, 0)
 
     # ---- Raft's decisions out ----
 
     def _carry_out(self, raft: Raft) -> None:
         """One Ready, in the order it documents. In memory, durable means done."""
         ready = raft.ready()
-        engine = self.engine
+        engine, disk = self.engine, self._disk
         if ready.log_ops:
             for op in ready.log_ops:
+                restored = b""
                 if isinstance(op, AppendEntries):
                     handle = op.payload
                     assert isinstance(handle, int)
@@ -356,35 +602,67 @@ class Node:
                             "Give every member the same log bounds.",
                         )
                 elif isinstance(op, Truncate):
+                    if disk is not None:
+                        disk.truncate(engine, op.from_index)
                     engine.truncate_suffix(op.from_index)
                 elif isinstance(op, AppendNoop):
                     engine.append_noop()
+                else:
+                    assert self._upkeep is not None
+                    restored = self._upkeep.execute(op)
+                if disk is not None:
+                    disk.executed(engine, op, restored)
+        if ready.configuration is not None:
+            self._configured(ready.configuration)
         self._send_all(ready.messages)
-        self._send_all(raft.persisted(ready.number))
+        if disk is None or disk.submit(ready.number, ready.hard_state):
+            self._send_all(raft.persisted(ready.number))
+        elif durable := disk.done():
+            self._send_all(raft.persisted(durable))
         if ready.reads or ready.reads_failed:
             self._reads.confirmed(ready.reads, ready.reads_failed)
         self._follow_role(raft)
         if ready.forget_index >= engine.log_first_index:
             engine.drop_prefix(ready.forget_index)
 
+    def _look_at_disk(self, raft: Raft, disk: Durability) -> None:
+        """What has become durable, and room on the disk."""
+        if durable := disk.done():
+            self._send_all(raft.persisted(durable))
+        has_snapshots = self.app.has_snapshots
+        index = self.engine.applied_index
+        if has_snapshots and disk.wants_snapshot and index > disk.snapshot_index:
+            assert self._upkeep is not None
+            self.engine.flush()
+            configuration = encode_configuration(raft.configuration_at(index))
+            disk.save_snapshot(self.engine, index, configuration, self._upkeep.snapshots.make())
+        full = disk.is_full(has_snapshots=has_snapshots)
+        if full != self._disk_full:
+            self._disk_full = full
+            self.engine.set_storage_full(full)
+
     def _follow_role(self, raft: Raft) -> None:
         """Tells the engine what to do with replicated requests, and the operator what has changed."""
         told = (raft.role, raft.term, raft.leader_id)
-        if told == self._told:
+        if told == self._told and not self._moved:
             return
+        on_event: Callable[[str], None] = self._on_event if told != self._told else lambda text: None
         self._told = told
+        self._moved = False
         if raft.role is Role.LEADER:
             self._set_role(ROLE_LEADER)
-            self._on_event(f"leader of term {raft.term}")
+            on_event(f"leader of term {raft.term}")
         elif raft.leader_id is not None:
-            self._leader_address = self.config.members[raft.leader_id]
+            # A process that waits to be let in may not know yet where its leader is.
+            address = next(iter(self._addresses.get(raft.leader_id, ())), None)
+            self._leader_address = address
             forward = Forward(self.config.node_id, raft.leader_id, raft.term, 0, 0)
             self._forward_header = encode(forward, self._identity)[:-_COUNTS_BYTES]
-            self._set_role(ROLE_FOLLOWER)
-            self._on_event(f"follows member {raft.leader_id} in term {raft.term}")
+            self._set_role(ROLE_FOLLOWER if address is not None else ROLE_HOLD)
+            on_event(f"follows member {slot_of(raft.leader_id)} in term {raft.term}")
         else:
             self._set_role(ROLE_HOLD)
-            self._on_event(f"knows no leader in term {raft.term} ({raft.role.value})")
+            on_event(f"knows no leader in term {raft.term} ({raft.role.value})")
 
     def _set_role(self, role: int) -> None:
         self._role = role
@@ -393,6 +671,8 @@ class Node:
     def _apply(self, raft: Raft) -> None:
         """Applies committed entries, a bounded number of batches; heartbeats that fall due go out in between."""
         engine, apply, budget_ns = self.engine, self.app.apply, self.config.handler_budget_ns
+        # Nobody waits any more for answers to what was read back from the disk; a client may have used the rid again.
+        replay_through = 0 if self._disk is None else self._disk.replay_through
         # What was filled in must not wait for the application: followers work while the leader applies, and the
         # reverse.
         engine.flush()
@@ -401,9 +681,12 @@ class Node:
             commit_index = raft.commit_index
             if engine.applied_index >= commit_index:
                 return
-            requests, last_index = engine.apply_prepare(commit_index)
+            is_replay = engine.applied_index < replay_through
+            requests, last_index = engine.apply_prepare(
+                min(commit_index, replay_through) if is_replay else commit_index
+            )
             replies = apply(requests) if len(requests) else []
-            engine.apply_reply(replies, send=raft.role is Role.LEADER)
+            engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
             raft.applied(last_index)
             # Processor time: a core shared with other processes must not be taken for a slow application.
             before_ns, used_ns = used_ns, time.thread_time_ns()
@@ -446,15 +729,16 @@ class Node:
         while i < count:
             message = messages[i]
             i += 1
-            targets = self._addresses[message.target]
+            targets = self._addresses.get(message.target, ())
             if isinstance(message, Append):
                 while i < count:
                     other = messages[i]
                     if not isinstance(other, Append) or other.round != message.round:
                         break
-                    targets += self._addresses[other.target]
+                    targets += self._addresses.get(other.target, ())
                     i += 1
-            self._send(message, targets)
+            if targets:
+                self._send(message, targets)
 
     def _send(self, message: Message, targets: tuple[tuple[int, int], ...]) -> None:
         kind = message.KIND
@@ -464,7 +748,12 @@ class Node:
             rid = message.request_id
         else:
             rid = self._rid = (self._rid + 1) & 0xFFFF
-        if isinstance(message, Append) and message.count:
+        if isinstance(message, InstallSnapshot):
+            assert self._upkeep is not None
+            chunk = self._upkeep.chunk(message)
+            if chunk is not None:
+                self.engine.raft_send(r2p2_type, rid, header + chunk, targets)
+        elif isinstance(message, Append) and message.count:
             first = message.prev_index + 1
             self.engine.raft_send(r2p2_type, rid, header, targets, first, message.prev_index + message.count)
         else:
@@ -474,6 +763,9 @@ class Node:
 
     def _serve(self) -> None:
         requests = self.engine.requests()
+        if MEMBER_REQUEST in requests.slab and self._forming is not None:
+            self._serve_members(requests)
+            return
         if self._forming is None:
             if STATUS_REQUEST not in requests.slab:
                 self.engine.reply(self.app.apply(requests))
@@ -482,6 +774,20 @@ class Node:
         else:
             answer = self.app.query
         self.engine.reply([self._status_reply() if r == STATUS_REQUEST else answer(r) for r in requests])
+
+    def _serve_members(self, requests: Requests) -> None:
+        """A batch with operators' requests in it."""
+        now_ns = self.engine.now_ns()
+        replies: list[Any] = []
+        askers = self.engine.askers(len(requests))
+        for i, request in enumerate(requests):
+            if not request.startswith(MEMBER_REQUEST):
+                replies.append(self._status_reply() if request == STATUS_REQUEST else self.app.query(request))
+                continue
+            asker = askers[i * limits.ASKER_BYTES : (i + 1) * limits.ASKER_BYTES]
+            answer = NOT_FORMED if self._upkeep is None else self._upkeep.request(request, asker, now_ns)
+            replies.append(LATER if answer is None else answer)
+        self.engine.reply(replies)
 
     def _apply_one(self, request: bytes) -> bytes:
         replies = self.app.apply(Requests.of([request], 1))
@@ -510,14 +816,28 @@ class Node:
             status["incarnation"] = f"{self.incarnation:016x}"
             status["members"] = {str(m): format_address(a) for m, a in self.config.members.items()}
             status["formed"] = self._forming.incarnations is not None
+            status["joining"] = self._forming.incarnations is None and self._forming.joining is not None
             status["waiting_for"] = list(self._forming.waiting_for)
         if self._raft is not None:
             raft = self._raft
             status |= {
                 "role": raft.role.value,
                 "term": raft.term,
-                "leader": raft.leader_id,
+                "leader": self._leader_slot(raft),
+                "voter": raft.is_voter and raft.configuration_committed and not raft.configuration.joint,
                 "commit_index": raft.commit_index,
                 "global_commit": raft.global_commit,
             }
+        if self._disk is not None:
+            status["storage"] = self._disk.status()
+            status["counters"] |= {name: n for name, n in self._disk.counters.items() if n}
+        if self._upkeep is not None:
+            status |= self._upkeep.status(engine.now_ns())
+            where = addresses_of(self._upkeep.membership.committed_configuration)
+            status["members"] = {str(slot_of(m)): format_address(a) for m, a in where.items()} or status["members"]
         return status
+
+    def _leader_slot(self, raft: Raft) -> int | None:
+        if raft.role is Role.LEADER:
+            return self.config.node_id
+        return None if raft.leader_id is None else slot_of(raft.leader_id)

@@ -28,6 +28,7 @@ from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.app import load_application
 from r2p2.dissect.datagrams import Datagram
+from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import ReplayPort, open_replay_port
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", default="echo", help="echo, kv, or MODULE:NAME")
     parser.add_argument("--bind", default="10.0.0.1:8000", metavar="IP:PORT", help="who the server is")
     parser.add_argument("--mac", help="its MAC in a capture of Ethernet; default: 02:00 and the four bytes of IP")
+    parser.add_argument(
+        "--router",
+        default="",
+        metavar="IP[:PORT]",
+        help="who is told of every answer (FEEDBACK); port 9000",
+    )
     parser.add_argument(
         "--members",
         default="",
@@ -88,11 +95,13 @@ def run(args: argparse.Namespace) -> int:
     bind = parse_address(args.bind)
     own_mac = _mac(args.mac) if args.mac else mac_of(bind[0])
     config = _node_config(args, bind)
-    peers = {ip for ip, _ in config.members.values()} - {bind[0]}
+    peers = {ip for ip, _ in config.members.values()} - {bind[0]} | {config.engine.router_ip} - {0}
     with tempfile.TemporaryDirectory(prefix="r2p2-") as folder:
         rx, tx = Path(folder, "rx.pcap"), Path(folder, "tx.pcap")
         with rx.open("wb") as stream:
             found = split(source, own_mac, peers, stream)
+        if args.check and not found.own_times_ns:
+            raise UserError(f"--check: {source} holds nothing that the server at {args.bind} sent")
         start_ns = _start_ns(args.start, found)
         macs = {format_ip(ip): found.peer_macs.get(ip, mac_of(ip)).hex(":") for ip in peers}
         where = (format_ip(bind[0]), bind[1])
@@ -114,8 +123,12 @@ def _mac(text: str) -> bytes:
 
 
 def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
+    engine = EngineConfig()
+    if args.router:
+        router_ip, router_port = parse_address(args.router, default_port=limits.ROUTER_CONTROL_PORT)
+        engine = EngineConfig(router_ip=router_ip, router_port=router_port)
     if not args.members:
-        return NodeConfig()
+        return NodeConfig(engine=engine)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if bind not in addresses:
         raise UserError(f"--bind {args.bind} is not one of --members {args.members}")
@@ -130,6 +143,7 @@ def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
         members=dict(enumerate(addresses)),
         cluster_id=args.cluster_id,
         timers=Timers.profile(args.timers),
+        engine=engine,
         incarnation=incarnation,
         seed=args.seed,
     )
@@ -231,8 +245,6 @@ def _check(source: Path, target: Path, own_mac: bytes, start_ns: int) -> int:
             print(f"  in the capture: {_shown(was, start_ns)}")
             print(f"  in the replay:  {_shown(now, start_ns)}")
             return 1
-    if count == 0:
-        raise UserError(f"--check: {source} holds nothing that the server at --bind sent")
     print(f"the same {count} datagrams as in the capture")
     return 0
 

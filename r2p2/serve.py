@@ -21,6 +21,8 @@ from r2p2.errors import UserError
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
 from r2p2.server import Server, ServerConfig, Service
+from r2p2.truncation import POLICIES
+from raft.configuration import SLOT_MAX
 
 NAME = "serve"
 HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
@@ -48,6 +50,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--node-id", type=int, default=None, help="this member's slot; by default the one with --bind's address"
+    )
+    parser.add_argument(
+        "--join",
+        default="",
+        metavar="IP:PORT,...",
+        help="instead of --members: some members of a group that runs already; waits to be let in (r2p2 member add)",
+    )
+    parser.add_argument(
+        "--truncation",
+        default=None,
+        choices=POLICIES,
+        help="what gives way when a member that is down holds the log; by default snapshot where the application has "
+        "snapshots, else block",
     )
     parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
     parser.add_argument(
@@ -122,9 +137,11 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         log_bytes_max=log_bytes,
         log_entries_max=max(limits.LOG_ENTRIES_MAX, log_bytes // limits.ENTRY_HEADER_BYTES // 4),
     )
+    if args.join:
+        return _joining_config(args, engine)
     if not args.members:
         if args.node_id is not None:
-            raise UserError("--node-id without --members", "Name the members of the Raft group.")
+            raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
@@ -143,6 +160,25 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         cluster_id=args.cluster_id,
         timers=Timers.profile(args.timers),
         engine=engine,
+        truncation=args.truncation,
+    )
+
+
+def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfig:
+    """A node that is to become a member of a group that runs already."""
+    if args.members:
+        raise UserError("--join and --members", "Give --join to a new member, --members to those a group begins with.")
+    if args.node_id is None:
+        raise UserError("--join without --node-id", "Choose a slot that no member has; r2p2 member list shows them.")
+    if not 0 <= args.node_id <= SLOT_MAX:
+        raise UserError(f"--node-id {args.node_id} is outside 0..{SLOT_MAX}")
+    return NodeConfig(
+        node_id=args.node_id,
+        join=tuple(parse_address(text) for text in args.join.split(",")),
+        cluster_id=args.cluster_id,
+        timers=Timers.profile(args.timers),
+        engine=engine,
+        truncation=args.truncation,
     )
 
 
@@ -182,12 +218,23 @@ class CapturingNode:
         self._drain()
         self._writer.close()
 
+    def summary(self) -> str:
+        """What was written and what was not, for the operator; after :meth:`close`."""
+        writer = self._writer
+        left_out = [
+            (self.missed, "left out by the sample (--pcap-rate)"),
+            (writer.left_out_count, "after the file was full (--pcap-mib)"),
+            (writer.removed_count, "older files removed (--pcap-files)"),
+        ]
+        parts = [f"{writer.packets_count} datagrams", *(f"{count} {what}" for count, what in left_out if count)]
+        return f"--pcap {writer.path}: {', '.join(parts)}"
+
 
 def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node | Server:
     """The node, or for a Service its server."""
     found = load_object(args.app)
     if isinstance(found, Service):
-        if config.members:
+        if config.members or config.join:
             raise UserError(f"--app {args.app} is a Service, which has no replicas", "Leave --members out.")
         if found.needs_asyncio and port.fileno() < 0:
             raise UserError(f"--app {args.app} has async handlers, which need asyncio", "Use --backend uv.")
@@ -224,6 +271,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             where = format_address((ip, port.local_port))
             what = f"member {config.node_id} of {len(config.members)}" if config.members else "not replicated"
+            if config.join:
+                what = f"asks to be let in as slot {config.node_id}"
             print(f"{READY_PREFIX}{args.app} on {where} ({args.backend}, {what})", flush=True)
             # What exists now stays: the collector need not look at it again.
             gc.collect()
@@ -233,6 +282,7 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if capture is not None:
                 capture.close()
+                print(f"r2p2: {capture.summary()}", flush=True)
             counters = {
                 name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
             }

@@ -24,7 +24,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from r2p2.errors import R2P2Error
+from r2p2.errors import UserError
+from r2p2.files import Files
 from raft import HardState, TermRuns
 
 SEGMENT_BYTES: Final = 64 << 20  # a file is closed once it is longer
@@ -32,8 +33,12 @@ RECORD_BYTES_MAX: Final = 1 << 30
 _MAGIC: Final = 0x52324C52
 _RECORD: Final = Struct(">IIIIQQ")  # magic, crc of all that follows, kind, body bytes, number, durable number
 _AFTER_CRC: Final = 8
-_HEAD: Final = Struct(">QqQQ")  # term, vote (-1: none), last index, last term
-_HARD_STATE: Final = Struct(">Qq")
+# Version of the format, term, vote (its upper 64 bits, its lower 16; ffff: none), last index, last term.
+_HEAD: Final = Struct(">IxxxxQQHxxxxxxQQ")
+_HARD_STATE: Final = Struct(">QQHxxxxxx")  # term, vote
+_VERSION: Final = 1
+_VOTE_LOW_BITS: Final = 16
+_NO_VOTE: Final = 0xFFFF  # a slot that no member has
 _APPEND: Final = Struct(">QQQ")  # first index, term, count; then the entries
 _TRUNCATE: Final = Struct(">Q")
 _SNAPSHOT: Final = Struct(">IIQQQ")  # magic, crc of all that follows, index, term, bytes
@@ -43,8 +48,16 @@ _SUFFIX: Final = ".log"
 _SNAPSHOT_NAME: Final = "snapshot"
 
 
-class StorageError(R2P2Error):
+class StorageError(UserError):
     """The disk failed, or what it holds is damaged. Not to be caught and gone on from: the process has to end."""
+
+
+def _vote_fields(vote: int | None) -> tuple[int, int]:
+    return (0, _NO_VOTE) if vote is None else (vote >> _VOTE_LOW_BITS, vote & _NO_VOTE)
+
+
+def _vote_of(high: int, low: int) -> int | None:
+    return None if low == _NO_VOTE else high << _VOTE_LOW_BITS | low
 
 
 @dataclass(slots=True)
@@ -87,6 +100,11 @@ class Recovered:
         """Of the log."""
         return self.entries[-1].last_index if self.entries else self.base_index
 
+    @property
+    def last_term(self) -> int:
+        """Of the log's last entry."""
+        return self.entries[-1].term if self.entries else self.base_term
+
     def term_runs(self) -> TermRuns:
         """The log's terms."""
         runs: list[tuple[int, int]] = []
@@ -103,6 +121,13 @@ class Recovered:
             if keep > 0:
                 data = piece.data[: entries_bytes(piece.data, keep)]
                 self.entries.append(StoredEntries(piece.first_index, piece.term, keep, data))
+
+    def begin_at(self, index: int, term: int) -> None:
+        """The log goes on behind a snapshot of ``index``, whose entry has ``term``; what contradicts it goes."""
+        if self.base_index <= index <= self.last_index and self.term_runs().term_at(index) == term:
+            self.drop_prefix(index, term)
+        else:
+            self.entries, self.base_index, self.base_term = [], index, term
 
     def drop_prefix(self, through_index: int, term: int) -> None:
         """Forgets everything through ``through_index``, whose term is ``term``."""
@@ -138,9 +163,12 @@ class _Segment:
 class Storage:
     """One directory of one member."""
 
-    def __init__(self, directory: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES, files: Files | None = None
+    ) -> None:
         """Opens or creates it, reads everything, cuts a torn tail. StorageError says where it is damaged."""
         self.directory = Path(directory)
+        self._files = files or Files()
         self.segment_bytes = segment_bytes
         self.directory.mkdir(parents=True, exist_ok=True)
         self._failed: str = ""
@@ -157,7 +185,7 @@ class Storage:
             self._hard_state = recovered.hard_state
         self._snapshot_index = recovered.snapshot.index if recovered.snapshot else 0
         self._last_index = recovered.last_index
-        self._last_term = recovered.entries[-1].term if recovered.entries else recovered.base_term
+        self._last_term = recovered.last_term
         self._base_index = recovered.base_index
         self._new_segment()
 
@@ -168,13 +196,17 @@ class Storage:
         """Of the log as written so far."""
         return self._last_index
 
+    @property
+    def snapshot_index(self) -> int:
+        """Of the snapshot; 0: there is none."""
+        return self._snapshot_index
+
     def save(self, hard_state: HardState) -> None:
         """Term and vote, as one."""
         self._hard_state = hard_state
-        vote = -1 if hard_state.vote is None else hard_state.vote
-        self._write(_HARD_STATE_KIND, _HARD_STATE.pack(hard_state.term, vote))
+        self._write(_HARD_STATE_KIND, _HARD_STATE.pack(hard_state.term, *_vote_fields(hard_state.vote)))
 
-    def append(self, first_index: int, term: int, count: int, data: bytes) -> None:
+    def append(self, first_index: int, term: int, count: int, data: bytes | bytearray) -> None:
         """``count`` entries of one term, in their wire form, behind the last one. ValueError where they are not."""
         if first_index != self._last_index + 1 or count < 1 or term < self._last_term:
             raise ValueError(
@@ -200,7 +232,7 @@ class Storage:
             return
         try:
             self._flush()
-            os.fdatasync(self._file)
+            self._files.sync(self._file)
         except OSError as error:
             raise self._fail("sync", error) from error
         self._durable_number = self._number
@@ -209,18 +241,59 @@ class Storage:
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Replaces the snapshot. A crash leaves the old one or the new one; the log is synced through it first."""
+        self.write_snapshot(snapshot)
+        self.adopt_snapshot(snapshot)
+
+    def adopt_snapshot(self, snapshot: Snapshot) -> None:
+        """Puts what :meth:`write_snapshot` has written in the place of the snapshot; the log is synced first."""
         if not self._snapshot_index <= snapshot.index <= self._last_index:
             raise ValueError(f"snapshot at {snapshot.index} is not in {self._snapshot_index}..{self._last_index}")
         self.sync()
+        self._adopt(snapshot)
+
+    def install_snapshot(self, snapshot: Snapshot) -> None:
+        """A snapshot from elsewhere takes the place of the log: that begins anew behind it, empty. Durable on return.
+
+        A crash on the way leaves the old log, or the snapshot and nothing else.
+        """
+        if snapshot.index < self._snapshot_index:
+            raise ValueError(f"install a snapshot of {snapshot.index} over one of {self._snapshot_index}")
+        self.sync()
+        self.write_snapshot(snapshot)
+        self._adopt(snapshot)
+        self._last_index = self._base_index = snapshot.index
+        self._last_term = snapshot.term
+        old = self._segments[:]
+        self._segments.clear()
+        self._new_segment()
+        try:
+            for segment in old:
+                self._remove(segment)
+        except OSError as error:
+            raise self._fail("install", error) from error
+
+    def write_snapshot(self, snapshot: Snapshot) -> None:
+        """Writes it beside the one that counts, durably; touches nothing else, so another thread than the log's may
+        do it. One at a time.
+        """
+        self._check()
         body = _SNAPSHOT.pack(_MAGIC, 0, snapshot.index, snapshot.term, len(snapshot.data))[_AFTER_CRC:] + snapshot.data
         temporary = self.directory / f"{_SNAPSHOT_NAME}.new"
         try:
-            with open(temporary, "wb") as file:
-                file.write(_MAGIC.to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.directory / _SNAPSHOT_NAME)
-            self._sync_directory()
+            self._files.remove(temporary)
+            handle = self._files.create(temporary)
+            try:
+                self._files.write(handle, _MAGIC.to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body)
+                self._files.sync(handle)
+            finally:
+                self._files.close(handle)
+        except OSError as error:
+            raise self._fail("snapshot", error) from error
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        try:
+            self._files.replace(self.directory / f"{_SNAPSHOT_NAME}.new", self.directory / _SNAPSHOT_NAME)
+            self._files.sync_directory(self.directory)
         except OSError as error:
             raise self._fail("snapshot", error) from error
         self._snapshot_index = snapshot.index
@@ -236,13 +309,16 @@ class Storage:
         dropped = 0
         try:
             while len(self._segments) > 1 and self._segments[0].last_index <= through_index:
-                self._segments.pop(0).path.unlink()
+                self._remove(self._segments.pop(0))
                 dropped += 1
-            if dropped:
-                self._sync_directory()
         except OSError as error:
             raise self._fail("drop", error) from error
         return dropped
+
+    def _remove(self, segment: _Segment) -> None:
+        """One at a time, the oldest first: a gap in the middle would be damage."""
+        self._files.remove(segment.path)
+        self._files.sync_directory(self.directory)
 
     def take_recovered(self) -> Recovered:
         """What the directory held at the start; once."""
@@ -254,7 +330,7 @@ class Storage:
     def close(self) -> None:
         """Closes the file. Does not sync: what was not synced was not promised. Idempotent."""
         if self._file >= 0:
-            os.close(self._file)
+            self._files.close(self._file)
             self._file = -1
         self._failed = self._failed or "closed"
 
@@ -268,36 +344,28 @@ class Storage:
     def _flush(self) -> None:
         data = b"".join(self._buffer)
         self._buffer.clear()
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        self._files.write(self._file, data)
         self._file_bytes += len(data)
 
     def _new_segment(self) -> None:
         """Starts a file that makes sense without those before it: its head has term, vote and where the log ends."""
         try:
             if self._file >= 0:
-                os.close(self._file)
+                self._files.close(self._file)
                 self._file = -1
             path = self.directory / f"{self._number + 1:016x}{_SUFFIX}"
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            self._file = self._files.create(path)
             self._file_bytes = 0
             self._segments.append(_Segment(path))
-            vote = -1 if self._hard_state.vote is None else self._hard_state.vote
-            self._write(_HEAD_KIND, _HEAD.pack(self._hard_state.term, vote, self._last_index, self._last_term))
+            vote = _vote_fields(self._hard_state.vote)
+            head = _HEAD.pack(_VERSION, self._hard_state.term, *vote, self._last_index, self._last_term)
+            self._write(_HEAD_KIND, head)
             self._flush()
-            os.fdatasync(self._file)
-            self._sync_directory()
+            self._files.sync(self._file)
+            self._files.sync_directory(self.directory)
             self._durable_number = self._number
         except OSError as error:
             raise self._fail("new segment", error) from error
-
-    def _sync_directory(self) -> None:
-        handle = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
     def _check(self) -> None:
         if self._failed:
@@ -320,20 +388,15 @@ class Storage:
                 self._replay(path, good, kind, body, found, segment)
                 good = end
             found.torn_bytes += len(data) - good
-            with open(path, "r+b") as file:
-                file.truncate(good)
-                os.fsync(file.fileno())  # what was read may never have been synced, and is promised from now on
+            self._files.cut(path, good)  # synced: what was read may never have been, and is promised from now on
             if good:
                 self._segments.append(segment)
             else:
-                path.unlink()  # created, and torn before its head was durable
+                self._files.remove(path)  # created, and torn before its head was durable
         self._durable_number = self._number
         if found.snapshot is not None and found.snapshot.index > found.base_index:
-            if found.snapshot.index > found.last_index:
-                raise StorageError(
-                    f"{self.directory}: the snapshot is at {found.snapshot.index}, the log ends at {found.last_index}"
-                )
-            found.drop_prefix(found.snapshot.index, found.snapshot.term)
+            # Behind the log's end, or of another term: it came from elsewhere, and the crash was before the log went.
+            found.begin_at(found.snapshot.index, found.snapshot.term)
         elif found.base_index > (found.snapshot.index if found.snapshot else 0):
             raise StorageError(
                 f"{self.directory}: the log starts behind {found.base_index} and no snapshot reaches there"
@@ -372,13 +435,17 @@ class Storage:
 
     def _replay(self, path: Path, offset: int, kind: int, body: bytes, found: Recovered, segment: _Segment) -> None:
         if kind == _HEAD_KIND:
-            term, vote, last_index, last_term = _HEAD.unpack(body)
-            found.hard_state = HardState(term, None if vote < 0 else vote) if term else None
+            self._check_version(path, offset, body)
+            _, term, high, low, last_index, last_term = _HEAD.unpack(body)
+            found.hard_state = HardState(term, _vote_of(high, low)) if term else None
             if not self._segments:
                 found.base_index, found.base_term = last_index, last_term
+            elif (last_index, last_term) != (found.last_index, found.last_term):
+                # The log began anew behind a snapshot from elsewhere; the files before were on their way out.
+                found.entries, found.base_index, found.base_term = [], last_index, last_term
         elif kind == _HARD_STATE_KIND:
-            term, vote = _HARD_STATE.unpack(body)
-            found.hard_state = HardState(term, None if vote < 0 else vote)
+            term, high, low = _HARD_STATE.unpack(body)
+            found.hard_state = HardState(term, _vote_of(high, low))
         elif kind == _APPEND_KIND:
             first, term, count = _APPEND.unpack_from(body)
             if first != found.last_index + 1:
@@ -392,9 +459,17 @@ class Storage:
             raise StorageError(f"{path}: offset {offset}: a record of kind {kind}, which this version does not know")
         segment.last_index = max(segment.last_index, found.last_index)
 
+    def _check_version(self, path: Path, offset: int, body: bytes) -> None:
+        version = int.from_bytes(body[:4], "big")
+        if len(body) != _HEAD.size or version != _VERSION:
+            raise StorageError(
+                f"{path}: offset {offset}: format {version}, this version of the program reads {_VERSION}",
+                "Run the version that wrote the directory.",
+            )
+
     def _read_snapshot(self) -> Snapshot | None:
         path = self.directory / _SNAPSHOT_NAME
-        (self.directory / f"{_SNAPSHOT_NAME}.new").unlink(missing_ok=True)
+        self._files.remove(self.directory / f"{_SNAPSHOT_NAME}.new")
         if not path.exists():
             return None
         data = path.read_bytes()

@@ -63,11 +63,11 @@ _READ_INDEX_REPLY = Struct(">BBHIQQQQQ")
 _READ_INDEX_REPLY_BODY = Struct(">QQQ")
 _FORMED = Struct(">BBHIQQH6x")
 
-_INSTALL = Struct(">BBHIQQQQQQIIII")
-_INSTALL_BODY = Struct(">QQQQIIII")
+_INSTALL = Struct(">BBHIQQQQQQII")
+_INSTALL_BODY = Struct(">QQQQII")
 _INSTALL_REPLY = Struct(">BBHIQQQQQQ")
 _INSTALL_REPLY_BODY = Struct(">QQQQ")
-_CONFIGURATION = Struct(">BBHI")
+_CONFIGURATION = Struct(">B5sH")
 _CONFIGURED = Struct(">HHIQB3x")
 _VOTER, _OUTGOING, _LEARNER = 1, 2, 4
 CONFIGURATION_BYTES_MAX = 8 + 48 * 20
@@ -165,7 +165,7 @@ def encode(message: Message, identity: Identity) -> bytes:
     if isinstance(message, InstallSnapshot):
         configuration = b"" if message.configuration is None else encode_configuration(message.configuration)
         place = (message.index, message.index_term, message.offset, message.total_bytes)
-        return _INSTALL.pack(*common, *place, message.bytes_count, 0, len(configuration), 0) + configuration
+        return _INSTALL.pack(*common, *place, message.bytes_count, len(configuration)) + configuration
     if isinstance(message, InstallSnapshotReply):
         installed = _YES if message.installed else 0
         return _INSTALL_REPLY.pack(*common, message.index, message.offset, installed, message.applied_index)
@@ -207,7 +207,7 @@ def encode_configuration(configuration: Configuration) -> bytes:
     """The body of a log entry that changes the members: 8 bytes, then 20 a member in ascending order of identity."""
     addresses = {member: (ip, port) for member, ip, port in configuration.addresses}
     members = configuration.members
-    parts = [_CONFIGURATION.pack(VERSION, 0, len(members), 0)]
+    parts = [_CONFIGURATION.pack(VERSION, bytes(5), len(members))]
     for member in members:
         ip, port = addresses.get(member, (0, 0))
         flags = (
@@ -223,11 +223,11 @@ def decode_configuration(data: bytes) -> Configuration:
     """What :func:`encode_configuration` wrote. Raises MessageError, and nothing else, for any other bytes."""
     if len(data) < _CONFIGURATION.size:
         raise MessageError(Reason.SHORT, f"CONFIGURATION: {len(data)} bytes")
-    version, reserved, count, zero = _CONFIGURATION.unpack_from(data)
+    version, reserved, count = _CONFIGURATION.unpack_from(data)
     if version != VERSION:
         raise MessageError(Reason.VERSION, f"CONFIGURATION: version {version}, we speak {VERSION}")
     _exact_length(len(data), _CONFIGURATION.size + _CONFIGURED.size * count, "CONFIGURATION")
-    _require(reserved == 0 and zero == 0, "CONFIGURATION", (reserved, zero))
+    _require(not any(reserved), "CONFIGURATION", reserved)
     voters, outgoing, learners, addresses = [], [], [], []
     for at in range(_CONFIGURATION.size, len(data), _CONFIGURED.size):
         slot, port, ip, incarnation, flags = _CONFIGURED.unpack_from(data, at)
@@ -397,7 +397,7 @@ def _decode_timeout_now(prefix: bytes, total_bytes: int, sender: int, term: int)
 
 def _decode_install_snapshot(prefix: bytes, total_bytes: int, sender: int, term: int) -> Message:
     fields = _INSTALL_BODY.unpack_from(prefix, COMMON_BYTES)
-    index, index_term, offset, snapshot_bytes, bytes_count, zero, configuration_bytes, nought = fields
+    index, index_term, offset, snapshot_bytes, bytes_count, configuration_bytes = fields
     header_bytes = InstallSnapshot.HEADER_BYTES + configuration_bytes
     _exact_length(total_bytes, header_bytes + bytes_count, "INSTALL_SNAPSHOT")
     _require(
@@ -405,8 +405,6 @@ def _decode_install_snapshot(prefix: bytes, total_bytes: int, sender: int, term:
         and 0 < index_term <= term
         and bytes_count > 0
         and offset + bytes_count <= snapshot_bytes < INDEX_LIMIT
-        and zero == 0
-        and nought == 0
         and (configuration_bytes > 0) == (offset == 0),
         "INSTALL_SNAPSHOT",
         fields,

@@ -31,6 +31,10 @@ class Members(State):
         """Whether this member's vote counts."""
         return self._history.current.is_voter(self._node_id)
 
+    def peer(self, member: int) -> Progress | None:
+        """What is known of another member, to be read; None for somebody else, and for this one. Good while leading."""
+        return self._peers.get(member)
+
     def _may_stand(self) -> bool:
         """Whether this member may stand for election: a voter of the newest configuration that is committed as far as
         it knows, or of one after it.

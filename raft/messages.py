@@ -242,7 +242,7 @@ class InstallSnapshot:
     request_id: int = 0
     payload: object = None
     KIND: ClassVar[int] = 14
-    HEADER_BYTES: ClassVar[int] = 72
+    HEADER_BYTES: ClassVar[int] = 64
 
 
 @dataclass(slots=True)

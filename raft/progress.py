@@ -106,6 +106,11 @@ class Progress:
         self.snapshot_index = index
         self.snapshot_offset = 0
 
+    @property
+    def takes_snapshot(self) -> bool:
+        """Whether it is being sent a snapshot."""
+        return self.state == SNAPSHOT
+
     def status(self) -> dict[str, object]:
         """For people."""
         return {

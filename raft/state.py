@@ -205,6 +205,10 @@ class State:
         """In force: the newest in the log, committed or not."""
         return self._history.current
 
+    def configuration_at(self, index: int) -> Configuration:
+        """What was in force at ``index``, first_index - 1 or later."""
+        return self._history.at(index)
+
     def _change_role(self, role: Role) -> None:
         if role is not self.role or role is PRE_CANDIDATE or role is CANDIDATE:
             assert (self.role, role) in TRANSITIONS, f"no member goes from {self.role} to {role}"

@@ -19,6 +19,7 @@ from scapy.fields import (
     ByteEnumField,
     ByteField,
     FieldLenField,
+    FlagsField,
     IPField,
     LongField,
     PacketListField,
@@ -36,6 +37,7 @@ VERSION: Final = 1
 COMMON_BYTES: Final = 24
 ENTRY_HEADER_BYTES: Final = 16
 MEMBER_BYTES: Final = 16
+CONFIGURED_BYTES: Final = 20
 # A kind of message: its number, its name, and the R2P2 type it travels in. A new kind is a row here and a layer below.
 _TABLE: Final = (
     (1, "PRE_VOTE", RAFT_REQ),
@@ -51,13 +53,15 @@ _TABLE: Final = (
     (11, "READ_INDEX_REPLY", RAFT_REP),
     (12, "TIMEOUT_NOW", RAFT_MSG),
     (13, "VOTE_TRANSFER", RAFT_REQ),
+    (14, "INSTALL_SNAPSHOT", RAFT_REQ),
+    (15, "INSTALL_SNAPSHOT_REPLY", RAFT_REP),
 )
 KINDS: Final = {number: name for number, name, _ in _TABLE}
 R2P2_TYPES: Final = {number: r2p2_type for number, _, r2p2_type in _TABLE}
 ENTRY_KINDS: Final = {0: "NOOP", 1: "REQUEST", 2: "REQUEST_SESSION", 3: "CONFIG"}
 HELLO_STATES: Final = {0: "fresh", 1: "formed"}
 # A reply's kind -> the kinds it answers.
-_ANSWERS: Final = {2: (1,), 4: (3, 13), 6: (5,), 11: (10,)}
+_ANSWERS: Final = {2: (1,), 4: (3, 13), 6: (5,), 11: (10,), 15: (14,)}
 
 
 def _common(kind: int) -> list[AnyField]:
@@ -117,6 +121,36 @@ class RaftEntry(Packet):
     def mysummary(self) -> str:
         """Whose request, and how long."""
         return self.sprintf("%kind% %client_ip%:%client_port% rid %rid% ") + f"{len(self.body)} bytes"
+
+
+class RaftConfigured(Packet):
+    """One member of a configuration: its launch, its address, and what it may do."""
+
+    name = "Raft configured member"
+    fields_desc: ClassVar[list[AnyField]] = [
+        ShortField("slot", 0),
+        ShortField("port", 0),
+        IPField("ip", "0.0.0.0"),
+        XLongField("incarnation", 0),
+        FlagsField("flags", 1, 8, ["voter", "outgoing", "learner"]),
+        _reserved(3),
+    ]
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        """What follows is the next member."""
+        return b"", s
+
+
+class RaftConfiguration(Packet):
+    """Who is in the cluster: the body of an entry of kind CONFIG, and part of a snapshot's first piece."""
+
+    name = "Raft configuration"
+    fields_desc: ClassVar[list[AnyField]] = [
+        ByteField("version", VERSION),
+        _reserved(5),
+        FieldLenField("count", None, count_of="members", fmt="H"),
+        PacketListField("members", [], RaftConfigured, length_from=lambda packet: packet.count * CONFIGURED_BYTES),
+    ]
 
 
 class RaftMember(Packet):
@@ -375,6 +409,55 @@ class RaftVoteTransfer(_RaftLast):
     fields_desc: ClassVar[list[AnyField]] = [*_common(13), LongField("last_index", 0), LongField("last_term", 0)]
 
 
+class RaftInstallSnapshot(RaftMessage):
+    """A piece of a state machine, for a member whose next entries nobody keeps."""
+
+    name = "Raft INSTALL_SNAPSHOT"
+    fields_desc: ClassVar[list[AnyField]] = [
+        *_common(14),
+        LongField("index", 0),
+        LongField("index_term", 0),
+        LongField("offset", 0),
+        LongField("total_bytes", 0),
+        FieldLenField("chunk_bytes", None, length_of="chunk", fmt="I"),
+        FieldLenField("configuration_bytes", None, length_of="configuration", fmt="I"),
+        StrLenField("configuration", b"", length_from=lambda packet: packet.configuration_bytes),
+        StrLenField("chunk", b"", length_from=lambda packet: packet.chunk_bytes),
+    ]
+
+    def _own_problem(self) -> str | None:
+        if len(self.configuration) != self.configuration_bytes or len(self.chunk) != self.chunk_bytes:
+            return "length"
+        begins = self.offset == 0
+        good = self.chunk_bytes and self.offset + self.chunk_bytes <= self.total_bytes
+        return None if good and begins == bool(self.configuration_bytes) else "field"
+
+    def mysummary(self) -> str:
+        """With the piece."""
+        return f"{super().mysummary()} snapshot {self.index} {self.offset}+{self.chunk_bytes} of {self.total_bytes}"
+
+
+class RaftInstallSnapshotReply(RaftMessage):
+    """The answer to INSTALL_SNAPSHOT: where to go on."""
+
+    name = "Raft INSTALL_SNAPSHOT_REPLY"
+    fields_desc: ClassVar[list[AnyField]] = [
+        *_common(15),
+        LongField("index", 0),
+        LongField("offset", 0),
+        ByteField("installed", 0),
+        _reserved(7),
+        LongField("applied_index", 0),
+    ]
+
+    def _own_problem(self) -> str | None:
+        return super()._own_problem() or ("field" if self.installed > 1 else None)
+
+    def mysummary(self) -> str:
+        """With what is there."""
+        return f"{super().mysummary()} snapshot {self.index} {'installed' if self.installed else self.offset}"
+
+
 _LAYERS: Final[tuple[type[RaftMessage], ...]] = (
     RaftPreVote,
     RaftPreVoteReply,
@@ -389,6 +472,8 @@ _LAYERS: Final[tuple[type[RaftMessage], ...]] = (
     RaftReadIndexReply,
     RaftTimeoutNow,
     RaftVoteTransfer,
+    RaftInstallSnapshot,
+    RaftInstallSnapshotReply,
 )
 MESSAGES: Final[dict[int, type[RaftMessage]]] = {
     number: layer for (number, *_), layer in zip(_TABLE, _LAYERS, strict=True)

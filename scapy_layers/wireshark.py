@@ -37,7 +37,7 @@ from scapy_layers.r2p2 import (
     R2P2Feedback,
     R2P2SessionExtension,
 )
-from scapy_layers.raft import COMMON_BYTES, KINDS, MESSAGES, RaftEntry, RaftMember, RaftMessage
+from scapy_layers.raft import COMMON_BYTES, KINDS, MESSAGES, RaftEntry, RaftInstallSnapshot, RaftMember, RaftMessage
 
 _SIZES: Final = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 
@@ -98,6 +98,12 @@ local function add_raft(tree, tvb, pinfo)
   at = add(raft, kind.fields, tvb, at)
   if not at then return end
   if kind.tail == "entries" then add_entries(raft, tvb, at) end
+  if kind.tail == "snapshot" then
+    local chunk, configuration = tvb(at - 8, 4):uint(), tvb(at - 4, 4):uint()
+    if at + configuration + chunk > tvb:len() then return end
+    if configuration > 0 then raft:add(F["r2p2.raft.configuration"], tvb(at, configuration)) end
+    if chunk > 0 then raft:add(F["r2p2.raft.chunk"], tvb(at + configuration, chunk)) end
+  end
   while kind.tail == "members" and at + MEMBER_BYTES <= tvb:len() do
     at = add(raft:add(r2p2, tvb(at, MEMBER_BYTES), "member"), MEMBER, tvb, at)
   end
@@ -300,6 +306,10 @@ def lua() -> str:
         rows = writer.rows(layer, "r2p2.raft", common, f"r2p2.raft.{KINDS[number].lower()}")
         last = layer.fields_desc[-1]
         tail = f', tail = "{last.name}"' if isinstance(last, PacketListField) else ""
+        if layer is RaftInstallSnapshot:
+            tail = ', tail = "snapshot"'
+            writer.declare("r2p2.raft.configuration", "bytes")
+            writer.declare("r2p2.raft.chunk", "bytes")
         kinds.append(f'  [{number}] = {{ name = "{KINDS[number]}", fields = {{ {", ".join(rows)} }}{tail} }},')
     numbers = {
         "PORT": PORT,

@@ -16,6 +16,7 @@ def test_the_counter_survives_its_leader() -> None:
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[:3] == ["+ 1 = 1", "+ 2 = 3", "+ 3 = 6"]
+    assert "it is stopped now" in lines[3]
     # A call that timed out may have been executed all the same: the sum is 6 plus a four for each call at most.
     total = int(lines[-1].removeprefix("+ 4 = "))
     tries = sum(line.startswith("  ...") for line in lines) + 1

@@ -15,6 +15,7 @@ MODULES = {
     "r2p2/_engine.pyi": [
         "r2p2/csrc/r2p2_limits.h",
         "r2p2/csrc/r2p2_engine_api.h",
+        "r2p2/csrc/r2p2_install_api.h",
         "r2p2/csrc/r2p2_loadgen_api.h",
         "r2p2/csrc/r2p2_router_api.h",
     ],

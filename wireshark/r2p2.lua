@@ -20,7 +20,7 @@ F["r2p2.feedback.rid"] = ProtoField.uint16("r2p2.feedback.rid", "rid", base.DEC)
 F["r2p2.feedback.client_port"] = ProtoField.uint16("r2p2.feedback.client_port", "client_port", base.DEC)
 F["r2p2.feedback.client_ip"] = ProtoField.ipv4("r2p2.feedback.client_ip", "client_ip")
 F["r2p2.raft.version"] = ProtoField.uint8("r2p2.raft.version", "version", base.DEC)
-F["r2p2.raft.kind"] = ProtoField.uint8("r2p2.raft.kind", "kind", base.DEC, { [1] = "PRE_VOTE", [2] = "PRE_VOTE_REPLY", [3] = "VOTE", [4] = "VOTE_REPLY", [5] = "APPEND", [6] = "APPEND_REPLY", [7] = "FORWARD", [8] = "HELLO", [9] = "FORMED", [10] = "READ_INDEX", [11] = "READ_INDEX_REPLY", [12] = "TIMEOUT_NOW", [13] = "VOTE_TRANSFER" })
+F["r2p2.raft.kind"] = ProtoField.uint8("r2p2.raft.kind", "kind", base.DEC, { [1] = "PRE_VOTE", [2] = "PRE_VOTE_REPLY", [3] = "VOTE", [4] = "VOTE_REPLY", [5] = "APPEND", [6] = "APPEND_REPLY", [7] = "FORWARD", [8] = "HELLO", [9] = "FORMED", [10] = "READ_INDEX", [11] = "READ_INDEX_REPLY", [12] = "TIMEOUT_NOW", [13] = "VOTE_TRANSFER", [14] = "INSTALL_SNAPSHOT", [15] = "INSTALL_SNAPSHOT_REPLY" })
 F["r2p2.raft.sender"] = ProtoField.uint16("r2p2.raft.sender", "sender", base.DEC)
 F["r2p2.raft.cluster_id"] = ProtoField.uint32("r2p2.raft.cluster_id", "cluster_id", base.HEX)
 F["r2p2.raft.incarnation"] = ProtoField.uint64("r2p2.raft.incarnation", "incarnation", base.HEX)
@@ -59,6 +59,14 @@ F["r2p2.raft.to_incarnation"] = ProtoField.uint64("r2p2.raft.to_incarnation", "t
 F["r2p2.raft.formed.count"] = ProtoField.uint16("r2p2.raft.formed.count", "count", base.DEC)
 F["r2p2.raft.context"] = ProtoField.uint64("r2p2.raft.context", "context", base.HEX)
 F["r2p2.raft.index"] = ProtoField.uint64("r2p2.raft.index", "index", base.DEC)
+F["r2p2.raft.index_term"] = ProtoField.uint64("r2p2.raft.index_term", "index_term", base.DEC)
+F["r2p2.raft.offset"] = ProtoField.uint64("r2p2.raft.offset", "offset", base.DEC)
+F["r2p2.raft.total_bytes"] = ProtoField.uint64("r2p2.raft.total_bytes", "total_bytes", base.DEC)
+F["r2p2.raft.chunk_bytes"] = ProtoField.uint32("r2p2.raft.chunk_bytes", "chunk_bytes", base.DEC)
+F["r2p2.raft.configuration_bytes"] = ProtoField.uint32("r2p2.raft.configuration_bytes", "configuration_bytes", base.DEC)
+F["r2p2.raft.configuration"] = ProtoField.bytes("r2p2.raft.configuration", "configuration")
+F["r2p2.raft.chunk"] = ProtoField.bytes("r2p2.raft.chunk", "chunk")
+F["r2p2.raft.installed"] = ProtoField.uint8("r2p2.raft.installed", "installed", base.DEC)
 local PORT = 8000
 local FEEDBACK_PORT = 9000
 local PACKETS_MAX = 254
@@ -89,6 +97,8 @@ local KINDS = {
   [11] = { name = "READ_INDEX_REPLY", fields = { { "r2p2.raft.context", 8 }, { "r2p2.raft.index", 8 }, { "r2p2.raft.granted", 1 }, { "r2p2.raft.reserved", 7 } } },
   [12] = { name = "TIMEOUT_NOW", fields = {  } },
   [13] = { name = "VOTE_TRANSFER", fields = { { "r2p2.raft.last_index", 8 }, { "r2p2.raft.last_term", 8 } } },
+  [14] = { name = "INSTALL_SNAPSHOT", fields = { { "r2p2.raft.index", 8 }, { "r2p2.raft.index_term", 8 }, { "r2p2.raft.offset", 8 }, { "r2p2.raft.total_bytes", 8 }, { "r2p2.raft.chunk_bytes", 4 }, { "r2p2.raft.configuration_bytes", 4 } }, tail = "snapshot" },
+  [15] = { name = "INSTALL_SNAPSHOT_REPLY", fields = { { "r2p2.raft.index", 8 }, { "r2p2.raft.offset", 8 }, { "r2p2.raft.installed", 1 }, { "r2p2.raft.reserved", 7 }, { "r2p2.raft.applied_index", 8 } } },
 }
 F["r2p2.problem"] = ProtoField.string("r2p2.problem", "problem")
 F["r2p2.payload"] = ProtoField.bytes("r2p2.payload", "payload")
@@ -137,6 +147,12 @@ local function add_raft(tree, tvb, pinfo)
   at = add(raft, kind.fields, tvb, at)
   if not at then return end
   if kind.tail == "entries" then add_entries(raft, tvb, at) end
+  if kind.tail == "snapshot" then
+    local chunk, configuration = tvb(at - 8, 4):uint(), tvb(at - 4, 4):uint()
+    if at + configuration + chunk > tvb:len() then return end
+    if configuration > 0 then raft:add(F["r2p2.raft.configuration"], tvb(at, configuration)) end
+    if chunk > 0 then raft:add(F["r2p2.raft.chunk"], tvb(at + configuration, chunk)) end
+  end
   while kind.tail == "members" and at + MEMBER_BYTES <= tvb:len() do
     at = add(raft:add(r2p2, tvb(at, MEMBER_BYTES), "member"), MEMBER, tvb, at)
   end

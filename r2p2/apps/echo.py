@@ -18,3 +18,10 @@ class Echo(StateMachine):
     def query(self, request: bytes) -> bytes:
         """The request."""
         return request
+
+    def snapshot(self) -> bytes:
+        """Nothing: there is no state."""
+        return b""
+
+    def restore(self, data: bytes) -> None:
+        """Nothing to do."""

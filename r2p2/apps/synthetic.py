@@ -49,6 +49,13 @@ class Spin(StateMachine):
         """The same: there is no state."""
         return self._one(request)
 
+    def snapshot(self) -> bytes:
+        """Nothing: there is no state."""
+        return b""
+
+    def restore(self, data: bytes) -> None:
+        """Nothing to do."""
+
 
 class Stss(StateMachine):
     """Request: u64 nanoseconds, u32 reply bytes (big-endian), anything. Reply: that many zero bytes."""
@@ -69,3 +76,10 @@ class Stss(StateMachine):
     def query(self, request: bytes) -> bytes:
         """The same: there is no state."""
         return self._one(request)
+
+    def snapshot(self) -> bytes:
+        """Nothing: there is no state."""
+        return b""
+
+    def restore(self, data: bytes) -> None:
+        """Nothing to do."""

@@ -13,6 +13,7 @@
     X(rx_bad_flags, "flags that contradict p_order, or unknown flags")                                                 \
     X(rx_bad_order, "p_order of 0, beyond 254, or beyond the message")                                                 \
     X(rx_bad_length, "packets of a multi-packet message without payload or with too much")                             \
+    X(rx_bad_session, "requests whose session extension contradicts itself or leaves its window")                      \
     X(rx_bad_raft, "Raft messages that are empty or too large")                                                        \
     X(rx_unexpected, "messages of a type that this side does not take (FEEDBACK, Raft without a group)")               \
     X(rx_duplicate_packets, "packets of a half message that were there already")                                       \
@@ -35,17 +36,29 @@
     X(drops_no_leader, "requests refused: no leader known in time")                                                    \
     X(drops_backlog, "requests refused: too many entries not applied yet")                                             \
     X(drops_log_full, "requests refused: the log is at its bound")                                                     \
+    X(drops_storage_full, "requests refused: the disk's share is used up (no snapshot makes room)")                    \
     X(drops_hold_full, "requests refused: too many held for forwarding")                                               \
     X(drops_reads_full, "reads refused: too many wait already")                                                       \
     X(drops_reads_unconfirmed, "reads refused: no leader confirmed them in time")                                      \
     X(drops_forwarded, "forwarded requests refused because this member is not the leader")                             \
     X(drops_application, "requests the application refused")                                                           \
     X(reads_answered, "reads answered by this member")                                                                 \
+    X(sessions_opened, "sessions opened")                                                                              \
+    X(sessions_evicted, "sessions ended to keep the bounds on their number and bytes")                                 \
+    X(sessions_executed, "requests of sessions given to the application")                                              \
+    X(sessions_duplicates, "requests of sessions that had been executed: answered from the kept reply")                \
+    X(sessions_answered_early, "of the leader's, before they reached the log; not in sessions_duplicates")            \
+    X(sessions_stale, "requests of sessions below oldest_pending: nobody waits for them")                              \
+    X(sessions_expired, "requests of sessions that are not there any more: refused for good")                          \
     X(log_appended, "entries appended to the log")                                                                     \
+    X(log_recovered, "entries read back from the disk at the start")                                                   \
     X(log_applied, "entries applied")                                                                                  \
     X(forwarded_requests, "requests sent on to the leader")                                                            \
     X(client_calls, "calls made")                                                                                      \
     X(client_retries, "requests sent again because no answer came")                                                    \
+    X(client_expired, "calls of sessions that the servers have ended")                                                 \
+    X(client_refusals, "refusals of calls of sessions, which are sent again")                                          \
+    X(rx_stale_answers, "answers to another request than the one that waits under their number")                      \
     X(rx_bad_sender, "answers from somebody whom the client does not trust")                                           \
     X(feedbacks, "FEEDBACK messages sent to the router")                                                               \
     X(client_timeouts, "calls without an answer in time")                                                              \

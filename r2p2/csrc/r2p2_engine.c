@@ -56,6 +56,7 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     if (!status)
         status = r2p2_log_init(&engine->log, config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX,
                                config->log_entries_max + config->log_entries_max / 4 + R2P2_LOG_PAGE_BYTES / 8);
+    if (!status) status = r2p2_sessions_init(&engine->sessions, config->sessions_count_max, config->sessions_bytes_max);
     if (status) {
         *error = status;
         r2p2_engine_free(engine);
@@ -79,6 +80,8 @@ void r2p2_engine_free(r2p2_engine *engine) {
     if (engine->client_halves.halves) r2p2_reassembly_destroy(&engine->client_halves);
     if (engine->raft_halves.halves) r2p2_reassembly_destroy(&engine->raft_halves);
     r2p2_log_destroy(&engine->log);
+    r2p2_sessions_destroy(&engine->sessions);
+    free(engine->answers);
     r2p2_requests_destroy(&engine->requests);
     r2p2_requests_destroy(&engine->applying);
     r2p2_requests_destroy(&engine->reads.gathered);
@@ -98,7 +101,7 @@ void r2p2_engine_flush(r2p2_engine *engine) { r2p2_tx_flush(&engine->tx); }
 /* ---- whole messages ---- */
 
 static void whole_request(r2p2_engine *engine, const r2p2_rx_packet *packet, uint16_t rid, uint8_t policy,
-                          const uint8_t *payload, uint32_t bytes) {
+                          const uint8_t *payload, uint32_t bytes, int has_session) {
     r2p2_asker asker = {packet->source_ip, packet->source_port, packet->local_port, rid, policy, 0};
     engine->counters.rx_requests++;
     if (policy == R2P2_POLICY_REPLICATED_NO_SE) {
@@ -106,7 +109,7 @@ static void whole_request(r2p2_engine *engine, const r2p2_rx_packet *packet, uin
         return;
     }
     if (policy == R2P2_POLICY_REPLICATED) {
-        r2p2_replicated_request(engine, &asker, payload, bytes);
+        r2p2_replicated_request(engine, &asker, payload, bytes, has_session);
         return;
     }
     if (r2p2_requests_add(&engine->requests, &asker, payload, bytes)) {
@@ -130,10 +133,22 @@ static r2p2_client *answered_client(r2p2_engine *engine, const r2p2_rx_packet *p
     return client;
 }
 
+/* Whether an answer is to the very request that waits: a session's carries back which one it is to, any other carries nothing. */
+static int is_to_request(r2p2_engine *engine, const r2p2_client *client, uint16_t rid, int has_session,
+                         const uint8_t *payload) {
+    if (r2p2_client_is_asked(client, rid, has_session ? payload : NULL)) return 1;
+    engine->counters.rx_stale_answers++;
+    return 0;
+}
+
 static void whole_response(r2p2_engine *engine, const r2p2_rx_packet *packet, uint16_t rid, const uint8_t *payload,
-                           uint32_t bytes) {
+                           uint32_t bytes, int has_session) {
     r2p2_client *client = answered_client(engine, packet, rid);
-    if (!client) return;
+    if (!client || !is_to_request(engine, client, rid, has_session, payload)) return;
+    if (has_session) {
+        payload += R2P2_SESSION_BYTES;
+        bytes -= R2P2_SESSION_BYTES;
+    }
     engine->counters.rx_responses++;
     r2p2_client_end(client, rid, R2P2_DONE_OK, engine->now_ns, payload, bytes, packet->source_ip, packet->source_port,
                     engine->sink, engine->sink_context);
@@ -167,12 +182,34 @@ static void whole_raft(r2p2_engine *engine, const r2p2_rx_packet *packet, const 
     }
 }
 
-static void control(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header) {
+#define EXPIRED_WORD "SESSION_EXPIRED"
+
+static void control(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header,
+                    const uint8_t *payload, uint32_t bytes) {
     r2p2_client *client = answered_client(engine, packet, header->rid);
     if (!client) return;
     if (header->type == R2P2_TYPE_ACK) {
         r2p2_tx_address to = {packet->source_ip, packet->source_port, packet->local_port};
-        r2p2_client_acked(client, &engine->tx, header->rid, to);
+        r2p2_client_acked(client, header->rid, to);
+        return;
+    }
+    if (r2p2_client_waiting(client, header->rid)->session) {
+        if (!header->has_session) { /* refused, by whom it may be; sent again after a pause */
+            engine->counters.client_refusals++;
+            r2p2_client_refused(client, header->rid, engine->now_ns);
+            return;
+        }
+        if (!is_to_request(engine, client, header->rid, 1, payload)) return;
+        int is_expired = bytes == R2P2_SESSION_BYTES + sizeof EXPIRED_WORD - 1 &&
+                         memcmp(payload + R2P2_SESSION_BYTES, EXPIRED_WORD, sizeof EXPIRED_WORD - 1) == 0;
+        if (is_expired) engine->counters.client_expired++;
+        else engine->counters.client_dropped++;
+        r2p2_client_end(client, header->rid, is_expired ? R2P2_DONE_EXPIRED : R2P2_DONE_DROPPED, engine->now_ns, NULL, 0,
+                        packet->source_ip, packet->source_port, engine->sink, engine->sink_context);
+        return;
+    }
+    if (header->has_session) {
+        engine->counters.rx_stale_answers++;
         return;
     }
     engine->counters.client_dropped++;
@@ -182,16 +219,17 @@ static void control(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p
 
 static void whole(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header, uint8_t policy,
                   const uint8_t *payload, uint32_t bytes, r2p2_half *half) {
+    int has_session = half ? half->has_session : header->has_session; /* the payload begins with it */
     switch (header->type) {
     case R2P2_TYPE_REQUEST:
-        whole_request(engine, packet, header->rid, policy, payload, bytes);
+        whole_request(engine, packet, header->rid, policy, payload, bytes, has_session);
         break;
     case R2P2_TYPE_RESPONSE:
-        whole_response(engine, packet, header->rid, payload, bytes);
+        whole_response(engine, packet, header->rid, payload, bytes, has_session);
         break;
     case R2P2_TYPE_ACK:
     case R2P2_TYPE_DROP:
-        control(engine, packet, header);
+        control(engine, packet, header, payload, bytes);
         break;
     default:
         whole_raft(engine, packet, header, payload, bytes, half);
@@ -250,8 +288,10 @@ static inline void packet_in(r2p2_engine *engine, const r2p2_rx_packet *packet) 
         header_refused(&engine->counters, error);
         return;
     }
-    const uint8_t *payload = packet->data + header.header_size;
-    uint32_t bytes = packet->length - header.header_size;
+    /* The session extension goes with the payload it stands in front of; what else follows the first 8 bytes is skipped. */
+    uint32_t skipped = header.has_session ? R2P2_HEADER_BYTES : header.header_size;
+    const uint8_t *payload = packet->data + skipped;
+    uint32_t bytes = packet->length - skipped;
     if (bytes > R2P2_PAYLOAD_BYTES_MAX) {
         engine->counters.rx_bad_length++;
         return;
@@ -301,7 +341,7 @@ static void expire(r2p2_engine *engine) {
     engine->client_halves.evicted_count = engine->raft_halves.evicted_count = 0;
     for (uint32_t i = 0; i < engine->clients_count; i++)
         engine->counters.client_timeouts +=
-            r2p2_client_expire(engine->clients[i], &engine->tx, engine->now_ns, engine->sink, engine->sink_context);
+            r2p2_client_expire(engine->clients[i], engine->now_ns, engine->sink, engine->sink_context);
     r2p2_held_expire(engine);
     r2p2_reads_expire(engine);
 }
@@ -353,7 +393,7 @@ void r2p2_requests_batch(r2p2_engine *engine, r2p2_batch *batch) {
 
 int32_t r2p2_requests_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths,
                             uint64_t count) {
-    int32_t status = r2p2_replies_send(engine, &engine->requests, slab, slab_bytes, lengths, count, 1);
+    int32_t status = r2p2_replies_send(engine, &engine->requests, slab, slab_bytes, lengths, count);
     if (status == R2P2_OK) r2p2_requests_clear(&engine->requests);
     return status;
 }
@@ -370,7 +410,7 @@ int32_t r2p2_client_open(r2p2_engine *engine, uint16_t local_port, uint32_t call
     if (r2p2_engine_client(engine, local_port)) return R2P2_ERROR_STATE;
     if (engine->clients_count == R2P2_CLIENTS_MAX) return R2P2_ERROR_FULL;
     if (calls_max == 0 || local_port == 0) return R2P2_ERROR_ARGUMENT;
-    r2p2_client *client = r2p2_client_new(local_port, calls_max, engine->port->now_ns(engine->port->self));
+    r2p2_client *client = r2p2_client_new(local_port, calls_max, &engine->tx, engine->port->now_ns(engine->port->self));
     if (!client) return R2P2_ERROR_NO_MEMORY;
     engine->clients[engine->clients_count++] = client;
     return R2P2_OK;
@@ -389,7 +429,7 @@ int32_t r2p2_client_call(r2p2_engine *engine, uint16_t local_port, uint32_t ip, 
         .tag = tag,
         .policy = policy,
     };
-    return r2p2_client_start(client, &engine->tx, &call, engine->port->now_ns(engine->port->self));
+    return r2p2_client_start(client, &call, engine->port->now_ns(engine->port->self));
 }
 
 int32_t r2p2_client_restrict(r2p2_engine *engine, uint16_t local_port, const r2p2_target *senders, uint32_t count) {
@@ -406,6 +446,62 @@ int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t ri
     if (!client || !r2p2_client_waiting(client, rid)) return R2P2_ERROR_STATE;
     r2p2_client_end(client, rid, R2P2_DONE_CANCELLED, engine->port->now_ns(engine->port->self), NULL, 0, 0, 0,
                     engine->sink, engine->sink_context);
+    return R2P2_OK;
+}
+
+/* ---- client sessions ---- */
+
+int32_t r2p2_session_new(r2p2_engine *engine, uint16_t local_port, const r2p2_target *targets, uint32_t count) {
+    r2p2_client *client = r2p2_engine_client(engine, local_port);
+    return client ? r2p2_client_session_add(client, targets, count) : R2P2_ERROR_STATE;
+}
+
+static r2p2_client_session *session_at(r2p2_engine *engine, uint16_t local_port, uint32_t session) {
+    r2p2_client *client = r2p2_engine_client(engine, local_port);
+    return client ? r2p2_client_session_at(client, session) : NULL;
+}
+
+int32_t r2p2_session_call(r2p2_engine *engine, uint16_t local_port, uint32_t session, const uint8_t *payload,
+                          uint64_t length, uint64_t timeout_ns, uint64_t retry_ns, uint64_t tag) {
+    if (!session_at(engine, local_port, session)) return R2P2_ERROR_ARGUMENT;
+    r2p2_call call = {
+        .payload = payload,
+        .bytes = length,
+        .timeout_ns = timeout_ns,
+        .retry_ns = retry_ns,
+        .tag = tag,
+        .session = (uint16_t)(session + 1),
+        .policy = R2P2_POLICY_REPLICATED,
+    };
+    return r2p2_client_start(r2p2_engine_client(engine, local_port), &call, engine->port->now_ns(engine->port->self));
+}
+
+int32_t r2p2_session_renew(r2p2_engine *engine, uint16_t local_port, uint32_t session) {
+    r2p2_client_session *at = session_at(engine, local_port, session);
+    return at ? r2p2_client_session_renew(at) : R2P2_ERROR_ARGUMENT;
+}
+
+int32_t r2p2_session_close(r2p2_engine *engine, uint16_t local_port, uint32_t session) {
+    r2p2_client_session *at = session_at(engine, local_port, session);
+    if (!at) return R2P2_ERROR_ARGUMENT;
+    if (at->waiting_count || at->state == R2P2_SESSION_OPENING) return R2P2_ERROR_STATE;
+    r2p2_client_session_free(at);
+    r2p2_engine_client(engine, local_port)->sessions[session] = NULL;
+    return R2P2_OK;
+}
+
+int32_t r2p2_session_read_info(r2p2_engine *engine, uint16_t local_port, uint32_t session, r2p2_session_info *info) {
+    const r2p2_client_session *at = session_at(engine, local_port, session);
+    if (!at) return R2P2_ERROR_ARGUMENT;
+    *info = (r2p2_session_info){
+        .client_id = at->client_id,
+        .next_sequence = at->next_sequence,
+        .oldest_pending = at->oldest_pending,
+        .waiting_count = at->waiting_count,
+        .state = at->state,
+        .target_ip = at->targets[at->current].ip,
+        .target_port = at->targets[at->current].port,
+    };
     return R2P2_OK;
 }
 

@@ -10,6 +10,7 @@
 #include "r2p2_engine_status.h"
 #include "r2p2_log.h"
 #include "r2p2_reassembly.h"
+#include "r2p2_sessions.h"
 #include "r2p2_tx.h"
 
 #define R2P2_CLIENTS_MAX 64u
@@ -47,6 +48,20 @@ typedef struct r2p2_reads {
     uint64_t since_ns; /* when the first of them came */
     uint64_t open_count, open_bytes;
 } r2p2_reads;
+/* What an applied entry's client is answered, in log order. */
+enum r2p2_answer_kind {
+    R2P2_ANSWER_PLAIN = 0, /* the application's next reply, to a request without a session */
+    R2P2_ANSWER_SESSION,   /* the application's next reply, which is kept */
+    R2P2_ANSWER_KEPT,      /* what is kept by then: a duplicate's */
+    R2P2_ANSWER_OPENED,    /* the new session's id */
+    R2P2_ANSWER_EXPIRED    /* there is no such session */
+};
+typedef struct r2p2_answer {
+    uint64_t id, sequence; /* of the request's session; OPENED: the new id */
+    r2p2_asker asker;
+    uint32_t session; /* index in the table, with id */
+    uint8_t kind;
+} r2p2_answer;
 
 /* A whole Raft message, kept until the next poll. */
 typedef struct r2p2_raft_slot {
@@ -76,7 +91,11 @@ struct r2p2_engine {
     r2p2_log log;
     uint64_t appended_count;
     uint64_t applied_index, applied_digest;
-    r2p2_requests applying; /* the prepared batch */
+    r2p2_requests applying; /* the prepared batch: what the application gets */
+    r2p2_answer *answers;   /* of the prepared batch, in order */
+    uint32_t answers_count, answers_capacity;
+    uint32_t answers_sessions; /* of these, not PLAIN */
+    r2p2_sessions sessions;
     uint64_t applying_last; /* its last index; 0: none is prepared */
     uint64_t applying_digest;
     r2p2_buffer scratch; /* an entry's body that crosses a page */
@@ -84,6 +103,7 @@ struct r2p2_engine {
     r2p2_buffer held; /* entries waiting to be forwarded, from held_offset on */
     uint64_t held_offset, held_count, held_since_ns;
     r2p2_reads reads;
+    int32_t storage_full; /* new requests for the log are refused */
 
     r2p2_raft_slot raft[R2P2_RAFT_MESSAGES_MAX];
     uint32_t raft_count, raft_taken;
@@ -107,13 +127,22 @@ r2p2_client *r2p2_engine_client(r2p2_engine *engine, uint16_t local_port);
 int r2p2_requests_add(r2p2_requests *requests, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes);
 void r2p2_requests_clear(r2p2_requests *requests);
 void r2p2_requests_destroy(r2p2_requests *requests);
-/* Sends one reply an asker; lengths may hold R2P2_REPLY_DROP and R2P2_REPLY_NONE. */
+/* Do the lengths, which may hold R2P2_REPLY_DROP and R2P2_REPLY_NONE, fit the requests, the slab and a bound each? */
+int32_t r2p2_replies_check(const r2p2_requests *requests, uint64_t slab_bytes, const uint32_t *lengths, uint64_t count,
+                           uint32_t bytes_max);
+/* Sends one reply an asker, checked first. */
 int32_t r2p2_replies_send(r2p2_engine *engine, const r2p2_requests *requests, const uint8_t *slab, uint64_t slab_bytes,
-                          const uint32_t *lengths, uint64_t count, int send);
+                          const uint32_t *lengths, uint64_t count);
+/* One of them; its length is checked. */
+void r2p2_reply_send(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *reply, uint32_t length);
+/* RESPONSE or DROP to a request of a session: carries back which request it was. */
+void r2p2_session_answer(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_session_extension *extension,
+                         uint8_t type, const uint8_t *payload, uint32_t bytes);
 void r2p2_drop_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid);
 
-/* r2p2_replicated.c: a whole request with a replicated policy. */
-void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes);
+/* r2p2_replicated.c: a whole request with a replicated policy. has_session: it begins with the extension. */
+void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
+                             int has_session);
 void r2p2_held_expire(r2p2_engine *engine);
 
 /* r2p2_reads.c: a whole request of policy 3. */

@@ -27,7 +27,8 @@ enum r2p2_completion_status {
     R2P2_DONE_OK = 0,
     R2P2_DONE_TIMEOUT = 1,
     R2P2_DONE_DROPPED = 2,
-    R2P2_DONE_CANCELLED = 3
+    R2P2_DONE_CANCELLED = 3,
+    R2P2_DONE_EXPIRED = 4 /* its session has ended: executed at most once, and the reply is gone */
 };
 
 /* A reply length with a meaning of its own. */
@@ -42,6 +43,8 @@ typedef struct r2p2_engine_config {
     uint64_t backlog_entries_max;   /* appended but not applied: beyond it the leader answers DROP */
     uint64_t hold_bytes_max;        /* replicated requests a follower holds */
     uint64_t hold_timeout_ns;       /* how long it holds them without a leader */
+    uint64_t sessions_bytes_max;    /* kept replies and their places; the same on every member */
+    uint32_t sessions_count_max;    /* the same on every member */
     uint32_t reassembly_count_max;  /* half messages; a power of two */
     uint32_t packets_per_poll_max;  /* received datagrams one poll handles */
     uint32_t router_ip;             /* who gets FEEDBACK after each response and DROP; 0: nobody */
@@ -154,8 +157,15 @@ uint64_t r2p2_log_fit(r2p2_engine *engine, uint64_t first_index, uint64_t last_i
 /* Wire bytes of entries first..last. */
 uint64_t r2p2_log_range_bytes(r2p2_engine *engine, uint64_t first_index, uint64_t last_index);
 
+/* Durable mode. copy: the wire bytes of entries first..last; returns their number. append_raw: entries in their wire form from the
+ * disk, checked as a peer's; they follow the last one. storage_full: the leader refuses new requests. */
+int64_t r2p2_log_copy(r2p2_engine *engine, uint64_t first_index, uint64_t last_index, uint8_t *out, uint64_t room);
+int32_t r2p2_log_append_raw(r2p2_engine *engine, const uint8_t *entries, uint64_t length, uint64_t count);
+void r2p2_set_storage_full(r2p2_engine *engine, int32_t full);
+
 /* Apply, in order. prepare lays out the requests of the next entries (at most entries_max, none beyond last_index); reply answers them
- * (send != 0: the leader) or only forgets them. `digest` chains over every applied entry in order: equal index and digest
+ * (send != 0: the leader) or only keeps what sessions want kept. Requests that a session has had executed are left out and answered
+ * by the engine. A batch must be ended before the next is prepared. `digest` chains over every applied entry in order: equal index and digest
  * mean equal history. */
 int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t entries_max, r2p2_batch *batch);
 int32_t r2p2_apply_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths,
@@ -169,6 +179,12 @@ void r2p2_reads_take(r2p2_engine *engine, r2p2_batch *batch);
 int32_t r2p2_reads_reply(r2p2_engine *engine, const uint8_t *askers, uint64_t requests_count, uint64_t requests_bytes,
                          const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths, uint64_t count);
 int32_t r2p2_reads_drop(r2p2_engine *engine, const uint8_t *askers, uint64_t requests_count, uint64_t requests_bytes);
+/* The session table, as of the applied index: for snapshots. Equal tables give equal bytes. `export` returns the bytes needed and writes them
+ * when there is room; 0 while a batch is prepared. `import` replaces the table, or leaves it and says what is wrong. */
+uint64_t r2p2_sessions_export(r2p2_engine *engine, uint8_t *out, uint64_t room);
+int32_t r2p2_sessions_import(r2p2_engine *engine, const uint8_t *data, uint64_t length);
+/* Sessions there are; *bytes: what counts towards sessions_bytes_max. */
+uint64_t r2p2_sessions_size(r2p2_engine *engine, uint64_t *bytes);
 
 /* Raft messages. `next` copies up to max descriptors out; returns their number. */
 uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32_t max);
@@ -187,6 +203,37 @@ int32_t r2p2_client_call(r2p2_engine *engine, uint16_t local_port, uint32_t ip, 
 /* Only these may answer calls of local_port from now on; none: anybody. Others' answers are counted and dropped. */
 int32_t r2p2_client_restrict(r2p2_engine *engine, uint16_t local_port, const r2p2_target *senders, uint32_t count);
 int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t rid);
+
+/* A client's session with the servers `targets`, asked in turn: its requests are executed at most once however often they are sent, and sent
+ * until an answer or their deadline. Calls leave from local_port. Nothing is sent before the first call, which opens it. */
+enum r2p2_session_state {
+    R2P2_SESSION_NEW = 0,
+    R2P2_SESSION_OPENING = 1,
+    R2P2_SESSION_OPEN = 2,
+    R2P2_SESSION_EXPIRED = 3 /* the servers have ended it: no more calls until it is renewed */
+};
+typedef struct r2p2_session_info {
+    uint64_t client_id;      /* 0: it has none yet */
+    uint64_t next_sequence;  /* of the next call */
+    uint64_t oldest_pending; /* all calls before it have ended */
+    uint32_t waiting_count;
+    uint32_t state;          /* enum r2p2_session_state */
+    uint32_t target_ip;      /* who is asked next */
+    uint16_t target_port;
+    uint16_t reserved;
+} r2p2_session_info;
+/* Returns the session's number. */
+int32_t r2p2_session_new(r2p2_engine *engine, uint16_t local_port, const r2p2_target *targets, uint32_t count);
+/* A replicated request. retry_ns: 0 for the default. Returns the rid; R2P2_ERROR_STATE: the session has expired; R2P2_ERROR_FULL: too many
+ * calls wait, or one has waited while R2P2_SESSION_WINDOW_MAX later ones were made. */
+int32_t r2p2_session_call(r2p2_engine *engine, uint16_t local_port, uint32_t session, const uint8_t *payload,
+                          uint64_t length, uint64_t timeout_ns, uint64_t retry_ns, uint64_t tag);
+/* Lets an expired session be opened anew, by its next call. */
+int32_t r2p2_session_renew(r2p2_engine *engine, uint16_t local_port, uint32_t session);
+/* Forgets a session of which no call waits; its number is used again. */
+int32_t r2p2_session_close(r2p2_engine *engine, uint16_t local_port, uint32_t session);
+int32_t r2p2_session_read_info(r2p2_engine *engine, uint16_t local_port, uint32_t session, r2p2_session_info *info);
+
 /* Completions since the last call: descriptors and the slab of their payloads, valid until the next poll. */
 uint64_t r2p2_client_completions(r2p2_engine *engine, const r2p2_completion **completions, const uint8_t **slab,
                                  uint64_t *slab_bytes);

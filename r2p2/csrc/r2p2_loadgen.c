@@ -167,7 +167,7 @@ static void issue(r2p2_loadgen *load, uint32_t slot_index, uint64_t due_ns) {
         .tag = slot_index,
         .policy = load->config.policy,
     };
-    int32_t rid = r2p2_client_start(load->client, &load->engine->tx, &call, load->engine->now_ns);
+    int32_t rid = r2p2_client_start(load->client, &call, load->engine->now_ns);
     if (rid < 0) { /* rids used up by quarantine after an outage: try again soon, nothing was sent */
         if (load->config.workload == R2P2_LOAD_SET) load->issued[slot->key]--;
         slot->resume_ns = load->engine->now_ns + BACKOFF_NS;
@@ -317,6 +317,12 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
                                uint32_t targets_count, int32_t *error) {
     *error = R2P2_ERROR_ARGUMENT;
     r2p2_client *client = r2p2_engine_client(engine, config->local_port);
+    /* It takes over the ends of all calls of its engine: those of somebody else would be counted as its own. */
+    for (uint32_t i = 0; i < engine->clients_count; i++) {
+        if (engine->clients[i]->waiting_count == 0) continue;
+        *error = R2P2_ERROR_STATE;
+        return NULL;
+    }
     if (!client || targets_count == 0 || targets_count > R2P2_TARGETS_MAX) return NULL;
     if (config->outstanding == 0 || config->outstanding > client->calls_max || config->size > R2P2_PAYLOAD_BYTES_MAX)
         return NULL;

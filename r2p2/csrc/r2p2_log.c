@@ -97,17 +97,30 @@ void r2p2_entry_decode(const uint8_t in[R2P2_ENTRY_HEADER_BYTES], r2p2_entry *en
     entry->policy = in[13];
 }
 
+static int kind_is_good(const r2p2_entry *entry, uint64_t count) {
+    if (entry->kind == R2P2_ENTRY_CONFIGURATION)
+        return count == 1 && entry->client_ip == 0 && entry->body_length > 0 &&
+               entry->body_length <= R2P2_CONFIGURATION_BYTES_MAX;
+    return entry->kind <= R2P2_ENTRY_SESSION;
+}
+
 int r2p2_entries_check(const uint8_t *data, uint64_t length, uint64_t count) {
     uint64_t at = 0;
     for (uint64_t i = 0; i < count; i++) {
         if (length - at < R2P2_ENTRY_HEADER_BYTES) return 0;
         r2p2_entry entry;
         r2p2_entry_decode(data + at, &entry);
-        if (entry.body_length > R2P2_REQUEST_BYTES_MAX || entry.kind > R2P2_ENTRY_REQUEST) return 0;
+        uint64_t prefix = entry.kind == R2P2_ENTRY_SESSION ? R2P2_SESSION_BYTES : 0;
+        if (!kind_is_good(&entry, count) || entry.body_length < prefix) return 0;
+        if (entry.body_length - prefix > R2P2_REQUEST_BYTES_MAX) return 0;
         if (entry.policy > R2P2_POLICY_REPLICATED_NO_SE || data[at + 14] || data[at + 15]) return 0;
         if (entry.kind == R2P2_ENTRY_NOOP && entry.client_ip) return 0;
         uint64_t bytes = r2p2_entry_bytes(entry.body_length);
         if (length - at < bytes) return 0;
+        if (prefix) {
+            r2p2_session_extension extension = r2p2_session_read(data + at + R2P2_ENTRY_HEADER_BYTES);
+            if (!r2p2_session_valid(&extension)) return 0;
+        }
         for (uint64_t p = at + R2P2_ENTRY_HEADER_BYTES + entry.body_length; p < at + bytes; p++)
             if (data[p]) return 0;
         at += bytes;
@@ -206,4 +219,16 @@ void r2p2_log_drop(r2p2_log *log, uint64_t through_index) {
     log->first_index = through_index + 1;
     window_advance(&log->bytes, &log->pool, log->head / R2P2_LOG_PAGE_BYTES);
     window_advance(&log->positions, &log->pool, log->first_index / POSITIONS_PER_PAGE);
+}
+
+void r2p2_log_begin_behind(r2p2_log *log, uint64_t index) {
+    window_shrink(&log->bytes, &log->pool, log->bytes.first);
+    window_shrink(&log->positions, &log->pool, log->positions.first);
+    /* Byte positions go on where they were, so that a reader's stale position never names new bytes. */
+    log->tail = (log->tail + R2P2_LOG_PAGE_MASK) & ~R2P2_LOG_PAGE_MASK;
+    log->head = log->tail;
+    log->bytes.first = log->bytes.end = log->head / R2P2_LOG_PAGE_BYTES;
+    log->last_index = index;
+    log->first_index = index + 1;
+    log->positions.first = log->positions.end = log->first_index / POSITIONS_PER_PAGE;
 }

@@ -17,7 +17,13 @@
 #define R2P2_LOG_PAGE_MASK ((uint64_t)R2P2_LOG_PAGE_BYTES - 1)
 _Static_assert((R2P2_LOG_PAGE_BYTES & (R2P2_LOG_PAGE_BYTES - 1)) == 0, "pages are a power of two");
 
-enum r2p2_entry_kind { R2P2_ENTRY_NOOP = 0, R2P2_ENTRY_REQUEST = 1 };
+/* A configuration of the group travels alone, so that no other code has to look for one among requests. */
+enum r2p2_entry_kind {
+    R2P2_ENTRY_NOOP = 0,
+    R2P2_ENTRY_REQUEST = 1,
+    R2P2_ENTRY_SESSION = 2,
+    R2P2_ENTRY_CONFIGURATION = 3
+};
 
 /* An entry's header, decoded. */
 typedef struct r2p2_entry {
@@ -69,6 +75,8 @@ int r2p2_log_append(r2p2_log *log, const r2p2_entry *entry, const uint8_t *body)
 int r2p2_log_append_wire(r2p2_log *log, const uint8_t *entries, uint64_t length, uint64_t count);
 void r2p2_log_truncate(r2p2_log *log, uint64_t from_index);
 void r2p2_log_drop(r2p2_log *log, uint64_t through_index);
+/* Empties the log; the next entry is index + 1. */
+void r2p2_log_begin_behind(r2p2_log *log, uint64_t index);
 
 /* Where entry `index` begins, for first_index <= index <= last_index + 1. */
 static inline uint64_t r2p2_log_position(const r2p2_log *log, uint64_t index) {

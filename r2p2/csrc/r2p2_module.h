@@ -3,6 +3,7 @@
 #define R2P2_MODULE_H
 
 #include "r2p2_engine_status.h"
+#include "r2p2_install.h"
 #include "r2p2_loadgen.h"
 #include "r2p2_router.h"
 

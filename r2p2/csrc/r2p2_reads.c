@@ -71,7 +71,7 @@ int32_t r2p2_reads_reply(r2p2_engine *engine, const uint8_t *askers, uint64_t re
     if (requests_count > R2P2_READS_COUNT_MAX) return R2P2_ERROR_ARGUMENT;
     r2p2_requests group = {.askers = askers_of(engine, askers, requests_count), .count = (uint32_t)requests_count};
     if (!group.askers) return R2P2_ERROR_NO_MEMORY;
-    int32_t status = r2p2_replies_send(engine, &group, slab, slab_bytes, lengths, count, 1);
+    int32_t status = r2p2_replies_send(engine, &group, slab, slab_bytes, lengths, count);
     if (status) return status;
     closed(&engine->reads, requests_count, requests_bytes);
     engine->counters.reads_answered += requests_count;

@@ -297,7 +297,8 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
         half = half->hash_next;
 
     if (half && header->is_first &&
-        (has_packet(half, 0) ? !same_first(half, header, payload, length) : !fits_first(half, header->p_order))) {
+        ((half->is_done && header->has_session) ||
+         (has_packet(half, 0) ? !same_first(half, header, payload, length) : !fits_first(half, header->p_order)))) {
         if (!half->is_done) result = R2P2_HALF_REPLACED;
         forget(table, half);
         half = NULL;
@@ -327,6 +328,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
     if (index == 0) {
         half->expected_count = header->p_order;
         half->policy = header->policy;
+        half->has_session = header->has_session;
         half->first_digest = digest(payload, length);
         slot += SLOT_BYTES - length;
     }

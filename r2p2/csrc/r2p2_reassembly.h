@@ -8,7 +8,9 @@
  * source address has a quota of both. When the table is full the oldest half of which only one packet came gives way: a flood of
  * first packets pushes out its own, while an honest sender's second packet follows within a round trip.
  * Halves expire in the order in which they began. A message that became whole is remembered for a
- * short while without its bytes, so that late duplicates of its packets do not make it twice; memories give way to new halves.
+ * short while without its bytes, so that late duplicates of its packets do not make it twice; memories give way to new halves. Not so
+ * a request with a session extension: its FIRST packet coming again is its client's retry, and the session table knows duplicates.
+ * The extension counts as the first bytes of its packet's payload.
  * Leaves to others: single-packet messages (they never come here), what a whole message means.
  */
 #ifndef R2P2_REASSEMBLY_H
@@ -26,6 +28,7 @@ typedef struct r2p2_half {
     uint16_t rid;
     uint8_t type, policy;
     uint8_t is_done; /* a memory: whole, and its bytes are gone */
+    uint8_t has_session; /* packet 0 begins with the session extension, and so does the message */
     uint64_t first_digest; /* of the FIRST packet's payload */
     uint16_t expected_count; /* packets; 0 until the FIRST packet came */
     uint16_t received_count;

@@ -1,6 +1,6 @@
 /*
  * The replicated policy below Raft: requests into the log (leader) or on hold for the leader (follower), entries out of the log
- * to the application, Raft messages in and out. Decisions are Python's (raft/, r2p2/node.py); bytes are handled here.
+ * through the session table to the application, Raft messages in and out. Decisions are Python's (raft/, r2p2/node.py); bytes are handled here.
  */
 #include <stdlib.h>
 
@@ -36,20 +36,51 @@ static void hold(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_entry 
     engine->held.length += bytes;
 }
 
-void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes) {
+/* Answers a request that the session table knows the answer to already. Only the leader: clients take who answers for it. */
+static int answer_early(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_session_extension *extension) {
+    uint32_t session = r2p2_sessions_find(&engine->sessions, extension->client_id);
+    if (session == R2P2_NO_SESSION) return 0; /* or not yet: an entry before this one may open it */
+    const uint8_t *reply;
+    const r2p2_kept *kept =
+        r2p2_sessions_kept(&engine->sessions, session, extension->client_id, extension->sequence, &reply);
+    if (!kept) return 0;
+    r2p2_session_extension answer = {extension->client_id, extension->sequence, 0};
+    engine->counters.sessions_answered_early++;
+    r2p2_session_answer(engine, asker, &answer,
+                        kept->state == R2P2_KEPT_REFUSAL ? R2P2_TYPE_DROP : R2P2_TYPE_RESPONSE, reply, kept->length);
+    return 1;
+}
+
+void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
+                             int has_session) {
     r2p2_entry entry = {
         .body_length = bytes,
         .client_ip = asker->ip,
         .client_port = asker->port,
         .rid = asker->rid,
-        .kind = R2P2_ENTRY_REQUEST,
+        .kind = has_session ? R2P2_ENTRY_SESSION : R2P2_ENTRY_REQUEST,
         .policy = asker->policy,
     };
     engine->counters.rx_requests_replicated++;
+    /* 254 packets with more than 14 bytes in the first could carry more than any member would take as an entry. */
+    if (bytes > R2P2_REQUEST_BYTES_MAX + (has_session ? R2P2_SESSION_BYTES : 0)) {
+        engine->counters.rx_bad_length++;
+        return;
+    }
+    if (has_session) {
+        r2p2_session_extension extension = r2p2_session_read(payload);
+        if (!r2p2_session_valid(&extension)) {
+            engine->counters.rx_bad_session++;
+            return;
+        }
+        if (engine->role == R2P2_ROLE_LEADER && answer_early(engine, asker, &extension)) return;
+    }
     switch (engine->role) {
     case R2P2_ROLE_LEADER:
         if (engine->log.last_index - engine->applied_index >= engine->config.backlog_entries_max)
             refuse(engine, asker, &engine->counters.drops_backlog);
+        else if (engine->storage_full)
+            refuse(engine, asker, &engine->counters.drops_storage_full);
         else if (log_is_full(engine) || r2p2_log_append(&engine->log, &entry, payload))
             refuse(engine, asker, &engine->counters.drops_log_full);
         else
@@ -263,11 +294,63 @@ static uint64_t digest_bytes(uint64_t h, const uint8_t *data, uint64_t length) {
     return h;
 }
 
+/* The next answer to fill in, or NULL: no memory. */
+static r2p2_answer *answer_next(r2p2_engine *engine) {
+    if (engine->answers_count == engine->answers_capacity) {
+        uint32_t capacity = engine->answers_capacity ? engine->answers_capacity * 2 : R2P2_APPLY_BATCH_ENTRIES_MAX;
+        r2p2_answer *grown = realloc(engine->answers, capacity * sizeof *grown);
+        if (!grown) return NULL;
+        engine->answers = grown;
+        engine->answers_capacity = capacity;
+    }
+    return &engine->answers[engine->answers_count++];
+}
+
+/* A committed request of a session: whether the application gets it, and what its client is answered. 1: it gets it. */
+static int session_entry(r2p2_engine *engine, uint64_t index, const r2p2_session_extension *extension,
+                         r2p2_answer *answer) {
+    r2p2_engine_counters *counters = &engine->counters;
+    engine->answers_sessions++;
+    answer->id = extension->client_id;
+    answer->sequence = extension->sequence;
+    if (extension->client_id == 0) {
+        if (r2p2_sessions_open(&engine->sessions, index)) return R2P2_ERROR_NO_MEMORY;
+        answer->kind = R2P2_ANSWER_OPENED;
+        answer->id = index;
+        return 0;
+    }
+    switch (r2p2_sessions_begin(&engine->sessions, extension, &answer->session)) {
+    case R2P2_BEGIN_RUN:
+        counters->sessions_executed++;
+        answer->kind = R2P2_ANSWER_SESSION;
+        return 1;
+    case R2P2_BEGIN_DUPLICATE:
+        counters->sessions_duplicates++;
+        answer->kind = R2P2_ANSWER_KEPT;
+        return 0;
+    case R2P2_BEGIN_STALE:
+        counters->sessions_stale++;
+        engine->answers_count--;
+        return 0;
+    case R2P2_BEGIN_EXPIRED:
+        counters->sessions_expired++;
+        answer->kind = R2P2_ANSWER_EXPIRED;
+        return 0;
+    default:
+        return R2P2_ERROR_NO_MEMORY;
+    }
+}
+
 int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t entries_max, r2p2_batch *batch) {
     if (last_index > engine->log.last_index) return R2P2_ERROR_RANGE;
+    if (engine->applying_last) return R2P2_ERROR_STATE;
     r2p2_requests_clear(&engine->applying);
+    engine->answers_count = engine->answers_sessions = 0;
     uint64_t index = engine->applied_index, digest = engine->applied_digest, end = last_index;
     if (last_index > index && last_index - index > entries_max) end = index + entries_max;
+    /* Not beyond the index at which every replica holds its kept replies to their bound. */
+    uint64_t cut = index - index % R2P2_APPLY_BATCH_ENTRIES_MAX + R2P2_APPLY_BATCH_ENTRIES_MAX;
+    if (end > cut) end = cut;
     while (index < end) {
         uint64_t position = r2p2_log_position(&engine->log, index + 1);
         uint64_t bytes = r2p2_log_position(&engine->log, index + 2) - position;
@@ -281,15 +364,24 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
         r2p2_entry entry;
         r2p2_entry_decode(wire, &entry);
         digest = digest_bytes(digest, wire, bytes);
-        if (entry.kind == R2P2_ENTRY_REQUEST) {
-            r2p2_asker asker = {
-                .ip = entry.client_ip, .port = entry.client_port, .rid = entry.rid, .policy = entry.policy};
-            if (r2p2_requests_add(&engine->applying, &asker, wire + R2P2_ENTRY_HEADER_BYTES, entry.body_length))
-                return R2P2_ERROR_NO_MEMORY;
-        }
         index++;
+        if (entry.kind != R2P2_ENTRY_REQUEST && entry.kind != R2P2_ENTRY_SESSION) continue;
+        r2p2_answer *answer = answer_next(engine);
+        if (!answer) return R2P2_ERROR_NO_MEMORY;
+        *answer = (r2p2_answer){
+            .asker = {.ip = entry.client_ip, .port = entry.client_port, .rid = entry.rid, .policy = entry.policy}};
+        const uint8_t *body = wire + R2P2_ENTRY_HEADER_BYTES;
+        if (entry.kind == R2P2_ENTRY_SESSION) {
+            r2p2_session_extension extension = r2p2_session_read(body);
+            int runs = session_entry(engine, index, &extension, answer);
+            if (runs < 0) return runs;
+            if (!runs) continue;
+            body += R2P2_SESSION_BYTES;
+            entry.body_length -= R2P2_SESSION_BYTES;
+        }
+        if (r2p2_requests_add(&engine->applying, &answer->asker, body, entry.body_length)) return R2P2_ERROR_NO_MEMORY;
     }
-    engine->applying_last = index;
+    engine->applying_last = index > engine->applied_index ? index : 0;
     engine->applying_digest = digest;
     batch->slab = engine->applying.slab.data;
     batch->lengths = engine->applying.lengths;
@@ -302,17 +394,89 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
     return R2P2_OK;
 }
 
+#define EXPIRED_WORD "SESSION_EXPIRED"
+
+static void session_send(r2p2_engine *engine, const r2p2_answer *answer) {
+    r2p2_session_extension extension = {answer->id, answer->sequence, 0};
+    if (answer->kind == R2P2_ANSWER_EXPIRED) {
+        r2p2_session_answer(engine, &answer->asker, &extension, R2P2_TYPE_DROP, (const uint8_t *)EXPIRED_WORD,
+                            sizeof EXPIRED_WORD - 1);
+    } else if (answer->kind == R2P2_ANSWER_OPENED) {
+        uint8_t id[8];
+        r2p2_store_u64(id, answer->id);
+        extension = (r2p2_session_extension){0, 0, 0};
+        r2p2_session_answer(engine, &answer->asker, &extension, R2P2_TYPE_RESPONSE, id, sizeof id);
+    } else {
+        const uint8_t *reply;
+        const r2p2_kept *kept =
+            r2p2_sessions_kept(&engine->sessions, answer->session, answer->id, answer->sequence, &reply);
+        if (!kept) return; /* the client has passed it within this batch */
+        r2p2_session_answer(engine, &answer->asker, &extension,
+                            kept->state == R2P2_KEPT_REFUSAL ? R2P2_TYPE_DROP : R2P2_TYPE_RESPONSE, reply, kept->length);
+    }
+}
+
+/* Keeps the replies to requests of sessions and, on the leader, answers everybody, in log order. */
+static int32_t answers_give(r2p2_engine *engine, const uint8_t *slab, const uint32_t *lengths, int32_t send) {
+    uint64_t taken = 0;
+    for (uint32_t i = 0; i < engine->answers_count; i++) {
+        const r2p2_answer *answer = &engine->answers[i];
+        if (answer->kind > R2P2_ANSWER_SESSION) {
+            if (send) session_send(engine, answer);
+            continue;
+        }
+        uint32_t length = lengths[taken++], is_refused = length >= R2P2_REPLY_NONE;
+        const uint8_t *reply = slab;
+        if (!is_refused) slab += length;
+        if (answer->kind == R2P2_ANSWER_PLAIN) {
+            if (send) r2p2_reply_send(engine, &answer->asker, reply, length);
+            continue;
+        }
+        /* Evicted or passed since, its reply is not kept; whoever asked gets it all the same. */
+        int32_t status = r2p2_sessions_end(&engine->sessions, answer->session, answer->id, answer->sequence, reply,
+                                           is_refused ? 0 : length, (int)is_refused);
+        if (status) return status;
+        if (!send) continue;
+        r2p2_session_extension extension = {answer->id, answer->sequence, 0};
+        r2p2_session_answer(engine, &answer->asker, &extension, is_refused ? R2P2_TYPE_DROP : R2P2_TYPE_RESPONSE, reply,
+                            is_refused ? 0 : length);
+    }
+    return R2P2_OK;
+}
+
 int32_t r2p2_apply_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths,
                          uint64_t count, int32_t send) {
     if (engine->applying_last == 0) return R2P2_ERROR_STATE;
-    int32_t status = r2p2_replies_send(engine, &engine->applying, slab, slab_bytes, lengths, count, send);
+    int32_t status = r2p2_replies_check(&engine->applying, slab_bytes, lengths, count, R2P2_REPLICATED_REPLY_BYTES_MAX);
     if (status) return status;
+    if (send || engine->answers_sessions) status = answers_give(engine, slab, lengths, send);
+    if (status) return status;
+    if (engine->applying_last % R2P2_APPLY_BATCH_ENTRIES_MAX == 0) r2p2_sessions_bound(&engine->sessions);
+    engine->counters.sessions_opened = engine->sessions.opened;
+    engine->counters.sessions_evicted = engine->sessions.evicted;
     engine->counters.log_applied += engine->applying_last - engine->applied_index;
     engine->applied_index = engine->applying_last;
     engine->applied_digest = engine->applying_digest;
     engine->applying_last = 0;
     r2p2_requests_clear(&engine->applying);
     return R2P2_OK;
+}
+
+/* ---- the session table ---- */
+
+uint64_t r2p2_sessions_export(r2p2_engine *engine, uint8_t *out, uint64_t room) {
+    if (engine->applying_last) return 0; /* replies are not known */
+    return r2p2_sessions_save(&engine->sessions, out, room);
+}
+
+int32_t r2p2_sessions_import(r2p2_engine *engine, const uint8_t *data, uint64_t length) {
+    if (engine->applying_last) return R2P2_ERROR_STATE;
+    return r2p2_sessions_load(&engine->sessions, data, length);
+}
+
+uint64_t r2p2_sessions_size(r2p2_engine *engine, uint64_t *bytes) {
+    *bytes = r2p2_sessions_bytes(&engine->sessions);
+    return engine->sessions.count;
 }
 
 uint64_t r2p2_applied_index(r2p2_engine *engine) { return engine->applied_index; }

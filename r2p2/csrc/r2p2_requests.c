@@ -70,6 +70,20 @@ void r2p2_drop_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid) {
     feedback(engine, to, rid);
 }
 
+void r2p2_session_answer(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_session_extension *extension,
+                         uint8_t type, const uint8_t *payload, uint32_t bytes) {
+    r2p2_tx_address to = {asker->ip, asker->port, asker->local_port};
+    uint8_t wire[R2P2_SESSION_BYTES];
+    r2p2_session_write(wire, extension);
+    if (bytes <= R2P2_PAYLOAD_BYTES_MAX - R2P2_SESSION_BYTES) {
+        r2p2_tx_single_session(&engine->tx, type, R2P2_POLICY_FIXED_ROUTE, asker->rid, to, wire, payload, bytes);
+    } else {
+        r2p2_tx_source source = {.extension = wire, .head = payload, .head_bytes = bytes};
+        r2p2_tx_message(&engine->tx, type, R2P2_POLICY_FIXED_ROUTE, asker->rid, to, &source);
+    }
+    feedback(engine, to, asker->rid);
+}
+
 static void response_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid, const uint8_t *payload, uint32_t bytes) {
     if (bytes <= R2P2_PAYLOAD_BYTES_MAX) {
         r2p2_tx_single(&engine->tx, R2P2_TYPE_RESPONSE, R2P2_POLICY_FIXED_ROUTE, rid, to, payload, bytes);
@@ -96,32 +110,36 @@ int32_t r2p2_reply_later(r2p2_engine *engine, const uint8_t *asker_bytes, const 
 }
 
 /* Whole lengths first: nothing is sent when the application's slab and lengths disagree. */
-static int32_t lengths_check(const r2p2_requests *requests, uint64_t slab_bytes, const uint32_t *lengths, uint64_t count) {
+int32_t r2p2_replies_check(const r2p2_requests *requests, uint64_t slab_bytes, const uint32_t *lengths, uint64_t count,
+                           uint32_t bytes_max) {
     if (count != requests->count) return R2P2_ERROR_ARGUMENT;
     uint64_t total = 0;
     for (uint64_t i = 0; i < count; i++) {
         if (lengths[i] >= R2P2_REPLY_NONE) continue;
-        if (lengths[i] > R2P2_MESSAGE_BYTES_MAX) return R2P2_ERROR_TOO_LARGE;
+        if (lengths[i] > bytes_max) return R2P2_ERROR_TOO_LARGE;
         total += lengths[i];
     }
     return total == slab_bytes ? R2P2_OK : R2P2_ERROR_ARGUMENT;
 }
 
+void r2p2_reply_send(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *reply, uint32_t length) {
+    r2p2_tx_address to = {asker->ip, asker->port, asker->local_port};
+    if (length == R2P2_REPLY_NONE) return;
+    if (length == R2P2_REPLY_DROP) {
+        engine->counters.drops_application++;
+        r2p2_drop_send(engine, to, asker->rid);
+        return;
+    }
+    response_send(engine, to, asker->rid, reply, length);
+}
+
 int32_t r2p2_replies_send(r2p2_engine *engine, const r2p2_requests *requests, const uint8_t *slab, uint64_t slab_bytes,
-                          const uint32_t *lengths, uint64_t count, int send) {
-    int32_t status = lengths_check(requests, slab_bytes, lengths, count);
-    if (status || !send) return status;
+                          const uint32_t *lengths, uint64_t count) {
+    int32_t status = r2p2_replies_check(requests, slab_bytes, lengths, count, R2P2_MESSAGE_BYTES_MAX);
+    if (status) return status;
     for (uint64_t i = 0; i < count; i++) {
-        const r2p2_asker *asker = &requests->askers[i];
-        r2p2_tx_address to = {asker->ip, asker->port, asker->local_port};
-        if (lengths[i] == R2P2_REPLY_NONE) continue;
-        if (lengths[i] == R2P2_REPLY_DROP) {
-            engine->counters.drops_application++;
-            r2p2_drop_send(engine, to, asker->rid);
-            continue;
-        }
-        response_send(engine, to, asker->rid, slab, lengths[i]);
-        slab += lengths[i];
+        r2p2_reply_send(engine, &requests->askers[i], slab, lengths[i]);
+        if (lengths[i] < R2P2_REPLY_NONE) slab += lengths[i];
     }
     return R2P2_OK;
 }

@@ -56,6 +56,12 @@ static void packet_fill(r2p2_tx *tx, r2p2_tx_packet *packet, uint8_t type, uint8
     r2p2_header_write(out, type, policy, index == 0, index + 1 == count, rid, (uint16_t)(index == 0 ? count : index));
     out += R2P2_HEADER_BYTES;
     packet->length = R2P2_HEADER_BYTES + bytes;
+    if (index == 0 && source->extension) {
+        packet->data[1] = R2P2_SESSION_HEADER_BYTES;
+        memcpy(out, source->extension, R2P2_SESSION_BYTES);
+        out += R2P2_SESSION_BYTES;
+        packet->length += R2P2_SESSION_BYTES;
+    }
     packet->target_ip = to.ip;
     packet->target_port = to.port;
     packet->local_port = to.local_port;
@@ -72,22 +78,22 @@ static void packet_fill(r2p2_tx *tx, r2p2_tx_packet *packet, uint8_t type, uint8
 
 void r2p2_tx_message(r2p2_tx *tx, uint8_t type, uint8_t policy, uint16_t rid, r2p2_tx_address to,
                      const r2p2_tx_source *source) {
-    uint64_t bytes = source->head_bytes + source->log_bytes;
-    uint32_t count = r2p2_tx_packets_count(bytes, 0);
+    uint64_t bytes = source->head_bytes + source->log_bytes, extension = source->extension ? R2P2_SESSION_BYTES : 0;
+    uint32_t count = r2p2_tx_packets_count(bytes + extension, 0);
     for (uint32_t i = 0; i < count; i++) {
         r2p2_tx_packet *packet = r2p2_tx_next(tx);
         if (!packet) return; /* counted; the message is lost as a whole, like any other datagram */
-        uint64_t offset = (uint64_t)i * R2P2_PAYLOAD_BYTES_MAX, left = bytes - offset;
-        packet_fill(tx, packet, type, policy, rid, to, i, count, source, offset,
-                    left < R2P2_PAYLOAD_BYTES_MAX ? (uint32_t)left : R2P2_PAYLOAD_BYTES_MAX);
+        uint64_t offset = i ? i * (uint64_t)R2P2_PAYLOAD_BYTES_MAX - extension : 0, left = bytes - offset;
+        uint64_t room = R2P2_PAYLOAD_BYTES_MAX - (i ? 0 : extension);
+        packet_fill(tx, packet, type, policy, rid, to, i, count, source, offset, (uint32_t)(left < room ? left : room));
     }
     tx->counters->tx_messages++;
 }
 
-void r2p2_tx_request_packets(r2p2_tx *tx, uint8_t policy, uint16_t rid, r2p2_tx_address to, const uint8_t *payload,
-                             uint64_t bytes, uint32_t first, uint32_t last) {
-    uint32_t count = r2p2_tx_packets_count(bytes, 1);
-    r2p2_tx_source source = {.head = payload, .head_bytes = bytes};
+void r2p2_tx_request_packets(r2p2_tx *tx, uint8_t policy, uint16_t rid, r2p2_tx_address to, const uint8_t *extension,
+                             const uint8_t *payload, uint64_t bytes, uint32_t first, uint32_t last) {
+    uint32_t count = r2p2_tx_request_packets_count(bytes, extension != NULL);
+    r2p2_tx_source source = {.extension = extension, .head = payload, .head_bytes = bytes};
     for (uint32_t i = first; i <= last && i < count; i++) {
         r2p2_tx_packet *packet = r2p2_tx_next(tx);
         if (!packet) return;

@@ -24,6 +24,9 @@ enum r2p2_header_error r2p2_header_parse(const uint8_t *data, size_t length, r2p
     header->policy = policy;
     header->is_first = is_first;
     header->is_last = is_last;
+    header->has_session = is_first && header_size == R2P2_SESSION_HEADER_BYTES &&
+                          ((type == R2P2_TYPE_REQUEST && policy == R2P2_POLICY_REPLICATED) ||
+                           type == R2P2_TYPE_RESPONSE || type == R2P2_TYPE_DROP);
     header->rid = r2p2_load_u16(data + 4);
     header->p_order = p_order;
     return R2P2_HEADER_OK;

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "r2p2_limits.h"
 
@@ -54,6 +55,7 @@ typedef struct r2p2_header {
     uint8_t policy;      /* enum r2p2_policy */
     uint8_t is_first;
     uint8_t is_last;
+    uint8_t has_session; /* the session extension follows the first 8 bytes, in a type that may have it */
     uint16_t rid;
     uint16_t p_order; /* FIRST: packets of the message 1..254; else the packet's index 1..253 */
 } r2p2_header;
@@ -73,6 +75,25 @@ enum r2p2_header_error {
 /* Reads a header from `length` bytes at `data`. Touches nothing beyond them. */
 enum r2p2_header_error r2p2_header_parse(const uint8_t *data, size_t length, r2p2_header *header);
 
+/*
+ * The session extension (docs/wire.md): 24 bytes behind the header's first 8 of a FIRST packet with header_size 32. In a replicated
+ * request it says which of the client's numbered requests this is; answers carry it back, with oldest_pending 0.
+ */
+typedef struct r2p2_session_extension {
+    uint64_t client_id;      /* the session; 0: open one */
+    uint64_t sequence;       /* from 1; 0 when opening */
+    uint64_t oldest_pending; /* every answer below it has come, or is not waited for; 0 when opening and in answers */
+} r2p2_session_extension;
+#define R2P2_SESSION_HEADER_BYTES (R2P2_HEADER_BYTES + R2P2_SESSION_BYTES)
+_Static_assert(sizeof(r2p2_session_extension) == R2P2_SESSION_BYTES, "three words");
+
+/* Whether a request may carry these: an opening, or a sequence within the window from oldest_pending on. */
+static inline int r2p2_session_valid(const r2p2_session_extension *extension) {
+    if (extension->client_id == 0) return extension->sequence == 0 && extension->oldest_pending == 0;
+    return extension->oldest_pending >= 1 && extension->oldest_pending <= extension->sequence &&
+           extension->sequence - extension->oldest_pending < R2P2_SESSION_WINDOW_MAX && extension->sequence < UINT64_MAX;
+}
+
 /* Writes the 8 bytes of a plain header (no extension) to `out`. */
 void r2p2_header_write(uint8_t *out, uint8_t type, uint8_t policy, int is_first, int is_last, uint16_t rid, uint16_t p_order);
 
@@ -80,6 +101,25 @@ static inline uint16_t r2p2_load_u16(const uint8_t *p) { return (uint16_t)((p[0]
 static inline void r2p2_store_u16(uint8_t *p, uint16_t v) {
     p[0] = (uint8_t)(v >> 8);
     p[1] = (uint8_t)v;
+}
+static inline uint64_t r2p2_load_u64(const uint8_t *p) {
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return __builtin_bswap64(v);
+}
+static inline void r2p2_store_u64(uint8_t *p, uint64_t v) {
+    v = __builtin_bswap64(v);
+    memcpy(p, &v, 8);
+}
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a host that stores the low byte first");
+
+static inline r2p2_session_extension r2p2_session_read(const uint8_t in[R2P2_SESSION_BYTES]) {
+    return (r2p2_session_extension){r2p2_load_u64(in), r2p2_load_u64(in + 8), r2p2_load_u64(in + 16)};
+}
+static inline void r2p2_session_write(uint8_t out[R2P2_SESSION_BYTES], const r2p2_session_extension *extension) {
+    r2p2_store_u64(out, extension->client_id);
+    r2p2_store_u64(out + 8, extension->sequence);
+    r2p2_store_u64(out + 16, extension->oldest_pending);
 }
 
 #endif

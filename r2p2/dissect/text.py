@@ -154,6 +154,19 @@ def _read_index_reply(raft: Raft) -> str:
     return f"{_read_index(raft)} {granted}"
 
 
+def _install_snapshot(raft: Raft) -> str:
+    fields = raft.fields
+    end = fields["offset"] + fields["chunk_bytes"]
+    piece = f"bytes {fields['offset']}..{end} of {fields['total_bytes']}"
+    return f"{_head(raft)} snapshot {fields['index']}@{fields['index_term']} {piece}"
+
+
+def _install_snapshot_reply(raft: Raft) -> str:
+    fields = raft.fields
+    state = "installed" if fields["installed"] else f"has {size(fields['offset'])}"
+    return f"{_head(raft)} snapshot {fields['index']} {state} applied {fields['applied_index']}"
+
+
 # How the message of each kind reads; every kind of wire.KINDS is here.
 _RAFT: Final[dict[str, Callable[[Raft], str]]] = {
     "PRE_VOTE": _last,
@@ -169,6 +182,8 @@ _RAFT: Final[dict[str, Callable[[Raft], str]]] = {
     "READ_INDEX_REPLY": _read_index_reply,
     "TIMEOUT_NOW": _head,
     "VOTE_TRANSFER": _last,
+    "INSTALL_SNAPSHOT": _install_snapshot,
+    "INSTALL_SNAPSHOT_REPLY": _install_snapshot_reply,
 }
 
 

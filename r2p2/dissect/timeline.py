@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from r2p2.dissect.datagrams import Other
 from r2p2.dissect.filters import Filter
 from r2p2.dissect.messages import Message
-from r2p2.dissect.text import Json, duration, endpoint, seconds
+from r2p2.dissect.text import Json, duration, endpoint, seconds, size
 from r2p2.dissect.wire import RESPONSE, Raft
 
 COMMIT_INTERVAL_NS: Final = 100_000_000
@@ -380,6 +380,23 @@ def _commit(cluster: _Cluster, now_ns: int, *, at_once: bool = False) -> Told:
     yield "commit", text, values
 
 
+def _install_snapshot(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    fields = raft.fields
+    target = cluster.members.get((message.target_ip, message.target_port))
+    whom = f"member {target}" if target is not None else endpoint(message.target_ip, message.target_port)
+    if cluster.first_time("snapshot", raft.sender, raft.term, fields["index"], message.target_ip, message.target_port):
+        text = f"member {raft.sender} sends {whom} the snapshot of {fields['index']}: {size(fields['total_bytes'])}"
+        values: Json = {"member": raft.sender, "to": target, "term": raft.term}
+        yield "snapshot", text, values | {"index": fields["index"], "total_bytes": fields["total_bytes"]}
+
+
+def _install_snapshot_reply(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    fields = raft.fields
+    if fields["installed"] and cluster.first_time("installed", raft.sender, raft.term, fields["index"]):
+        text = f"member {raft.sender} has installed the snapshot of {fields['index']}"
+        yield "installed", text, {"member": raft.sender, "term": raft.term, "index": fields["index"]}
+
+
 _HANDLERS: Final = {
     "HELLO": _hello,
     "FORMED": _formed,
@@ -393,4 +410,6 @@ _HANDLERS: Final = {
     "READ_INDEX_REPLY": _read_index_reply,
     "TIMEOUT_NOW": _timeout_now,
     "VOTE_TRANSFER": _stands,
+    "INSTALL_SNAPSHOT": _install_snapshot,
+    "INSTALL_SNAPSHOT_REPLY": _install_snapshot_reply,
 }

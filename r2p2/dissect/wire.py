@@ -114,8 +114,20 @@ KINDS: Final = {
     11: Kind("READ_INDEX_REPLY", RAFT_REP, struct.Struct(">QQB7s"), ("context", "index", "granted", "reserved")),
     12: Kind("TIMEOUT_NOW", RAFT_MSG, struct.Struct(">"), ()),
     13: Kind("VOTE_TRANSFER", RAFT_REQ, struct.Struct(">QQ"), ("last_index", "last_term")),
+    14: Kind(
+        "INSTALL_SNAPSHOT",
+        RAFT_REQ,
+        struct.Struct(">QQQQII"),
+        ("index", "index_term", "offset", "total_bytes", "chunk_bytes", "configuration_bytes"),
+    ),
+    15: Kind(
+        "INSTALL_SNAPSHOT_REPLY",
+        RAFT_REP,
+        struct.Struct(">QQB7sQ"),
+        ("index", "offset", "installed", "reserved", "applied_index"),
+    ),
 }
-_FLAGS: Final = ("granted", "accepted", "state", "coordinator")
+_FLAGS: Final = ("granted", "accepted", "state", "coordinator", "installed")
 
 
 class Member(NamedTuple):
@@ -178,6 +190,8 @@ def _rest_problem(name: str, values: dict[str, int], rest: bytes) -> tuple[str |
         return problem, ()
     if name == "READ_INDEX_REPLY" and not rest and (values["index"] > 0) != (values["granted"] > 0):
         return "field", ()
+    if name == "INSTALL_SNAPSHOT":
+        return _snapshot_problem(values, len(rest)), ()
     if name != "FORMED":
         return ("length" if rest else None), ()
     if len(rest) != values["count"] * 16:
@@ -188,6 +202,13 @@ def _rest_problem(name: str, values: dict[str, int], rest: bytes) -> tuple[str |
             return "field", ()
         members.append(Member(member, incarnation))
     return None, tuple(members)
+
+
+def _snapshot_problem(values: dict[str, int], length: int) -> str | None:
+    if length != values["chunk_bytes"] + values["configuration_bytes"]:
+        return "length"
+    fits = values["chunk_bytes"] and values["offset"] + values["chunk_bytes"] <= values["total_bytes"]
+    return None if fits and (values["offset"] == 0) == (values["configuration_bytes"] > 0) else "field"
 
 
 ENTRY: Final = struct.Struct(">IIHHBBH")

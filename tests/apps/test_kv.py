@@ -111,3 +111,9 @@ def test_query_reads_and_refuses_to_write() -> None:
     assert kv.query(encode_command("SET", "k", "w")).startswith(b"-READONLY")
     assert kv.query(b"junk").startswith(b"-ERR Protocol")
     assert kv.data == {b"k": b"v"}
+
+
+@pytest.mark.parametrize("data", ["", "0000000000000001", "0000000000000000ff", "ffffffffffffffff"])
+def test_what_is_no_snapshot_is_refused(data: str) -> None:
+    with pytest.raises(ValueError, match="a snapshot of"):
+        KeyValue().restore(bytes.fromhex(data))

@@ -12,7 +12,7 @@ from r2p2.cli import main
 from scapy_layers import R2P2
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Runs inside the namespace: the interface up, the command started, datagrams once it reads, Ctrl-C once it printed.
+# Inside the namespace: the interface up, the command started, datagrams once it reads, Ctrl-C once it printed enough.
 INSIDE = """
 import signal, socket, subprocess, sys
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -27,7 +27,8 @@ try:
     client.bind(("127.0.0.1", 30000))
     client.sendto(bytes.fromhex("REQUEST"), ("127.0.0.1", 8000))
     server.sendto(bytes.fromhex("RESPONSE"), ("127.0.0.1", 30000))
-    print(child.stdout.readline(), end="", flush=True)
+    for _ in range(LINES):
+        print(child.stdout.readline(), end="", flush=True)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
     print(out, end="")
@@ -39,17 +40,17 @@ finally:
 """
 
 
-def live(*options: str) -> subprocess.CompletedProcess[str]:
+def live(*options: str, lines: int = 1) -> subprocess.CompletedProcess[str]:
     """The command's output in a fresh namespace where one request is asked and answered."""
     request, response = (bytes(R2P2(type=kind, rid=7) / b"hi").hex() for kind in ("REQUEST", "RESPONSE"))
-    program = INSIDE.replace("REQUEST", request).replace("RESPONSE", response)
+    program = INSIDE.replace("REQUEST", request).replace("RESPONSE", response).replace("LINES", str(lines))
     command = ["unshare", "-n", sys.executable, "-c", program, *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.needs("linux", "root", "netns")
 def test_live_prints_messages_once_and_ends_with_ctrl_c() -> None:
-    done = live()
+    done = live(lines=2)
     assert done.returncode == 0, done.stderr
     lines = [line.split(maxsplit=1)[1].split() for line in done.stdout.splitlines()]
     assert [line[:6] for line in lines] == [

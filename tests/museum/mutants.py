@@ -66,7 +66,8 @@ MUTANTS = [
         "matching_append_truncates",
         "S4: a delayed short Append removes what came after it",
         "            if first > last:\n                return True\n",
-        "            if first > last:\n                self._truncate(last + 1, now_ns) if last < self.last_index else None\n"
+        "            if first > last:\n"
+        "                self._truncate(last + 1, now_ns) if last < self.last_index else None\n"
         "                return True\n",
     ),
     Mutant(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from r2p2.app import StateMachine
 from r2p2.apps.kv import KeyValue
 from r2p2.engine import EngineConfig
+from r2p2.files import Files
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
 from tests.engine.support import Caller
@@ -25,6 +27,9 @@ class World:
         size: int = 3,
         seed: int = 1,
         make_app: Callable[[], StateMachine] = KeyValue,
+        truncation: str | None = None,
+        storage: Path | None = None,
+        files: Mapping[int, Files] | None = None,
         **engine: int,
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=16_384)
@@ -32,6 +37,10 @@ class World:
         self.addresses = {i: (0x0A000001 + i, 8000) for i in range(size)}
         self.make_app = make_app
         self.seed = seed
+        self.truncation = truncation
+        self.storage = storage  # each member's directory is there; None: in memory
+        self.files = dict(files or {})  # what a durable member writes with
+        self.launches = 0
         self.engine_config = EngineConfig(**(SMALL | engine))
         self.events: list[tuple[float, int, str]] = []
         self.ports: dict[int, int] = {}
@@ -42,21 +51,35 @@ class World:
         self.client = Caller(self.network, (0x0A000064, 9000))
         self.tag = 0
 
-    def launch(self, i: int, incarnation: int = 0) -> None:
+    def launch(self, i: int, incarnation: int = 0, *, join: bool = False, ip: int = 0) -> None:
+        """A process in slot i; join: it knows the others' addresses and is none of the members."""
+        self.launches += 1
+        address = (ip or 0x0A000001 + i, 8000)
         config = NodeConfig(
             node_id=i,
-            members=self.addresses,
+            members={} if join else self.addresses,
+            join=tuple(self.addresses[j] for j in self.nodes if j != i) if join else (),
             engine=self.engine_config,
-            seed=self.seed * 100 + i,
-            incarnation=incarnation or self.seed * 1000 + i + 1,
+            seed=self.seed * 100 + self.launches,
+            incarnation=incarnation or self.seed * 1000 + self.launches,
+            truncation=self.truncation,
+            storage=None if self.storage is None else self.storage / f"member{i}",
+            storage_files=self.files.get(i),
+            storage_threaded=False,
         )
-        self.ports[i] = self.network.open(*self.addresses[i])
-        self.nodes[i] = Node(
-            config,
-            self.ports[i],
-            self.make_app(),
-            on_event=lambda text: self.events.append((self.network.now_ns / MS, i, text)),
-        )
+        if join:
+            self.addresses = {**self.addresses, i: address}
+        self.ports[i] = self.network.open(*address)
+        try:
+            self.nodes[i] = Node(
+                config,
+                self.ports[i],
+                self.make_app(),
+                on_event=lambda text: self.events.append((self.network.now_ns / MS, i, text)),
+            )
+        except BaseException:
+            self.network.close_port(self.ports.pop(i))
+            raise
         self.last_packets.watch(self.nodes[i].engine)
 
     def keep_packets(self, *members: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from worlds import Endpoint, World
+from worlds import Address, Endpoint, World
 
 DATAGRAM_BYTES_MAX = 1472
 BURST_MAX = 64
@@ -182,6 +182,23 @@ def test_a_datagram_too_long_to_send_costs_only_itself(world: World) -> None:
     a.broadcast(bytes(DATAGRAM_BYTES_MAX + 1), [b.address, b.address])
     assert [got.data for got in b.receive(2)] == [b"y", b"z"]
     assert a.nonzero() == {"tx_packets": 2, "tx_bytes": 2, "tx_drop_error": 3}
+
+
+def test_sending_as_somebody_else_is_done_or_refused_and_counted(world: World) -> None:
+    """A router sends so; what a kernel's socket cannot do must not go out under our own address."""
+    a, b = world.open(), world.open()
+    client = Address(0xC6336407, 5353)  # 198.51.100.7, nobody's here
+    assert a.send_as(client, b.address, b"as another") == 1
+    a.send((b.address, b"as ourselves"))
+    if world.sends_as_others:
+        forwarded, own = b.receive(2)
+        assert (forwarded.data, forwarded.source) == (b"as another", client)
+        assert_no_drops(a)
+    else:
+        (own,) = b.receive(1)
+        assert a.nonzero() == {"tx_packets": 1, "tx_bytes": 12, "tx_drop_error": 1}
+    assert (own.data, own.source) == (b"as ourselves", a.address)
+    assert world.close_endpoint(a) == 0
 
 
 def test_a_closed_receiver_is_not_fatal(world: World) -> None:

@@ -89,6 +89,12 @@ class Endpoint:
         slab = b"".join(data for _, data in datagrams)
         return int(self._lib.probe_send(self.probe, self._datagrams, slab, len(datagrams)))
 
+    def send_as(self, source: Address, target: Address, data: bytes) -> int:
+        """One datagram with another's source; returns how many buffers were reserved."""
+        one = self._datagrams[0]
+        one.ip, one.port, one.local_port, one.length = target.ip, target.port, source.port, len(data)
+        return int(self._lib.probe_send_as(self.probe, source.ip, self._datagrams, data))
+
     def broadcast(self, data: bytes, targets: Sequence[Address], local_port: int = 0) -> None:
         """The same bytes to each target."""
         for i, target in enumerate(targets):
@@ -143,6 +149,9 @@ class Endpoint:
 
 class World:
     """Endpoints that reach each other, over one kind of port."""
+
+    sends_as_others = True
+    """Whether the port can send with another's source address."""
 
     def __init__(self, probe_module: ModuleType) -> None:
         self.probe_module: Any = probe_module
@@ -231,6 +240,8 @@ class MemWorld(World):
 
 class UdpWorld(World):
     """Over kernel UDP on loopback."""
+
+    sends_as_others = False
 
     def __init__(self, probe_module: ModuleType) -> None:
         super().__init__(probe_module)

@@ -104,14 +104,16 @@ def test_difference_tells_what_differs() -> None:
 def test_check_notices_a_changed_file(tmp_path: Path) -> None:
     folder = tmp_path / "pcaps"
     folder.mkdir()
-    (folder / "make.py").write_bytes(MAKE.read_bytes())
     (tmp_path / "scapy_layers").symlink_to(FOLDER.parent / "scapy_layers")
-    for name in ("echo-in", "echo-out", "election", "replication", "forward"):
-        content = bytearray((FOLDER / f"{name}.pcap").read_bytes())
-        if name == "election":
+    for path in (*FOLDER.glob("*.py"), *FOLDER.glob("*.pcap")):
+        content = bytearray(path.read_bytes())
+        if path.name in ("election.pcap", "hostile-in.pcap"):
             content[-1] ^= 1
-        (folder / f"{name}.pcap").write_bytes(content)
+        (folder / path.name).write_bytes(content)
     checked = subprocess.run(
         [sys.executable, str(folder / "make.py"), "--check"], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (checked.returncode, checked.stderr) == (1, "election.pcap differs from what pcaps/make.py makes\n")
+    assert (checked.returncode, checked.stderr) == (
+        1,
+        "election.pcap differs from what pcaps/make.py makes\nhostile-in.pcap differs from what pcaps/make.py makes\n",
+    )

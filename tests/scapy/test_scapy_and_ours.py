@@ -20,15 +20,36 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet, Raw
 
 from r2p2._engine import ffi, lib
+from r2p2.address import format_ip
 from r2p2.app import load_application
 from r2p2.dissect.captures import records
 from r2p2.dissect.datagrams import Datagram, datagram, dotted
 from r2p2.engine import ROLE_HOLD, CapturedDatagram, Engine
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
-from raft import messages
-from raft.codec import VOTE_TRANSFER, Identity, MessageError, decode, encode
-from scapy_layers import R2P2, RaftAppend, RaftEntry, RaftForward, RaftMessage, Reassembler, body, packets
+from raft import Configuration, member_id, messages
+from raft.codec import (
+    VOTE_TRANSFER,
+    Identity,
+    MessageError,
+    decode,
+    decode_configuration,
+    encode,
+    encode_configuration,
+)
+from scapy_layers import (
+    R2P2,
+    RaftAppend,
+    RaftConfiguration,
+    RaftConfigured,
+    RaftEntry,
+    RaftForward,
+    RaftInstallSnapshot,
+    RaftMessage,
+    Reassembler,
+    body,
+    packets,
+)
 from scapy_layers.raft import MESSAGES, R2P2_TYPES
 
 PCAPS = Path(__file__).resolve().parent.parent.parent / "pcaps"
@@ -130,12 +151,68 @@ def random_messages(random: Random) -> list[Any]:
         messages.ReadIndexReply(**made_of, context=random.getrandbits(64), index=0, granted=False),
         messages.TimeoutNow(**made_of),
         messages.Vote(**made_of, last_index=last, last_term=random.randrange(1, term), transfer=True),
+        messages.InstallSnapshot(
+            **made_of,
+            index=last,
+            index_term=random.randrange(1, term + 1),
+            offset=7,
+            total_bytes=1000,
+            bytes_count=2,
+            payload=b"xy",
+        ),
+        messages.InstallSnapshot(
+            **made_of,
+            index=last,
+            index_term=random.randrange(1, term + 1),
+            offset=0,
+            total_bytes=1000,
+            bytes_count=2,
+            configuration=random_configuration(random),
+            payload=b"xy",
+        ),
+        messages.InstallSnapshotReply(
+            **made_of, index=last, offset=index(), installed=bool(random.getrandbits(1)), applied_index=index()
+        ),
     ]
+
+
+def random_configuration(random: Random) -> Configuration:
+    """Some members, some of them with addresses."""
+    members = sorted(member_id(random.randrange(0xFFFF), random.getrandbits(64)) for _ in range(random.randrange(1, 9)))
+    voters = tuple(members[: random.randrange(1, len(members) + 1)])
+    outgoing = tuple(sorted(random.sample(voters, random.randrange(len(voters)))))
+    learners = tuple(member for member in members if member not in voters)
+    addresses = tuple((member, 1 + random.getrandbits(31), random.getrandbits(16)) for member in members[::2])
+    return Configuration(voters, outgoing, learners, addresses)
+
+
+@given(st.integers(0, 2**32))
+def test_configurations_are_read_alike(seed: int) -> None:
+    configuration = random_configuration(Random(seed))
+    wire = encode_configuration(configuration)
+    assert decode_configuration(wire) == configuration
+    layer = RaftConfiguration(wire)
+    addresses = {member: (ip, port) for member, ip, port in configuration.addresses}
+    assert layer.count == len(layer.members) == len(configuration.members)
+    for member in layer.members:
+        identity = member_id(member.slot, member.incarnation)
+        ip, port = addresses.get(identity, (0, 0))
+        assert (member.ip, member.port) == (format_ip(ip), port)
+        flags = {"voter": configuration.voters, "outgoing": configuration.outgoing, "learner": configuration.learners}
+        assert [name for name, where in flags.items() if identity in where] == str(member.flags).split("+")
+    rebuilt = RaftConfiguration(members=[RaftConfigured(bytes(member)) for member in layer.members])
+    assert bytes(rebuilt) == wire
 
 
 def kind_of(message: Any) -> int:
     """The kind a message travels as."""
     return VOTE_TRANSFER if getattr(message, "transfer", False) else message.KIND
+
+
+def wire_of(message: Any) -> bytes:
+    """The whole message, with its entries or its chunk."""
+    tail = message.payload or []
+    return encode(message, IDENTITY) + (tail if isinstance(tail, bytes) else b"".join(map(bytes, tail)))
 
 
 def random_entries(random: Random) -> list[Packet]:
@@ -149,8 +226,8 @@ def random_entries(random: Random) -> list[Packet]:
 @given(st.integers(0, 2**32))
 def test_what_the_codec_writes_the_layers_read_and_the_other_way_round(seed: int) -> None:
     for message in random_messages(Random(seed)):
+        wire = wire_of(message)
         entries = message.payload or []
-        wire = encode(message, IDENTITY) + b"".join(bytes(entry) for entry in entries)
         layer = R2P2(bytes(R2P2(type=R2P2_TYPES[kind_of(message)]) / Raw(wire))).payload
         assert type(layer) is MESSAGES[kind_of(message)]
         assert layer.problem() is None
@@ -164,13 +241,17 @@ def test_what_the_codec_writes_the_layers_read_and_the_other_way_round(seed: int
                 assert [(member.member, member.incarnation) for member in layer.members] == list(value)
                 built["members"] = layer.members
                 continue
-            spelled = "bytes" if name == "bytes_count" else name
+            snapshot = isinstance(layer, RaftInstallSnapshot)
+            spelled = ("chunk_bytes" if snapshot else "bytes") if name == "bytes_count" else name
             assert layer.getfieldval(spelled) == value, name
             built[spelled] = int(value)
         if isinstance(layer, RaftAppend | RaftForward):
             assert [bytes(entry) for entry in layer.entries] == [bytes(entry) for entry in entries]
             built["entries"] = layer.entries
             del built["count"], built["bytes"]
+        if isinstance(layer, RaftInstallSnapshot):
+            assert layer.chunk == b"xy"
+            built |= {"chunk": layer.chunk, "configuration": layer.configuration}
         assert bytes(type(layer)(**built)) == wire
         message.payload = None
         assert decode(wire[: max(104, len(wire))], len(wire), cluster_id=0xA1B2C3D4) == (message, IDENTITY.incarnation)
@@ -179,8 +260,7 @@ def test_what_the_codec_writes_the_layers_read_and_the_other_way_round(seed: int
 @given(st.integers(0, 2**32), st.data())
 def test_what_the_layers_refuse_the_codec_refuses(seed: int, data: st.DataObject) -> None:
     message = data.draw(st.sampled_from(random_messages(Random(seed))))
-    entries = message.payload or []
-    wire = bytearray(encode(message, IDENTITY) + b"".join(bytes(entry) for entry in entries))
+    wire = bytearray(wire_of(message))
     header = message.HEADER_BYTES
     for place in data.draw(st.lists(st.integers(0, header - 1), max_size=3)):
         wire[place] ^= 1 << data.draw(st.integers(0, 7))

@@ -19,10 +19,14 @@ from scapy_layers import (
     R2P2SessionExtension,
     RaftAppend,
     RaftAppendReply,
+    RaftConfiguration,
+    RaftConfigured,
     RaftEntry,
     RaftFormed,
     RaftForward,
     RaftHello,
+    RaftInstallSnapshot,
+    RaftInstallSnapshotReply,
     RaftMember,
     RaftMessage,
     RaftPreVote,
@@ -93,6 +97,16 @@ messages = st.one_of(
     st.builds(RaftReadIndexReply, context=u64, index=st.just(0), granted=st.just(0), **common),
     st.builds(RaftTimeoutNow, **common),
     st.builds(RaftVoteTransfer, last_index=u64, last_term=u64, **common),
+    st.builds(
+        RaftInstallSnapshot,
+        index=u64,
+        index_term=u64,
+        offset=st.integers(1, 2**40),
+        total_bytes=st.integers(2**41, 2**60),
+        chunk=st.binary(min_size=1, max_size=40),
+        **common,
+    ),
+    st.builds(RaftInstallSnapshotReply, index=u64, offset=u64, installed=flag, applied_index=u64, **common),
 )
 
 
@@ -163,6 +177,27 @@ GOLDEN = [
     ),
     (RaftTimeoutNow(**COMMON_FIELDS), 7, golden(12, "")),
     (RaftVoteTransfer(last_index=5, last_term=6, **COMMON_FIELDS), 5, golden(13, "0000000000000005 0000000000000006")),
+    (
+        RaftInstallSnapshot(
+            index=9,
+            index_term=6,
+            total_bytes=5,
+            configuration=bytes(RaftConfiguration(members=[RaftConfigured(slot=2, port=8000, ip="10.0.0.2")])),
+            chunk=b"abc",
+            **COMMON_FIELDS,
+        ),
+        5,
+        golden(
+            14,
+            "0000000000000009 0000000000000006 0000000000000000 0000000000000005 00000003 0000001c"
+            "01 0000000000 0001 0002 1f40 0a000002 0000000000000000 01 000000 616263",
+        ),
+    ),
+    (
+        RaftInstallSnapshotReply(index=9, offset=5, installed=1, applied_index=9, **COMMON_FIELDS),
+        6,
+        golden(15, "0000000000000009 0000000000000005 01 00000000000000 0000000000000009"),
+    ),
 ]
 
 

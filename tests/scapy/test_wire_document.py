@@ -14,7 +14,7 @@ from scapy.fields import Field, PacketListField, StrFixedLenField, _BitField
 from scapy.packet import Packet
 
 from r2p2.dissect import wire
-from scapy_layers import R2P2, RaftEntry, RaftMember, RaftMessage
+from scapy_layers import R2P2, RaftConfiguration, RaftConfigured, RaftEntry, RaftMember, RaftMessage
 from scapy_layers import r2p2 as layers
 from scapy_layers.raft import COMMON_BYTES, ENTRY_KINDS, KINDS, MESSAGES, R2P2_TYPES
 
@@ -87,6 +87,13 @@ def test_the_common_header_of_raft_messages() -> None:
 def test_the_entry() -> None:
     assert documented("Entries") == laid_out(RaftEntry)
     assert sum(size for _, size, _ in documented("Entries")) == wire.ENTRY.size == 16
+
+
+def test_configurations() -> None:
+    assert documented("Configurations") == laid_out(RaftConfiguration)
+    second = section("Configurations").split("A member of a configuration:")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in second.splitlines() if line.startswith("|")]
+    assert [(int(row[0]), int(row[1]), row[2]) for row in rows[2:]] == laid_out(RaftConfigured)
 
 
 def kinds() -> list[list[str]]:

@@ -16,7 +16,19 @@ from scapy.utils import wrpcap
 from r2p2.craft import craft
 from r2p2.dissect.captures import records
 from r2p2.dissect.datagrams import Datagram, datagram
-from scapy_layers import R2P2, R2P2Feedback, R2P2SessionExtension, RaftFormed, RaftMessage, Reassembler, body
+from scapy_layers import (
+    R2P2,
+    R2P2Feedback,
+    R2P2SessionExtension,
+    RaftConfiguration,
+    RaftConfigured,
+    RaftFormed,
+    RaftInstallSnapshot,
+    RaftInstallSnapshotReply,
+    RaftMessage,
+    Reassembler,
+    body,
+)
 from scapy_layers.raft import MESSAGES
 from scapy_layers.wireshark import lua
 
@@ -51,7 +63,15 @@ FIELDS = [
     "r2p2.member.incarnation",
     *(f"r2p2.entry.{name}" for name in ENTRY),
 ]
-TEXTS = {"r2p2.problem", "r2p2.payload", "r2p2.entry.body", "r2p2.entry.client_ip", "r2p2.feedback.client_ip"}
+TEXTS = {
+    "r2p2.problem",
+    "r2p2.payload",
+    "r2p2.entry.body",
+    "r2p2.entry.client_ip",
+    "r2p2.feedback.client_ip",
+    "r2p2.raft.configuration",
+    "r2p2.raft.chunk",
+}
 
 
 def test_the_file_is_made_from_the_layers() -> None:
@@ -210,3 +230,18 @@ def test_tshark_and_the_layers_agree_on_reads_and_transfers(tmp_path: Path) -> N
     assert [values["r2p2.raft.kind"] for values in found] == [["10"], ["11"], ["11"], ["12"], ["13"]]
     assert found[0]["r2p2.raft.context"] == [str(2**64 - 1)]
     assert found[1]["r2p2.raft.index"] == ["9"]
+
+
+@pytest.mark.needs("tshark")
+def test_tshark_and_the_layers_agree_on_snapshots(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.pcap"
+    configuration = bytes(RaftConfiguration(members=[RaftConfigured(slot=1, port=8000, ip="10.0.0.1")]))
+    first = RaftInstallSnapshot(index=9, index_term=7, total_bytes=9, chunk=b"abcd", configuration=configuration)
+    messages = [
+        first,
+        RaftInstallSnapshot(index=9, index_term=7, total_bytes=9, offset=4, chunk=b"efghi"),
+        RaftInstallSnapshotReply(index=9, offset=9, installed=1, applied_index=9),
+    ]
+    frame = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(src="10.0.0.1", dst="10.0.0.2")
+    wrpcap(str(path), [frame / UDP(sport=8000, dport=8000) / R2P2(rid=7) / message for message in messages])
+    assert compare(path) == 3

@@ -45,6 +45,21 @@ uint32_t probe_send(probe *self, const probe_datagram *datagrams, const uint8_t 
     return reserved;
 }
 
+uint32_t probe_send_as(probe *self, uint32_t source_ip, const probe_datagram *datagram, const uint8_t *data) {
+    r2p2_tx_packet packet;
+    uint32_t reserved = self->port->tx_reserve(self->port->self, &packet, 1);
+    if (reserved == 1) {
+        memcpy(packet.data, data, datagram->length);
+        packet.length = datagram->length;
+        packet.target_ip = datagram->ip;
+        packet.target_port = datagram->port;
+        packet.local_port = datagram->local_port;
+        packet.source_ip = source_ip;
+        self->port->tx_commit(self->port->self, &packet, 1);
+    }
+    return reserved;
+}
+
 uint32_t probe_receive(probe *self, probe_datagram *datagrams, uint8_t *slab, uint64_t slab_bytes, uint32_t max) {
     uint64_t offset = 0;
     if (max > PROBE_HELD_MAX - self->received_count)

@@ -21,6 +21,8 @@ void probe_free(probe *probe);
 
 /* Reserves, fills and commits in one burst; returns how many could be reserved (and so were committed). */
 uint32_t probe_send(probe *probe, const probe_datagram *datagrams, const uint8_t *slab, uint32_t count);
+/* One datagram sent as somebody else: from source_ip and local_port. Returns how many were reserved. */
+uint32_t probe_send_as(probe *probe, uint32_t source_ip, const probe_datagram *datagram, const uint8_t *data);
 /* One rx_burst of up to max; copies to the slab what fits; holds the buffers until probe_release. Returns the burst's count. */
 uint32_t probe_receive(probe *probe, probe_datagram *datagrams, uint8_t *slab, uint64_t slab_bytes, uint32_t max);
 /* Gives back all buffers held, last first when `backwards`. */

@@ -1,0 +1,230 @@
+"""A node's snapshots: taken of the application at an applied index, sent in chunks, put together and restored.
+
+A node's snapshot is the digest of its history, the table of client sessions and the application's own bytes, since all
+three are what entries did. One is held at most; which index it is of, when a new one is worth its time and who needs
+it is decided elsewhere (:mod:`r2p2.truncation`, ``raft/``). It is taken between two batches in the node's own loop:
+one that takes longer than the handler budget is counted and logged once, like a slow handler.
+
+Layout, big-endian: version u32, CRC-32 u32 of all that follows, digest u64, sessions bytes u64, sessions, application.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from r2p2 import limits
+from r2p2.app import StateMachine
+from r2p2.engine import Engine
+from r2p2.errors import UserError
+
+__all__ = ["Assembly", "NodeSnapshot", "SnapshotDamaged", "Snapshots", "decode_snapshot", "encode_snapshot"]
+
+log = logging.getLogger("r2p2.snapshots")
+
+VERSION: Final = 1
+_HEAD: Final = Struct(">IIQQ")
+_CHECKED_FROM: Final = 8
+
+
+class SnapshotDamaged(UserError):
+    """Bytes that are no snapshot of this version. The member that was sent them cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """``digest``: of the applied history; ``sessions`` and ``application``: opaque here."""
+
+    digest: int
+    sessions: bytes
+    application: bytes
+
+
+def encode_snapshot(snapshot: NodeSnapshot) -> bytes:
+    """The bytes that travel and are stored."""
+    head = _HEAD.pack(VERSION, 0, snapshot.digest, len(snapshot.sessions))
+    crc = zlib.crc32(head[_CHECKED_FROM:])
+    crc = zlib.crc32(snapshot.application, zlib.crc32(snapshot.sessions, crc))
+    head = _HEAD.pack(VERSION, crc, snapshot.digest, len(snapshot.sessions))
+    return b"".join([head, snapshot.sessions, snapshot.application])
+
+
+def decode_snapshot(data: bytes) -> NodeSnapshot:
+    """The reverse.
+
+    Raises:
+        SnapshotDamaged: another version, or not what was encoded.
+    """
+    if len(data) < _HEAD.size:
+        raise SnapshotDamaged(f"a snapshot of {len(data)} bytes is too short")
+    version, crc, digest, sessions_bytes = _HEAD.unpack_from(data)
+    if version != VERSION:
+        raise SnapshotDamaged(
+            f"a snapshot of version {version}; this member knows {VERSION}", "Run the same version on every member."
+        )
+    if crc != zlib.crc32(memoryview(data)[_CHECKED_FROM:]) or sessions_bytes > len(data) - _HEAD.size:
+        raise SnapshotDamaged(f"a snapshot of {len(data)} bytes is damaged", "Start the member again.")
+    end = _HEAD.size + sessions_bytes
+    return NodeSnapshot(digest, data[_HEAD.size : end], data[end:])
+
+
+class Assembly:
+    """A snapshot on its way in: chunks in order, starting over with a first one."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that have come so far."""
+        return len(self._data)
+
+    def add(self, offset: int, chunk: bytes) -> None:
+        """The chunk at ``offset``; at 0 it begins a new snapshot.
+
+        Raises:
+            ValueError: a gap, which the core does not let through.
+        """
+        if offset == 0:
+            self._data = bytearray()
+        if offset != len(self._data):
+            raise ValueError(f"a chunk at {offset} behind {len(self._data)} bytes")
+        self._data += chunk
+
+    def take(self) -> bytes:
+        """All of it; afterwards there is none."""
+        data, self._data = bytes(self._data), bytearray()
+        return data
+
+
+class Snapshots:
+    """The snapshots of one node.
+
+    Args:
+        app: whose state it is.
+        engine: whose log and digest.
+        counters: the node's: ``snapshots_taken``, ``snapshots_restored``, ``snapshots_over_budget`` are counted there.
+        budget_ns: processor time that one may take unnoticed.
+
+    Attributes:
+        index: of the snapshot held; 0: none.
+    """
+
+    COUNTERS: Final = ("snapshots_taken", "snapshots_restored", "snapshots_over_budget", "snapshot_chunks_sent")
+
+    def __init__(self, app: StateMachine, engine: Engine, counters: dict[str, int], budget_ns: int) -> None:
+        self._app = app
+        self._engine = engine
+        self._counters = counters
+        self._budget_ns = budget_ns
+        self._told_slow = False
+        self._incoming = Assembly()
+        self._data = b""
+        self.index = 0
+        for name in self.COUNTERS:
+            counters.setdefault(name, 0)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the snapshot held."""
+        return len(self._data)
+
+    @property
+    def incoming_bytes(self) -> int:
+        """Bytes that have come of one on its way in."""
+        return self._incoming.bytes_held
+
+    def take(self) -> int:
+        """Takes one at the applied index, in place of the one held; returns its bytes.
+
+        Raises:
+            UserError: it is larger than can be sent.
+        """
+        data = self.make()
+        self._data = data
+        self.index = self._engine.applied_index
+        return len(data)
+
+    def make(self) -> bytes:
+        """One at the applied index; nothing is held.
+
+        Raises:
+            UserError: it is larger than can be sent.
+        """
+        engine = self._engine
+        began_ns = time.thread_time_ns()
+        application = self._app.snapshot()
+        if application is None:
+            raise UserError(
+                f"{type(self._app).__name__}.snapshot() returned None though the class has it", "Return bytes."
+            )
+        data = encode_snapshot(NodeSnapshot(engine.applied_digest, b"", application))
+        if len(data) > limits.SNAPSHOT_BYTES_MAX:
+            raise UserError(
+                f"a snapshot of {len(data)} bytes is over the bound of {limits.SNAPSHOT_BYTES_MAX}",
+                "Keep less state in the application, or run with the truncation policy block.",
+            )
+        self._counters["snapshots_taken"] += 1
+        self._look_at_time("taking", time.thread_time_ns() - began_ns, len(data))
+        return data
+
+    def release(self) -> None:
+        """Nobody needs the one that is held."""
+        self._data = b""
+        self.index = 0
+
+    def chunk(self, index: int, offset: int, count: int) -> bytes | None:
+        """``count`` bytes at ``offset`` of the snapshot of ``index``; None when that is not the one held."""
+        if index != self.index or offset + count > len(self._data):
+            return None
+        self._counters["snapshot_chunks_sent"] += 1
+        return self._data[offset : offset + count]
+
+    def receive(self, offset: int, chunk: bytes) -> None:
+        """A chunk that the core has accepted, in order."""
+        self._incoming.add(offset, chunk)
+
+    def install(self, index: int) -> bytes:
+        """Restores what has come in (:meth:`restore`) and returns its bytes."""
+        data = self._incoming.take()
+        self.restore(index, data)
+        return data
+
+    def restore(self, index: int, data: bytes) -> None:
+        """Application and sessions, log and digest now stand at ``index``.
+
+        Raises:
+            SnapshotDamaged: it is none, or the application does not take it.
+        """
+        began_ns = time.thread_time_ns()
+        snapshot = decode_snapshot(data)
+        try:
+            self._app.restore(snapshot.application)
+        except (ValueError, NotImplementedError) as error:
+            raise SnapshotDamaged(
+                f"the application does not take the snapshot of {len(snapshot.application)} bytes: {error}",
+                "Run the same version of the application on every member.",
+            ) from error
+        self._engine.reset_log(index, snapshot.digest)
+        self.release()
+        self._counters["snapshots_restored"] += 1
+        self._look_at_time("restoring", time.thread_time_ns() - began_ns, len(data))
+
+    def _look_at_time(self, doing: str, took_ns: int, size: int) -> None:
+        if took_ns <= self._budget_ns:
+            return
+        self._counters["snapshots_over_budget"] += 1
+        if not self._told_slow:
+            self._told_slow = True
+            log.warning(
+                "%s a snapshot of %d bytes took %.1f ms (budget %.1f ms): it holds up this node's loop; "
+                "further cases are counted in snapshots_over_budget",
+                doing,
+                size,
+                took_ns / limits.MS,
+                self._budget_ns / limits.MS,
+            )

@@ -1,0 +1,144 @@
+"""A member's storage directory: who it belongs to, and that one process at a time uses it.
+
+``member.json`` says which member of which cluster the directory is, under which incarnation it is known for ever, and
+with whom its cluster was formed; it is replaced as a whole, durably. ``lock`` is held while a process uses the
+directory, and let go by the kernel when that ends in whatever way. The log and the snapshots beside them are
+:mod:`r2p2.storage`'s.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from r2p2.errors import UserError
+from r2p2.files import Files
+
+__all__ = ["MemberRecord", "StorageDirectory"]
+
+FORMAT: Final = 1
+_NAME: Final = "member.json"
+_LOCK: Final = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """What ``member.json`` says.
+
+    ``members``: identities (incarnation << 16 | slot) that Raft was started with; empty: no cluster yet. ``joining``:
+    this member was not among them, and was added later.
+    """
+
+    cluster_id: int
+    slot: int
+    incarnation: int
+    members: tuple[int, ...] = ()
+    joining: bool = False
+
+
+class StorageDirectory:
+    """One directory, locked until :meth:`close`.
+
+    Args:
+        path: made where it is missing.
+        record: what a fresh directory becomes. One that is not fresh has to be of the same cluster and slot, and keeps
+            its incarnation.
+        files: the calls that write.
+
+    Raises:
+        UserError: another process uses it, it belongs to another member, or it cannot be used.
+    """
+
+    def __init__(self, path: Path, record: MemberRecord, files: Files) -> None:
+        self.path = path
+        self._files = files
+        self._lock = -1
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UserError(
+                f"storage {path} cannot be used: {error.strerror}", "Name a directory to write in."
+            ) from error
+        try:
+            self._take_lock()
+            self.record = self._read(record)
+            self.is_fresh = self.record is record
+            if self.is_fresh:
+                self._check_empty()
+                self.save(record)
+        except BaseException:
+            self.close()
+            raise
+
+    def save(self, record: MemberRecord) -> None:
+        """Replaces ``member.json``; durable on return. OSError when it cannot be."""
+        text = json.dumps({"format": FORMAT} | asdict(record) | {"incarnation": f"{record.incarnation:016x}"}, indent=1)
+        temporary = self.path / f"{_NAME}.new"
+        self._files.remove(temporary)
+        handle = self._files.create(temporary)
+        try:
+            self._files.write(handle, text.encode())
+            self._files.sync(handle)
+        finally:
+            self._files.close(handle)
+        self._files.replace(temporary, self.path / _NAME)
+        self._files.sync_directory(self.path)
+        self._files.sync_directory(self.path.parent)
+        self.record = record
+
+    def close(self) -> None:
+        """Lets the directory go. Idempotent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise UserError(
+                f"storage {self.path} is in use by another process (pid {owner})",
+                "Stop that one, or give each member a directory of its own.",
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _read(self, wanted: MemberRecord) -> MemberRecord:
+        path = self.path / _NAME
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return wanted
+        try:
+            read = json.loads(text)
+            version = read.pop("format")
+            if version != FORMAT:
+                raise UserError(
+                    f"{path} has format {version}, this version of the program reads {FORMAT}",
+                    "Run the version that wrote the directory.",
+                )
+            incarnation = int(read.pop("incarnation"), 16)
+            found = MemberRecord(incarnation=incarnation, members=tuple(read.pop("members")), **read)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: {error}", "Restore the directory from a copy.") from error
+        if (found.cluster_id, found.slot) != (wanted.cluster_id, wanted.slot):
+            raise UserError(
+                f"storage {self.path} belongs to member {found.slot} of cluster {found.cluster_id}, and this is "
+                f"member {wanted.slot} of cluster {wanted.cluster_id}",
+                "Give each member its own directory, and the same one every time.",
+            )
+        return found
+
+    def _check_empty(self) -> None:
+        log = sorted(path.name for path in self.path.iterdir() if path.suffix == ".log" or path.name == "snapshot")
+        if log:
+            raise UserError(
+                f"storage {self.path} holds a log ({log[0]}) and no {_NAME}, which says whose it is",
+                "Restore the directory from a copy, or name an empty one.",
+            )

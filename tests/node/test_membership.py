@@ -1,0 +1,455 @@
+"""Members come, go and come back, on the in-memory network: real engines, real Raft, virtual time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from r2p2.app import StateMachine
+from r2p2.apps.kv import encode_command
+from r2p2.engine import DONE_OK
+from r2p2.errors import UserError
+from r2p2.forming import RemovedError
+from r2p2.membership import MEMBER_REQUEST
+from r2p2.node import Node, NodeConfig
+from r2p2.requests import Requests
+from tests.node.support import MS, World
+
+OK = b"+OK\r\n"
+
+
+def fill(world: World, leader: int, count: int, size: int = 100, start: int = 0) -> None:
+    """Writes, all acknowledged; the network moves on meanwhile."""
+    tags = []
+    for i in range(start, start + count):
+        tags.append(world.call(encode_command("SET", f"k{i}", "v" * size), leader, ms=5000))
+        if i % 50 == 49:
+            world.run_until(lambda: all(tag in world.client.ended for tag in tags), 5000)
+    world.run_until(lambda: all(tag in world.client.ended for tag in tags), 5000)
+    assert {world.client.ended[tag] for tag in tags} == {(DONE_OK, OK)}
+
+
+def in_sync(world: World) -> bool:
+    return len(world.digests()) == 1 and all(node.status()["role"] for node in world.nodes.values())
+
+
+def votes(world: World, i: int) -> bool:
+    """Whether member i is a voter, as it knows itself, for good."""
+    status = world.nodes[i].status()
+    return bool(
+        status.get("formed")
+        and status["configuration"]["committed"]
+        and any(m["slot"] == i and m["voter"] and not m["outgoing"] for m in status["configuration"]["members"])
+    )
+
+
+def slots(world: World, i: int) -> list[int]:
+    members = world.nodes[i].status()["configuration"]["members"]
+    return [m["slot"] for m in members if m["voter"]]
+
+
+def member(world: World, to: int, op: str, slot: int = 0, address: str = "", ms: int = 5000) -> dict[str, Any]:
+    asked = {"op": op, "slot": slot} | ({"address": address} if address else {})
+    status, reply = world.ask(MEMBER_REQUEST + json.dumps(asked).encode(), to, policy=1, ms=ms)
+    assert status == DONE_OK
+    answer: dict[str, Any] = json.loads(reply)
+    return answer
+
+
+# ---- a member comes back without its memory ----
+
+
+@pytest.mark.parametrize("leads", [False, True], ids=["a follower", "the leader"])
+def test_a_killed_member_comes_back_as_another_and_is_in_sync(leads: bool) -> None:
+    with World(seed=7) as world:
+        leader = world.elect()
+        fill(world, leader, 300)
+        victim = leader if leads else (leader + 1) % 3
+        world.kill(victim)
+        world.launch(victim, incarnation=4711)
+        world.run_until(lambda: votes(world, victim), 3000)
+        world.run_until(lambda: in_sync(world), 1000)
+        # It counts: with one more gone there is still a majority, and it may even lead.
+        other = next(i for i in world.nodes if i not in (victim, world.leader))
+        world.kill(other)
+        fill(world, world.elect(), 20, start=1000)
+        status = world.nodes[victim].status()
+        assert status["incarnation"] == f"{4711:016x}"
+        assert status["state_digest"] == world.nodes[world.elect()].status()["state_digest"]
+
+
+def test_every_member_one_after_the_other_and_then_all_of_them_again() -> None:
+    with World(seed=2) as world:
+        fill(world, world.elect(), 50)
+        for round_ in range(2):
+            for victim in range(3):
+                world.kill(victim)
+                world.launch(victim)
+                world.run_until(lambda victim=victim: votes(world, victim), 3000)
+                fill(world, world.elect(), 10, start=1000 + 100 * round_ + 10 * victim)
+        world.run_until(lambda: in_sync(world), 1000)
+        assert len(world.nodes[0].app.data) == 110  # type: ignore[attr-defined]
+
+
+def test_it_comes_back_under_load_when_the_log_has_gone_on_without_it() -> None:
+    with World(seed=3, log_bytes_max=200_000) as world:
+        leader = world.elect()
+        victim = (leader + 1) % 3
+        world.kill(victim)
+        fill(world, leader, 1000, size=500)  # two and a half times the log's bound
+        assert world.nodes[leader].status()["counters"]["log_compactions"] >= 2
+        world.launch(victim)
+        done = world.client.ended
+        tags: list[int] = []
+        for i in range(4000):
+            tags.append(world.call(encode_command("SET", f"load{i}", "v" * 200), leader, ms=2000))
+            world.run(0.1)
+            if i % 500 == 499 and votes(world, victim):
+                break
+        world.run_until(lambda: votes(world, victim), 3000)
+        world.run_until(lambda: all(tag in done for tag in tags), 3000)
+        assert sum(done[tag][0] == DONE_OK for tag in tags) == len(tags)
+        world.run_until(lambda: in_sync(world), 1000)
+        assert world.nodes[victim].status()["counters"]["snapshots_restored"] >= 1
+        assert world.leader == leader, "bringing it back cost no leadership"
+
+
+def test_with_loss_duplication_and_reordering_it_still_comes_back() -> None:
+    with World(seed=4) as world:
+        leader = world.elect()
+        fill(world, leader, 300, size=2000)  # a snapshot of several chunks
+        world.network.faults(
+            loss_ppm=10_000, duplicate_ppm=10_000, reorder_ppm=20_000, delay_min_ns=5_000, delay_max_ns=100_000
+        )
+        victim = (leader + 1) % 3
+        world.kill(victim)
+        world.launch(victim)
+        world.run_until(lambda: votes(world, victim), 20_000)
+        world.network.faults()
+        world.run_until(lambda: in_sync(world), 1000)
+
+
+def test_killed_again_while_it_catches_up() -> None:
+    with World(seed=5) as world:
+        leader = world.elect()
+        fill(world, leader, 300, size=2000)
+        victim = (leader + 1) % 3
+        for launch in range(5):
+            world.kill(victim)
+            world.launch(victim)
+            world.run(100 + 1.3 * launch)
+        world.run_until(lambda: votes(world, victim), 3000)
+        world.run_until(lambda: in_sync(world), 1000)
+        members = world.nodes[leader].status()["configuration"]["members"]
+        assert len(members) == 3, members
+
+
+def test_the_leader_dies_while_another_catches_up() -> None:
+    with World(size=5, seed=6) as world:
+        leader = world.elect()
+        fill(world, leader, 300, size=2000)
+        victim = (leader + 1) % 5
+        world.kill(victim)
+        world.launch(victim)
+        world.run_until(
+            lambda: any(m["learner"] for m in world.nodes[leader].status()["configuration"]["members"]), 3000
+        )
+        world.kill(leader)
+        world.run_until(lambda: votes(world, victim), 5000)
+        assert world.elect() != leader
+        world.run_until(lambda: in_sync(world), 1000)
+
+
+def test_what_a_dead_incarnation_still_says_is_dropped_and_counted() -> None:
+    with World(seed=8) as world:
+        leader = world.elect()
+        victim = (leader + 1) % 3
+        # The old process is only cut off; the new one runs elsewhere, so both exist.
+        ip = world.addresses[victim][0]
+        world.network.block(ip, 0)
+        world.network.block(0, ip)
+        old = world.nodes.pop(victim)
+        world.ports.pop(victim)
+        world.launch(victim, join=True, ip=0x0A000050)
+        assert member(world, leader, "replace", victim, "10.0.0.80:8000")["ok"]
+        world.network.block(ip, 0, False)
+        world.network.block(0, ip, False)
+        with pytest.raises(RemovedError, match=f"member {victim} .*was removed"):
+            world.network.run([*world.nodes.values(), old], 3000 * MS)
+        dropped = sum(node.counters["raft_drop_gone"] for node in world.nodes.values())
+        assert dropped > 0
+        old.close()
+        fill(world, leader, 10)
+        assert world.leader == leader
+        world.run_until(lambda: in_sync(world), 1000)
+
+
+def test_a_process_in_the_place_of_a_living_member_is_not_let_in() -> None:
+    with World(seed=9) as world:
+        leader = world.elect()
+        world.network.open(0x0A000060, 8000)
+        config = NodeConfig(node_id=(leader + 1) % 3, members=world.addresses, incarnation=77)
+        imposter = Node(config, world.network.open(0x0A000061, 8000), world.make_app())
+        world.network.run([*world.nodes.values(), imposter], 1000 * MS)
+        status = imposter.status()
+        assert status["joining"] and not status["formed"]
+        knocking = world.nodes[leader].status()["configuration"]["knocking"]
+        assert knocking == [{"slot": (leader + 1) % 3, "address": "10.0.0.97:8000"}]
+        assert slots(world, leader) == [0, 1, 2]
+        imposter.close()
+
+
+# ---- a majority loses its memory ----
+
+
+def test_a_majority_lost_at_once_is_said_and_nothing_restarts_empty() -> None:
+    with World(seed=10) as world:
+        leader = world.elect()
+        fill(world, leader, 20)
+        survivor = (leader + 1) % 3
+        gone = [i for i in range(3) if i != survivor]
+        for i in gone:
+            world.kill(i)
+        for i in gone:
+            world.launch(i)
+        world.run(5000)
+        status = world.nodes[survivor].status()
+        assert status["majority_lost"] == gone
+        said = [text for _, i, text in world.events if i == survivor and "A MAJORITY HAS LOST ITS MEMORY" in text]
+        assert len(said) == 1
+        assert f"slots {gone[0]}, {gone[1]}" in said[0]
+        assert world.leader is None
+        assert status["applied_index"] >= 20
+        assert all(world.nodes[i].status()["applied_index"] == 0 for i in gone)
+        # Once the survivor is launched anew, too, nobody remembers anything; that is said as well.
+        world.kill(survivor)
+        world.launch(survivor)
+        world.run_until(lambda: world.leader is not None, 10_000)
+        assert any("THE CLUSTER THAT THIS WAS TO JOIN IS GONE" in text for _, i, text in world.events if i in gone)
+        assert world.ask(encode_command("GET", "k1"), world.elect(), policy=3) == (DONE_OK, b"$-1\r\n")
+
+
+def test_a_survivor_that_is_cut_off_is_not_forgotten() -> None:
+    """Two of three restart and the third cannot be reached for long: no empty cluster."""
+    with World(seed=11) as world:
+        leader = world.elect()
+        fill(world, leader, 20)
+        survivor = (leader + 1) % 3
+        ip = world.addresses[survivor][0]
+        for i in range(3):
+            if i != survivor:
+                world.kill(i)
+                world.launch(i)
+        world.run(200)
+        world.network.block(ip, 0)
+        world.network.block(0, ip)
+        world.run(10_000)
+        assert world.leader is None
+        assert not any(node.status()["formed"] for i, node in world.nodes.items() if i != survivor)
+
+
+# ---- operators ----
+
+
+def test_a_fourth_member_is_added_and_counts() -> None:
+    with World(seed=12) as world:
+        leader = world.elect()
+        fill(world, leader, 300)
+        world.launch(3, join=True)
+        world.run(500)
+        assert slots(world, leader) == [0, 1, 2], "nobody comes in unasked"
+        answer = member(world, (leader + 1) % 3, "add", 3, "10.0.0.4:8000")
+        assert answer["error"] == "not_leader"
+        assert answer["leader"] == f"10.0.0.{leader + 1}:8000"
+        answer = member(world, leader, "add", 3, "10.0.0.4:8000")
+        assert answer["ok"] and answer["text"] == "slot 3 at 10.0.0.4:8000 is a member"
+        world.run_until(lambda: votes(world, 3) and in_sync(world), 2000)
+        assert slots(world, leader) == [0, 1, 2, 3]
+        world.kill((leader + 1) % 4 if leader != 3 else 0)
+        fill(world, world.elect(), 10, start=500)
+        assert member(world, world.elect(), "add", 3, "10.0.0.4:8000")["ok"], "asked again it is done already"
+
+
+def test_one_that_does_not_knock_is_waited_for_and_let_in_when_it_does() -> None:
+    with World(seed=13) as world:
+        leader = world.elect()
+        tag = world.call(MEMBER_REQUEST + b'{"op":"add","slot":3,"address":"10.0.0.4:8000"}', leader, policy=1, ms=9000)
+        world.run(1000)
+        told = member(world, leader, "list")
+        assert "nobody at 10.0.0.4:8000 asks to be let in as slot 3" in told["waiting"][0]["note"]
+        world.launch(3, join=True)
+        world.run_until(lambda: tag in world.client.ended, 5000)
+        assert json.loads(world.client.ended[tag][1])["ok"]
+        world.run_until(lambda: in_sync(world), 1000)
+
+
+@pytest.mark.parametrize("leads", [False, True], ids=["a follower", "the leader"])
+def test_a_removed_member_says_so_and_stops(leads: bool) -> None:
+    with World(seed=14) as world:
+        leader = world.elect()
+        fill(world, leader, 100)
+        victim = leader if leads else (leader + 1) % 3
+        tag = world.call(MEMBER_REQUEST + json.dumps({"op": "remove", "slot": victim}).encode(), leader, policy=1)
+        with pytest.raises(RemovedError, match=f"member {victim} .*was removed from the cluster"):
+            world.run(3000)
+        world.kill(victim)
+        world.run_until(lambda: tag in world.client.ended, 2000)
+        assert json.loads(world.client.ended[tag][1])["text"] == f"slot {victim} is not a member any more"
+        new = world.elect()
+        assert sorted(slots(world, new)) == sorted(world.nodes)
+        fill(world, new, 20, start=200)
+        world.run_until(lambda: in_sync(world), 1000)
+        assert member(world, new, "remove", victim)["ok"]
+
+
+def test_a_member_removed_while_it_was_away_learns_it_when_it_is_back() -> None:
+    with World(seed=15) as world:
+        leader = world.elect()
+        victim = (leader + 1) % 3
+        ip = world.addresses[victim][0]
+        world.network.block(ip, 0)
+        world.network.block(0, ip)
+        world.run(300)
+        assert member(world, leader, "remove", victim)["ok"]
+        world.run(2000)  # nobody tells it any more
+        term = world.nodes[leader].status()["term"]
+        world.network.block(ip, 0, False)
+        world.network.block(0, ip, False)
+        with pytest.raises(RemovedError):
+            world.run(3000)
+        world.kill(victim)
+        assert world.leader == leader
+        assert world.nodes[leader].status()["term"] == term, "and it disturbs nobody meanwhile"
+
+
+def test_a_member_moves_to_another_address() -> None:
+    with World(seed=16) as world:
+        leader = world.elect()
+        fill(world, leader, 100)
+        victim = (leader + 1) % 3
+        old = world.nodes.pop(victim)
+        world.ports.pop(victim)
+        world.launch(victim, join=True, ip=0x0A000050)
+        tag = world.call(
+            MEMBER_REQUEST + json.dumps({"op": "replace", "slot": victim, "address": "10.0.0.80:8000"}).encode(),
+            leader,
+            policy=1,
+            ms=5000,
+        )
+        with pytest.raises(RemovedError):
+            world.network.run([*world.nodes.values(), world.client, old], 5000 * MS)
+        old.close()
+        world.run_until(lambda: tag in world.client.ended, 2000)
+        assert json.loads(world.client.ended[tag][1])["ok"]
+        world.run_until(lambda: votes(world, victim) and in_sync(world), 2000)
+        where = {m["slot"]: m["address"] for m in world.nodes[leader].status()["configuration"]["members"]}
+        assert where[victim] == "10.0.0.80:8000"
+        assert world.ask(encode_command("SET", "x", "y"), victim) == (DONE_OK, OK), "it forwards from there"
+
+
+def test_leadership_is_handed_over() -> None:
+    with World(seed=17) as world:
+        leader = world.elect()
+        target = (leader + 1) % 3
+        answer = member(world, leader, "transfer", target)
+        assert answer["ok"] or answer["error"] == "not_leader", answer
+        world.run_until(lambda: world.leader == target, 1000)
+        answer = member(world, target, "transfer", target)
+        assert answer == answer | {"ok": True, "text": f"slot {target} leads"}
+
+
+def test_leadership_is_not_handed_to_one_that_is_down() -> None:
+    with World(seed=18) as world:
+        leader = world.elect()
+        target = (leader + 1) % 3
+        world.kill(target)
+        answer = member(world, leader, "transfer", target)
+        assert (answer["ok"], answer["error"]) == (False, "refused")
+        assert "has not taken over" in answer["text"]
+        assert world.leader == leader
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"op": "add", "slot": 1, "address": "10.0.0.9:8000"}, "slot 1 is a member at"),
+        ({"op": "add", "slot": 3, "address": "10.0.0.1:8000"}, "is the address of slot 0"),
+        ({"op": "replace", "slot": 3, "address": "10.0.0.9:8000"}, "slot 3 is not a member"),
+        ({"op": "transfer", "slot": 9}, "slot 9 is not a voter"),
+        ({"op": "add", "slot": 3}, "needs the address"),
+        ({"op": "add", "slot": 70000, "address": "10.0.0.9:8000"}, "slot 70000 is not a number in 0..65534"),
+        ({"op": "add", "slot": True, "address": "10.0.0.9:8000"}, "slot True is not a number"),
+        ({"op": "add", "slot": 3, "address": 5}, "address is not a text"),
+        ({"op": "add", "slot": 3, "address": "here"}, "has no port"),
+        ({"op": "fly"}, "without op"),
+        ([], "without op"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_reason(asked: object, reason: str) -> None:
+    with World(seed=19) as world:
+        leader = world.elect()
+        status, reply = world.ask(MEMBER_REQUEST + json.dumps(asked).encode(), leader, policy=1)
+        answer = json.loads(reply)
+        assert status == DONE_OK and not answer["ok"]
+        assert reason in answer["text"]
+        assert slots(world, leader) == [0, 1, 2]
+
+
+def test_a_change_that_would_leave_no_majority_alive_is_refused() -> None:
+    with World(seed=20) as world:
+        leader = world.elect()
+        dead, other = ((leader + i) % 3 for i in (1, 2))
+        world.kill(dead)
+        world.run(300)
+        answer = member(world, leader, "remove", other)
+        assert not answer["ok"]
+        assert f"too many are down: slots [{dead}]" in answer["text"]
+        assert member(world, leader, "remove", dead)["ok"]
+        assert slots(world, leader) == sorted((leader, other))
+
+
+def test_the_last_member_cannot_be_removed() -> None:
+    with World(size=1) as world:
+        world.elect()
+        assert "voters: none" in member(world, 0, "remove", 0)["text"]
+
+
+def test_a_list_comes_from_any_member_and_garbage_is_answered() -> None:
+    with World(seed=21) as world:
+        leader = world.elect()
+        for i in range(3):
+            answer = member(world, i, "list")
+            assert [m["slot"] for m in answer["members"]] == [0, 1, 2]
+            assert [m["slot"] for m in answer["members"] if m["leader"]] == [leader]
+        for garbage in (b"", b"{", b"\xff", b"[" * 900, b"x" * 2000):
+            status, reply = world.ask(MEMBER_REQUEST + garbage, leader, policy=1)
+            assert status == DONE_OK and json.loads(reply)["error"] == "bad_request"
+
+
+def test_requests_in_one_batch_with_an_operators() -> None:
+    with World(seed=22) as world:
+        leader = world.elect()
+        a = world.call(encode_command("PING"), leader, policy=1)
+        b = world.call(MEMBER_REQUEST + b'{"op":"list"}', leader, policy=1)
+        c = world.call(encode_command("PING", "x"), leader, policy=1)
+        world.run(50)
+        assert world.client.ended[a][1] == b"+PONG\r\n"
+        assert json.loads(world.client.ended[b][1])["ok"]
+        assert world.client.ended[c][1] == b"$1\r\nx\r\n"
+
+
+def test_a_member_request_before_the_cluster_has_formed() -> None:
+    with World(seed=23) as world:
+        world.kill(2)
+        assert member(world, 0, "list")["error"] == "not_formed"
+
+
+def test_a_new_member_needs_an_application_with_snapshots() -> None:
+    class Without(StateMachine):
+        def apply(self, requests: Requests) -> list[bytes]:
+            return [b""] * len(requests)
+
+    with World() as world, pytest.raises(UserError, match="Without has no snapshots"):
+        Node(NodeConfig(node_id=3, join=(world.addresses[0],)), world.ports[0], Without())
