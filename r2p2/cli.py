@@ -54,6 +54,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "r2p2.member_command",
         "list, add, remove or replace members of a running cluster, hand leadership over",
     ),
+    "cluster": ("r2p2.cluster.command", "start, look at, kill, restart and end the members of a cluster file here"),
+    "status": ("r2p2.cluster.status", "ask every member of a cluster for its status"),
     "call": ("r2p2.call", "send one request and print the reply"),
     "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
     "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),

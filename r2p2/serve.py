@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -35,6 +36,10 @@ CAPTURE_MIB = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a cluster's file (docs/operations.md); it decides, with --node"
+    )
+    parser.add_argument("--node", type=int, metavar="SLOT", help="with --config: which of its nodes this is")
     parser.add_argument(
         "--app",
         default="echo",
@@ -182,6 +187,34 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfi
     )
 
 
+def _configured(args: argparse.Namespace) -> NodeConfig:
+    """The node that ``--config`` and ``--node`` name; what the file decides is put into ``args``.
+
+    Raises:
+        UserError: the file is wrong, or has no such node.
+    """
+    from r2p2.cluster.config import load
+
+    if args.node is None:
+        raise UserError("--config without --node", "Say which of the file's nodes this is: its slot.")
+    cluster = load(args.config)
+    node = cluster.node(args.node)
+    args.app, args.backend, args.idle, args.log_mib = cluster.app, cluster.backend, cluster.idle, cluster.log_mib
+    args.link, args.vdev = list(node.links), list(node.vdevs)
+    args.bind = format_address(node.address)
+    args.members = args.join = ""
+    args.node_id = None
+    return replace(
+        node_config(args),
+        node_id=node.slot,
+        members=cluster.members,
+        cluster_id=cluster.cluster_id,
+        timers=cluster.timers,
+        truncation=cluster.truncation,
+        storage=node.storage,
+    )
+
+
 class CapturingNode:
     """A node or server whose datagrams go to a capture file after each poll."""
 
@@ -251,7 +284,7 @@ def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; 0 after a clean stop."""
     logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
-    config = node_config(args)
+    config = _configured(args) if args.config is not None else node_config(args)
     if args.drain < 0:
         raise UserError(f"--drain is {args.drain}, below 0")
     load_object(args.app)
