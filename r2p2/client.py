@@ -65,7 +65,7 @@ def _outcome(completion: Completion, target: str) -> bytes | CallError:
         return CallDropped(f"{target} refused the request {after} (DROP); it was not executed")
     if completion.status == DONE_EXPIRED:
         return SessionExpiredError(
-            f"{target} says {after} that the session has ended; the request was executed at most once, perhaps not at all"
+            f"{target} says {after} that the session has ended; the request was executed once or not at all"
         )
     if completion.status == DONE_CANCELLED:
         return CallCancelled(f"the call to {target} was cancelled {after}")
@@ -127,9 +127,7 @@ class PollSession(_SessionCalls):
         super().__init__(engine, local_port, targets)
         self._client = client
 
-    def call(
-        self, payload: bytes, callback: Callable[[bytes | CallError], None], *, timeout_s: float = 5.0
-    ) -> None:
+    def call(self, payload: bytes, callback: Callable[[bytes | CallError], None], *, timeout_s: float = 5.0) -> None:
         """Begins a replicated call; ``callback`` is called once, as in :meth:`PollClient.call`.
 
         Raises:
