@@ -46,7 +46,8 @@ class Spec:
         keys_count: lists in use at a time.
         elements_max: a list this long is left alone for a new one.
         reads_percent: of the calls, reads.
-        timeout_s: of a call with all its retries.
+        timeout_s: of an addition with all its retries.
+        read_timeout_s: of a read, which is not retried.
         think_s: between a client's calls.
         status_s: between questions to the nodes.
         seed: of keys and operations.
@@ -60,7 +61,8 @@ class Spec:
     keys_count: int = 8
     elements_max: int = 400
     reads_percent: int = 40
-    timeout_s: float = 3.0
+    timeout_s: float = 20.0
+    read_timeout_s: float = 1.0
     think_s: float = 0.002
     status_s: float = 0.25
     seed: int = 1
@@ -92,6 +94,7 @@ class Clients:
     def __init__(self, client: PollClient, spec: Spec) -> None:
         self._client = client
         self._spec = spec
+        self._session = client.session(*spec.targets) if spec.sessions else None
         self._rng = random.Random(spec.seed)
         self._numbers = 0  # elements made
         self._keys = [f"list{n}" for n in range(spec.keys_count)]
@@ -139,7 +142,12 @@ class Clients:
             self.operations.append(Operation(client_id, key, started, returned, added, None, length))
             self._rest(client_id)
 
-        self._call(self._target, encode_command("APPEND", key, added), ended, REPLICATED)
+        request = encode_command("APPEND", key, added)
+        if self._session is None:
+            self._call(self._target, request, ended, REPLICATED)
+        else:
+            self._busy += 1
+            self._session.call(request, self._counted(ended), timeout_s=self._spec.timeout_s)
 
     def read(self, client_id: int, key: str, target: int, then: Callable[[int], None]) -> None:
         """Reads a key at one node; ``then`` is called with the client when it has ended, answered or not."""
@@ -163,12 +171,20 @@ class Clients:
 
     def _call(self, target: int, payload: bytes, ended: Callable[[bytes | CallError], None], policy: int) -> None:
         self._busy += 1
+        self._client.call(
+            self._spec.targets[target],
+            payload,
+            self._counted(ended),
+            policy=policy,
+            timeout_s=self._spec.read_timeout_s if policy == REPLICATED_READ else self._spec.timeout_s,
+        )
 
+    def _counted(self, ended: Callable[[bytes | CallError], None]) -> Callable[[bytes | CallError], None]:
         def done(outcome: bytes | CallError) -> None:
             self._busy -= 1
             ended(outcome)
 
-        self._client.call(self._spec.targets[target], payload, done, policy=policy, timeout_s=self._spec.timeout_s)
+        return done
 
     def _new_key(self, full: str) -> None:
         fresh = f"list{self._keys_made}"

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--faults", default=",".join(FAULTS), metavar="KIND,...", help="of " + ", ".join((*FAULTS, ALL))
     )
     parser.add_argument("--clients", type=int, default=16, metavar="N", help="logical clients, a call at a time each")
+    parser.add_argument("--no-sessions", action="store_true", help="additions are not retried, so some have no answer")
     parser.add_argument("--seed", type=int, default=1, help="of faults, keys and operations")
     parser.add_argument(
         "--storage", type=Path, metavar="DIR", help="durable replicas, each in a folder of its own there"
@@ -168,6 +169,7 @@ def run(args: argparse.Namespace) -> int:
         layout = plan(args.backend, args.nodes, Path(sockets))
         history = folder / "history.ndjson"
         spec = Spec(layout.client, layout.addresses, str(history), clients_count=args.clients, seed=args.seed)
+        spec = replace(spec, sessions=not args.no_sessions, timeout_s=1.0 if args.no_sessions else spec.timeout_s)
         extra = {}
         if args.storage is not None:
             for index in range(args.nodes):
