@@ -65,6 +65,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "dissect": ("r2p2.dissect", "print the messages of a capture line by line"),
     "craft": ("r2p2.craft", "build a capture from a short text description"),
     "sim": ("r2p2.sim.command", "run simulated clusters from seeds, with faults, and check Raft's properties"),
+    "doctor": ("r2p2.doctor", "say what this machine has for each backend, and the commands for what it lacks"),
     "replay": ("r2p2.replay", "run a server over a capture and write its answers as another"),
 }
 
@@ -137,7 +138,8 @@ def _run(argv: Sequence[str]) -> int:
         prog=f"r2p2 {name}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(argv[1:]))
+    # Intermixed: what stands for itself may come after options, as in `call ADDRESS --policy replicated PAYLOAD`.
+    return module.run(parser.parse_intermixed_args(argv[1:]))
 
 
 def guard(work: Callable[[], int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import secrets
 import signal
 import threading
 import time
@@ -71,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what gives way when a member that is down holds the log; by default snapshot where the application has "
         "snapshots, else block",
     )
+    parser.add_argument(
+        "--storage",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="keep term, vote, log and snapshots there, durably: the member comes back as who it was",
+    )
     parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
     parser.add_argument(
         "--router",
@@ -91,6 +99,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--vdev", action="append", default=[], metavar="NAME,ARGS", help="dpdk: a virtual device as testpmd spells it"
+    )
+    parser.add_argument(
+        "--pci",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="dpdk: a NIC by its PCI address, bound to vfio-pci or uio_pci_generic (docs/nic.md)",
+    )
+    parser.add_argument(
+        "--hugepages",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="dpdk: memory from hugepages; by default for a --pci where enough are free",
     )
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
     parser.add_argument(
@@ -149,6 +170,8 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     if not args.members:
         if args.node_id is not None:
             raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
+        if args.storage is not None:
+            raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
@@ -168,6 +191,7 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         timers=Timers.profile(args.timers),
         engine=engine,
         truncation=args.truncation,
+        storage=args.storage,
     )
 
 
@@ -186,6 +210,7 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfi
         timers=Timers.profile(args.timers),
         engine=engine,
         truncation=args.truncation,
+        storage=args.storage,
     )
 
 
@@ -235,6 +260,16 @@ class CapturingNode:
         self.next_deadline_ns = node.next_deadline_ns
         self.now_ns = node.now_ns
 
+    @property
+    def wake_from_thread(self) -> Callable[[], None] | None:
+        """The node's, where it has one."""
+        return self._node.wake_from_thread if isinstance(self._node, Node) else None
+
+    @wake_from_thread.setter
+    def wake_from_thread(self, wake: Callable[[], None] | None) -> None:
+        if isinstance(self._node, Node):
+            self._node.wake_from_thread = wake
+
     def poll_once(self) -> int:
         """Polls the node, then writes."""
         count = self._node.poll_once()
@@ -265,6 +300,17 @@ class CapturingNode:
         return f"--pcap {writer.path}: {', '.join(parts)}"
 
 
+def replay_command(args: argparse.Namespace, node: Node) -> str:
+    """What repeats a member's capture (:mod:`r2p2.replay`), with its incarnation and its seed."""
+    config = node.config
+    members = ",".join(format_address(address) for _, address in sorted(config.members.items()))
+    return (
+        f"r2p2 replay --check --rx {args.pcap} --tx OUT.pcap --app {args.app} --bind {args.bind} --members {members} "
+        f"--cluster-id {config.cluster_id} --timers {args.timers} "
+        f"--incarnation {node.incarnation:x} --seed {config.seed}"
+    )
+
+
 def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort, tell: Callable[[str], None]) -> Node | Server:
     """The node, or for a Service its server."""
     found = load_object(args.app)
@@ -293,9 +339,19 @@ def run(args: argparse.Namespace) -> int:
     if args.drain < 0:
         raise UserError(f"--drain is {args.drain}, below 0")
     load_object(args.app)
+    if args.pcap and config.members:
+        config = replace(config, seed=secrets.randbits(32))  # told at the end, so that the capture can be replayed
     ip, port_number = parse_address(args.bind)
     links = tuple(parse_link(text) for text in args.link)
-    spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev))
+    spec = PortSpec(
+        args.backend,
+        format_ip(ip),
+        port_number,
+        links,
+        tuple(args.vdev),
+        pcis=tuple(args.pci),
+        hugepages=args.hugepages,
+    )
     stop = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
@@ -321,6 +377,8 @@ def run(args: argparse.Namespace) -> int:
             if capture is not None:
                 capture.close()
                 tell(capture.summary())
+                if isinstance(node, Node) and config.members:
+                    tell(f"replay it with {replay_command(args, node)}")
             counters = {
                 name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
             }
