@@ -230,6 +230,7 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
     args.link, args.vdev = list(node.links), list(node.vdevs)
     args.bind = format_address(node.address)
     args.members = args.join = ""
+    args.storage = None
     args.node_id = None
     return replace(
         node_config(args),
