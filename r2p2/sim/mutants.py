@@ -266,6 +266,13 @@ MUTANTS = [
         options=_CHANGES,
     ),
     Mutant(
+        "new_voters_elect_alone",
+        "S9: a joint configuration's old half is not asked for votes",
+        "not configuration.outgoing or has_majority(configuration.outgoing, self._votes)",
+        "True",
+        options=_CHANGES,
+    ),
+    Mutant(
         "learners_count",
         "S9: a learner makes a majority",
         "self._voters = self._progress_of(current.voters)",

@@ -6,6 +6,7 @@ Left to others: one seed's run (world.py), what the user is told (command.py).
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +61,13 @@ def run_many(
         yield from map(one, seeds)
         return
     # Forked, so that the workers run the very modules of this process, compiled or not.
-    with multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None).Pool(
-        jobs
-    ) as pool:
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else None)
+    with context.Pool(jobs, initializer=_die_quietly) as pool:
         yield from pool.imap(one, seeds, chunksize=1)
+
+
+def _die_quietly() -> None:
+    """A worker ends when the pool says so, without the command line's last words; an interrupt is the parent's."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

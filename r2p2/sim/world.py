@@ -154,7 +154,7 @@ class World:
             place = f"seed {self.seed}, event {self.events_count}, {self.now / MS:.3f} ms"
             raise Violation(
                 checker,
-                f"{error}\n  at {place}\n  {self.options}\n"
+                f"{str(error).removeprefix(checker + ': ')}\n  at {place}\n  {self.options}\n"
                 f"  replay: r2p2 sim --seeds {self.seed}:{self.seed + 1} --events {events} --trace FILE",
             ) from error
 
