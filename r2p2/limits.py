@@ -74,8 +74,9 @@ READ_GROUPS_MAX: Final = 8
 # A follower's question for a read index, or its answer, may be lost: it asks again after so many heartbeats.
 READ_RETRY_HEARTBEATS: Final = 3
 
-# Entries given to the application at once. Between batches the node looks at its timers. No batch goes beyond a multiple
-# of it: there the kept replies of all sessions are known on every replica, and their bytes are held to their bound.
+# Entries given to the application at once. Between batches the node looks at its timers. No batch goes beyond a
+# multiple of it: there the kept replies of all sessions are known on every replica, and their bytes are held to their
+# bound.
 APPLY_BATCH_ENTRIES_MAX: Final = 1024
 # Batches applied before the node looks at its port again: 8 * 1024 * 200 ns = 1.6 ms.
 APPLY_BATCHES_PER_POLL_MAX: Final = 8
@@ -146,3 +147,9 @@ KV_BATCH_COMMANDS_MAX: Final = 4_096
 assert KV_BATCH_COMMANDS_MAX * 64 < MESSAGE_BYTES_MAX
 # Ended keys taken out of memory with each batch, beyond one for each of its requests: at 1 us each.
 KV_SWEEP_MAX: Final = 64
+
+# The gateway (r2p2/gateway). Commands of one client that wait: above it nothing more is read from that client.
+GATEWAY_QUEUE_BYTES_MAX: Final = 1 << 20
+assert GATEWAY_QUEUE_BYTES_MAX > 2 * REQUEST_BYTES_MAX
+# Connections at once; each costs about 10 KiB.
+GATEWAY_CLIENTS_MAX: Final = 10_000

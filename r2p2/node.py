@@ -558,8 +558,9 @@ class Node:
                 self._send(formed, (address,))
             for asker, answer in upkeep.membership.take_answers():
                 self.engine.reply_later(asker, answer)
+        if forming.deadline_ns is not None:
+            self._send_forming(forming, now_ns)  # a coordinator tells on until everybody has heard it
         if forming.incarnations is None:
-            self._send_forming(forming, now_ns)
             if raft.is_voter and raft.configuration_committed:
                 forming.let_in()
                 self._on_event(f"slot {self.config.node_id} has been let in: it is a member that votes")

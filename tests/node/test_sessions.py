@@ -1,5 +1,5 @@
-"""Exactly once, end to end on the in-memory network: whatever is lost, doubled, cut or killed, each request of a session
-is executed at most once, and once when it was answered.
+"""Exactly once, end to end on the in-memory network: whatever is lost, doubled, cut or killed, each request of a
+session is executed at most once, and once when it was answered.
 """
 
 from __future__ import annotations
@@ -280,3 +280,25 @@ def test_more_than_a_request_may_have_never_reaches_the_log() -> None:
         world.settle()
         world.check()
         assert world.counter("rx_bad_length") == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_members_brought_up_by_snapshots_know_what_was_executed(seed: int) -> None:
+    """Every member loses its memory in turn while requests and answers get lost: nothing is executed twice."""
+    with SessionWorld(seed=seed, clients=2, log_bytes_max=40_000) as world:
+        world.elect()
+        world.network.faults(loss_ppm=50_000, duplicate_ppm=50_000, delay_min_ns=5_000, delay_max_ns=200_000)
+        number = 0
+        for victim in range(3):
+            world.kill(victim)
+            for _ in range(150):
+                number += 1
+                world.callers[number % 2].call(b"%d " % number + b"x" * 200, ms=20_000)
+                world.run(1)
+            world.launch(victim)
+            world.run_until(lambda victim=victim: bool(world.nodes[victim].status()["formed"]), 20_000)  # type: ignore[misc]
+        world.network.faults()
+        world.settle(20_000)
+        world.check()
+        assert len(world.journals()[0]) == number
+        assert sum(node.counters["snapshots_restored"] for node in world.nodes.values()) >= 3
