@@ -28,7 +28,7 @@ from tools.nic.image import ROOT, fetch_kernel, install_programs, make_initramfs
 from tools.nic.machine import Machine, MachineError, Nic
 from tools.nic.wire import Namespace, Wire
 
-BOOT_S = 60.0
+BOOT_S = 120.0
 SERVE_S = 40.0
 SPEAK_S = 90.0
 PORT = 8000
