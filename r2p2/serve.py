@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import logging
 import signal
 import threading
@@ -308,6 +309,8 @@ def run(args: argparse.Namespace) -> int:
             counters = {
                 name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
             }
+            if isinstance(node, Node) and config.storage is not None:
+                print(f"r2p2: storage: {json.dumps(node.status()['storage'])}", flush=True)
             node.close()
     print(f"r2p2: stopped; dropped: {counters or 'nothing'}", flush=True)
     return 0

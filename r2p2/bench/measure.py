@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class BenchConfig:
     warmup_s: float = 1.0
     replicas: int = 3
     keys_count: int = 16_384
+    storage: Path | None = None
+    """replicated: durable members, in a folder made there and removed afterwards."""
     plain: str = ""
     """echo over uv: "asyncio" or "uvloop" in place of our server, as a comparison."""
 
@@ -50,6 +53,8 @@ class BenchConfig:
         """UserError when it is out of bounds."""
         if self.plain and (self.is_replicated or self.backend != "uv"):
             raise UserError("--against compares echo over uv only", "r2p2 bench echo --backend uv --against asyncio")
+        if self.storage is not None and not self.is_replicated:
+            raise UserError("--storage without replicas", "r2p2 bench replicated --storage DIR")
         self.spec().config(1).check()
 
     @property
@@ -106,6 +111,15 @@ def load_result(config: BenchConfig, reset: dict[str, Any], stopped: dict[str, A
     )
 
 
+@contextmanager
+def _storage_folder(config: BenchConfig) -> Iterator[Path | None]:
+    if config.storage is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="r2p2-bench-", dir=config.storage) as folder:
+        yield Path(folder)
+
+
 def measure(
     config: BenchConfig, log_folder: Path | None = None, say: Callable[[str], None] = lambda line: None
 ) -> BenchResult:
@@ -117,13 +131,19 @@ def measure(
     reason = missing(config.backend)
     if reason is not None:
         raise reason
-    with tempfile.TemporaryDirectory(prefix="r2p2-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="r2p2-") as temporary, _storage_folder(config) as storage:
         layout = plan(config.backend, config.replicas if config.is_replicated else 1, Path(temporary))
         app = "kv" if config.is_replicated else "echo"
         folder = log_folder or Path(temporary)
         try:
             with Cluster(
-                layout, folder, app=app, replicated=config.is_replicated, load=config.spec(), plain=config.plain
+                layout,
+                folder,
+                app=app,
+                replicated=config.is_replicated,
+                load=config.spec(),
+                plain=config.plain,
+                storage=storage,
             ) as cluster:
                 return _measure(cluster, config, say)
         except ProcessFailed as error:
