@@ -24,7 +24,11 @@ HELP = "measure throughput and latency, with the cpu time of each process"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("what", choices=("echo", "replicated"), help="one echo server, or SETs to a replicated store")
+    parser.add_argument(
+        "what",
+        choices=("echo", "replicated", "reads"),
+        help="one echo server; SETs to a replicated store, or linearizable GETs",
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="kernel UDP, or DPDK over shared memory")
     loop = parser.add_mutually_exclusive_group()
     loop.add_argument(
@@ -43,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage", type=Path, metavar="DIR", help="replicated: durable members, in a folder made there and removed"
     )
+    parser.add_argument("--one-member", action="store_true", help="reads: ask one member only; by default all in turn")
     parser.add_argument("--replicas", type=int, default=3, metavar="N", help="of the Raft group")
     parser.add_argument(
         "--against",
@@ -75,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         warmup_s=args.warmup,
         replicas=args.replicas,
         storage=args.storage,
+        leader_only=args.one_member,
     )
     replace(config, plain=args.against).check()
     result = measure(config, args.logs, say)

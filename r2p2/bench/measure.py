@@ -28,6 +28,9 @@ __all__ = ["BenchConfig", "ProgressLines", "load_result", "machine", "measure", 
 
 REPLICATED_ROUTE = 2
 FIXED_ROUTE = 1
+READ_ROUTE = 3
+WORKLOADS = {"echo": "echo", "replicated": "set", "reads": "get"}
+POLICIES = {"echo": FIXED_ROUTE, "replicated": REPLICATED_ROUTE, "reads": READ_ROUTE}
 SETTLE_SECONDS = 10.0  # for an answer of the generator beyond the time it was told to take
 
 
@@ -46,6 +49,8 @@ class BenchConfig:
     keys_count: int = 16_384
     storage: Path | None = None
     """replicated: durable members, in a folder made there and removed afterwards."""
+    leader_only: bool = False
+    """reads: all of them at one member, which becomes whoever answered last; else each member its share."""
     plain: str = ""
     """echo over uv: "asyncio" or "uvloop" in place of our server, as a comparison."""
 
@@ -60,15 +65,16 @@ class BenchConfig:
     @property
     def is_replicated(self) -> bool:
         """Whether Raft is in it."""
-        return self.what == "replicated"
+        return self.what in ("replicated", "reads")
 
     def spec(self) -> Spec:
         """For the generator; its port and targets are the cluster's to fill in."""
         return Spec(
             port=PortSpec(self.backend, "0.0.0.0"),
             targets=(),
-            workload="set" if self.is_replicated else "echo",
-            policy=REPLICATED_ROUTE if self.is_replicated else FIXED_ROUTE,
+            workload=WORKLOADS[self.what],
+            policy=POLICIES[self.what],
+            spread=self.what == "reads" and not self.leader_only,
             outstanding=self.outstanding,
             size=self.size,
             rate=self.rate,
