@@ -48,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--storage", type=Path, metavar="DIR", help="replicated: durable members, in a folder made there and removed"
     )
     parser.add_argument("--one-member", action="store_true", help="reads: ask one member only; by default all in turn")
+    parser.add_argument(
+        "--sessions",
+        type=int,
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="replicated: calls belong to N sessions and are executed exactly once, which is verified; "
+        "0: single calls (default: 1)",
+    )
     parser.add_argument("--replicas", type=int, default=3, metavar="N", help="of the Raft group")
     parser.add_argument(
         "--against",
@@ -81,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         replicas=args.replicas,
         storage=args.storage,
         leader_only=args.one_member,
+        sessions=getattr(args, "sessions", 1 if args.what == "replicated" else 0),
     )
     replace(config, plain=args.against).check()
     result = measure(config, args.logs, say)

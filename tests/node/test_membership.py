@@ -9,12 +9,23 @@ import pytest
 
 from r2p2.app import StateMachine
 from r2p2.apps.kv import encode_command
-from r2p2.engine import DONE_OK
+from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import UserError
 from r2p2.forming import RemovedError
-from r2p2.membership import MEMBER_REQUEST
+from r2p2.membership import (
+    ASKERS_MAX,
+    CANDIDATES_MAX,
+    GONE_MAX,
+    MEMBER_REQUEST,
+    OPERATIONS_MAX,
+    Candidate,
+    Membership,
+    lost_members,
+    majority_is_lost,
+)
 from r2p2.node import Node, NodeConfig
 from r2p2.requests import Requests
+from raft import Configuration, Formed, member_id, slot_of
 from tests.node.support import MS, World
 
 OK = b"+OK\r\n"
@@ -453,3 +464,137 @@ def test_a_new_member_needs_an_application_with_snapshots() -> None:
 
     with World() as world, pytest.raises(UserError, match="Without has no snapshots"):
         Node(NodeConfig(node_id=3, join=(world.addresses[0],)), world.ports[0], Without())
+
+
+# ---- a member that holds the log ----
+
+
+def test_a_member_that_is_down_is_evicted_and_taken_in_again() -> None:
+    with World(seed=30, log_bytes_max=100_000, truncation="evict") as world:
+        leader = world.elect()
+        victim = (leader + 1) % 3
+        world.kill(victim)
+        world.run(300)
+        fill(world, leader, 400, size=500)
+        status = world.nodes[leader].status()
+        assert status["evicted"] == [victim]
+        assert status["counters"]["members_evicted"] == 1
+        assert sorted(slots(world, leader)) == sorted(world.nodes)
+        assert any(f"evicts slot {victim}" in text for _, i, text in world.events if i == leader)
+        world.launch(victim)
+        world.run(1000)
+        assert not votes(world, victim), "who was evicted is not let in unasked"
+        assert member(world, leader, "add", victim, f"10.0.0.{victim + 1}:8000")["ok"]
+        world.run_until(lambda: votes(world, victim) and in_sync(world), 2000)
+
+
+def test_a_member_that_only_lags_is_not_evicted() -> None:
+    """It answers, and its answers say that it has applied little: it is slow, not down."""
+    with World(seed=31, log_bytes_max=100_000, truncation="evict") as world:
+        leader = world.elect()
+        slow = world.nodes[(leader + 1) % 3]
+        raft = slow._raft
+        assert raft is not None
+        slow._apply = lambda raft: None  # type: ignore[method-assign]
+        # Nor does it say that there is more to do at once.
+        poll_once = slow.poll_once
+        slow.poll_once = lambda: poll_once() and 0  # type: ignore[method-assign]
+        slow.next_deadline_ns = lambda: raft.deadline_ns  # type: ignore[method-assign]
+        tags = [world.call(encode_command("SET", f"k{i}", "v" * 500), leader) for i in range(300)]
+        world.run(1000)
+        assert all(tag in world.client.ended for tag in tags)
+        status = world.nodes[leader].status()
+        assert status["evicted"] == []
+        assert slots(world, leader) == [0, 1, 2]
+        assert status["log_held_by"]["slot"] == (leader + 1) % 3
+        assert status["counters"]["drops_log_full"] > 0
+
+
+def test_requests_are_refused_until_the_member_is_back() -> None:
+    with World(seed=32, log_bytes_max=100_000, truncation="block") as world:
+        leader = world.elect()
+        victim = (leader + 1) % 3
+        world.kill(victim)
+        statuses = [world.ask(encode_command("SET", f"k{i}", "v" * 1000), leader)[0] for i in range(120)]
+        assert statuses[-1] == DONE_DROPPED
+        status = world.nodes[leader].status()
+        assert status["log_bytes"] <= 102_000
+        assert status["log_held_by"] | {"silent_ms": 0, "incarnation": ""} == {
+            "slot": victim,
+            "incarnation": "",
+            "address": f"10.0.0.{victim + 1}:8000",
+            "bytes": status["log_bytes"],
+            "silent_ms": 0,
+        }
+        world.launch(victim)
+        world.run_until(lambda: votes(world, victim), 3000)
+        fill(world, leader, 20, start=1000)
+        world.run_until(lambda: in_sync(world), 1000)
+        world.run_until(lambda: world.nodes[leader].status()["log_held_by"] is None, 100)
+
+
+# ---- bounds and judgements ----
+
+
+def configuration(*voters: int, outgoing: tuple[int, ...] = ()) -> Configuration:
+    members = sorted({*voters, *outgoing})
+    return Configuration(voters, outgoing, (), tuple((m, 0x0A000001 + slot_of(m), 8000) for m in members))
+
+
+def knocks(slot: int, incarnation: int, ip: int = 0) -> Candidate:
+    return Candidate(member_id(slot, incarnation), (ip or 0x0A000001 + slot, 8000), 0)
+
+
+def test_whose_memory_is_gone() -> None:
+    old = [member_id(slot, 5) for slot in range(3)]
+    three = configuration(*old)
+    assert lost_members(three, [knocks(1, 9)]) == (old[1],)
+    assert lost_members(three, [knocks(1, 5)]) == ()
+    assert lost_members(three, [knocks(1, 9, ip=77)]) == (), "a process elsewhere says nothing about this one"
+    assert not majority_is_lost(three, old[:1])
+    assert majority_is_lost(three, old[:2])
+    joint = configuration(*old, outgoing=(old[0],))
+    assert majority_is_lost(joint, old[:1]), "of the old voters none is left"
+
+
+def test_a_formed_is_believed_only_when_it_is_newer_and_leaves_this_member_out() -> None:
+    class Core:
+        configuration = configuration(member_id(0, 5), member_id(1, 5))
+        configuration_index = 10
+
+    membership = Membership(member_id(0, 5), Core.configuration, 1, print)
+
+    def says(index: int, *pairs: tuple[int, int]) -> bool:
+        return membership.told(Formed(1, 0, index, pairs), Core())  # type: ignore[arg-type]
+
+    assert says(11, (1, 5))
+    assert says(11, (0, 6), (1, 5))
+    assert not says(10, (1, 5)), "this member's own configuration is as new"
+    assert not says(11, (0, 5), (1, 5))
+    Core.configuration = configuration(member_id(1, 5))
+    assert not says(11, (1, 5)), "it was none before"
+
+
+def test_tables_are_bounded() -> None:
+    with World(seed=33) as world:
+        leader = world.elect()
+        upkeep = world.nodes[leader]._upkeep
+        assert upkeep is not None
+        membership, now_ns = upkeep.membership, world.network.now_ns
+        for i in range(1000):
+            membership.hello(member_id(i, 7), (i, 1), now_ns)
+            membership.stranger(member_id(i, 7), (i, 1), now_ns)
+        assert len(membership._candidates) == CANDIDATES_MAX
+        assert len(membership._told_ns) <= CANDIDATES_MAX
+        assert len(membership.take_formed()) == 2000
+        for i in range(100):
+            payload = MEMBER_REQUEST + json.dumps({"op": "add", "slot": i + 10, "address": "10.9.9.9:1"}).encode()
+            answer = upkeep.request(payload, b"%12d" % i, now_ns)
+            assert (answer is None) == (i < OPERATIONS_MAX)
+        for i in range(20):  # one request, sent again and again from other ports
+            payload = MEMBER_REQUEST + json.dumps({"op": "add", "slot": 10, "address": "10.9.9.9:1"}).encode()
+            assert upkeep.request(payload, b"x%11d" % i, now_ns) is None
+        assert len(membership._operations[0].askers) == ASKERS_MAX
+        for i in range(1000):
+            membership.configuration_changed(configuration(member_id(0, i + 1)))
+        assert len(membership._gone) == GONE_MAX

@@ -1,0 +1,87 @@
+"""Finding the leader, repeating what was not answered, and saying why something was not done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from r2p2.errors import CallTimeout, UserError
+from r2p2.member_command import ask
+from r2p2.membership import MEMBER_REQUEST
+
+SERVERS = ["10.0.0.1:8000", "10.0.0.2:8000"]
+REQUEST = {"op": "remove", "slot": 1}
+
+
+class Clock:
+    """Time that passes by calls and pauses only."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def run(
+    answer: Callable[[str, dict[str, object]], object], seconds: float = 10.0
+) -> tuple[dict[str, object], list[str]]:
+    clock, asked = Clock(), []
+
+    def call(server: str, payload: bytes, timeout: float) -> bytes:
+        assert payload.startswith(MEMBER_REQUEST)
+        clock.now += 0.01
+        asked.append(server)
+        reply = answer(server, json.loads(payload[len(MEMBER_REQUEST) :]))
+        if reply is None:
+            clock.now += timeout
+            raise CallTimeout("no answer")
+        return reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+
+    return ask(call, SERVERS, REQUEST, seconds, now=clock, sleep=clock.sleep), asked
+
+
+def test_it_goes_where_the_leader_is_said_to_be() -> None:
+    def answer(server: str, request: dict[str, object]) -> object:
+        assert request == REQUEST
+        if server == "10.0.0.9:8000":
+            return {"ok": True, "text": "done"}
+        return {"ok": False, "error": "not_leader", "leader": "10.0.0.9:8000"}
+
+    assert run(answer) == ({"ok": True, "text": "done"}, ["10.0.0.1:8000", "10.0.0.9:8000"])
+
+
+def test_a_member_that_does_not_answer_or_knows_no_leader_is_passed_over() -> None:
+    silent = iter([None, {"ok": False, "error": "not_leader", "leader": None}, b"garbage", {"ok": True}])
+    answered, asked = run(lambda server, request: next(silent))
+    assert answered == {"ok": True}
+    assert asked == [SERVERS[0], SERVERS[1], SERVERS[0], SERVERS[1]]
+
+
+@pytest.mark.parametrize("error", ["refused", "bad_request", "timeout"])
+def test_a_refusal_is_final_and_says_why(error: str) -> None:
+    with pytest.raises(UserError, match="because"):
+        run(lambda server, request: {"ok": False, "error": error, "text": "because"})
+
+
+def test_a_busy_leader_is_asked_again() -> None:
+    replies = iter([{"ok": False, "error": "busy", "text": "16 wait"}] * 3 + [{"ok": True}])
+    assert run(lambda server, request: next(replies))[1] == [SERVERS[0]] * 4
+
+
+def test_what_the_leader_waits_for_is_said_at_the_end() -> None:
+    def answer(server: str, request: dict[str, object]) -> object:
+        return {"ok": True, "waiting": [{"note": "nobody is there"}]} if request["op"] == "list" else None
+
+    with pytest.raises(UserError, match="not done in 3 s; nobody is there"):
+        run(answer, 3.0)
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(UserError, match=r"not done in 2 s; 10\.0\.0"):
+        run(lambda server, request: None, 2.0)
