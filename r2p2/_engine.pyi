@@ -58,6 +58,7 @@ class Lib:
     R2P2_SESSION_EXPIRED: Final[int]
     R2P2_LOAD_ECHO: Final[int]
     R2P2_LOAD_SET: Final[int]
+    R2P2_LOAD_GET: Final[int]
     R2P2_ROUTER_RELAY: Final[int]
     R2P2_ROUTER_DIRECT: Final[int]
     R2P2_ROUTER_RANDOM: Final[int]

@@ -17,10 +17,11 @@ from r2p2._engine import ffi, lib
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 
-__all__ = ["ECHO", "SET", "KeyVersions", "LoadConfig", "LoadGenerator", "LoadStats", "Timeline", "percentile_ns"]
+__all__ = ["ECHO", "GET", "SET", "KeyVersions", "LoadConfig", "LoadGenerator", "LoadStats", "Timeline", "percentile_ns"]
 
 ECHO: int = lib.R2P2_LOAD_ECHO
 SET: int = lib.R2P2_LOAD_SET
+GET: int = lib.R2P2_LOAD_GET
 REPLICATED_ROUTE = 2
 SET_BYTES_MIN = 48  # the RESP words and a key leave room for a version in no less
 
@@ -43,6 +44,7 @@ class LoadConfig:
     timeline_step_ns: int = 5 * limits.MS
     timeline_count: int = 12_000
     seed: int = 1
+    spread: bool = False
 
     def check(self) -> None:
         """UserError for what the generator would refuse, with the bound."""
@@ -138,6 +140,7 @@ class LoadGenerator:
                 "size": config.size,
                 "local_port": config.local_port,
                 "policy": config.policy,
+                "spread": int(config.spread),
             },
         )
         error = ffi.new("int32_t *")

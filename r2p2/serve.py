@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import secrets
 import signal
 import threading
@@ -383,6 +384,8 @@ def run(args: argparse.Namespace) -> int:
             counters = {
                 name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
             }
+            if isinstance(node, Node) and config.storage is not None:
+                tell(f"storage: {json.dumps(node.status()['storage'])}")
             node.close()
     tell(f"stopped; dropped: {counters or 'nothing'}")
     return 0

@@ -136,14 +136,17 @@ class Cluster:
         pcap: bool = False,
         plain: str = "",
         log_mib: int = 0,
+        storage: Path | None = None,
     ) -> None:
         """`load`'s port and targets are filled in from `layout`; logs, and with `pcap` captures, go to `folder`.
 
+        `storage`: durable replicas, each in a folder of its own there.
         `log_mib`: of log each replica keeps at most; 0: the default. `plain`: instead of our server, "asyncio" or
         "uvloop" without this project (plain_echo.py).
         """
         self._plain = plain
         self._log_mib = log_mib
+        self._storage = storage
         self.plan = layout
         self.replicas: dict[str, ManagedProcess] = {}
         self._supervisor = Supervisor(folder)
@@ -182,6 +185,8 @@ class Cluster:
         command = serve_command(self.plan, index, app=self._app, replicated=self._replicated)
         if self._log_mib:
             command += ["--log-mib", str(self._log_mib)]
+        if self._storage is not None:
+            command += ["--storage", str(self._storage / replica_name(index))]
         if self._pcap:
             command += ["--pcap", str(self.pcap_path(replica_name(index)))]
         return command

@@ -24,7 +24,11 @@ HELP = "measure throughput and latency, with the cpu time of each process"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("what", choices=("echo", "replicated"), help="one echo server, or SETs to a replicated store")
+    parser.add_argument(
+        "what",
+        choices=("echo", "replicated", "reads"),
+        help="one echo server; SETs to a replicated store, or linearizable GETs",
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="kernel UDP, or DPDK over shared memory")
     loop = parser.add_mutually_exclusive_group()
     loop.add_argument(
@@ -40,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=64, metavar="B", help="bytes of a request")
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds measured")
     parser.add_argument("--warmup", type=float, default=1.0, metavar="S", help="seconds before them")
+    parser.add_argument(
+        "--storage", type=Path, metavar="DIR", help="replicated: durable members, in a folder made there and removed"
+    )
+    parser.add_argument("--one-member", action="store_true", help="reads: ask one member only; by default all in turn")
     parser.add_argument(
         "--sessions",
         type=int,
@@ -79,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         duration_s=args.duration,
         warmup_s=args.warmup,
         replicas=args.replicas,
+        storage=args.storage,
+        leader_only=args.one_member,
         sessions=getattr(args, "sessions", 1 if args.what == "replicated" else 0),
     )
     replace(config, plain=args.against).check()

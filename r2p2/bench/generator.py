@@ -31,14 +31,14 @@ from r2p2.bench.report import PERCENTILES
 from r2p2.bench.verify import read_keys, verify
 from r2p2.engine import Engine
 from r2p2.errors import UserError
-from r2p2.loadgen import ECHO, SET, LoadConfig, LoadGenerator, LoadStats
+from r2p2.loadgen import ECHO, GET, SET, LoadConfig, LoadGenerator, LoadStats
 from r2p2.node import STATUS_REQUEST
 from r2p2.ports import PortSpec, open_port
 from r2p2.processes import cpu_seconds
 
 __all__ = ["Spec", "main"]
 
-WORKLOADS = {"echo": ECHO, "set": SET}
+WORKLOADS = {"echo": ECHO, "set": SET, "get": GET}
 DRAIN_SECONDS = 1.5  # beyond a call's timeout, so that every call has ended
 VERIFY_SECONDS = 15.0
 STATUS_SECONDS = 0.5
@@ -46,7 +46,7 @@ STATUS_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What load to make, from where, to whom. `workload`: "echo" or "set"; `targets`: "IP:PORT" each."""
+    """What load to make, from where, to whom. `workload`: "echo", "set" or "get"; `targets`: "IP:PORT" each."""
 
     port: PortSpec
     targets: tuple[str, ...]
@@ -60,6 +60,7 @@ class Spec:
     sessions: int = 0
     slice_seconds: float = 0.25
     timeline_step_ms: int = 5
+    spread: bool = False
 
     def to_json(self) -> str:
         """The command line's form."""
@@ -91,6 +92,7 @@ class Spec:
             sessions=self.sessions,
             timeout_ns=self.timeout_ms * limits.MS,
             timeline_step_ns=self.timeline_step_ms * limits.MS,
+            spread=self.spread,
         )
 
 

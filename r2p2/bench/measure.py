@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ __all__ = ["BenchConfig", "ProgressLines", "load_result", "machine", "measure", 
 
 REPLICATED_ROUTE = 2
 FIXED_ROUTE = 1
+READ_ROUTE = 3
+WORKLOADS = {"echo": "echo", "replicated": "set", "reads": "get"}
+POLICIES = {"echo": FIXED_ROUTE, "replicated": REPLICATED_ROUTE, "reads": READ_ROUTE}
 SESSION_TIMEOUT_MS = 3000  # the calls of a session are repeated meanwhile
 VERIFY_SECONDS = 20.0
 SETTLE_SECONDS = 10.0  # for an answer of the generator beyond the time it was told to take
@@ -46,6 +50,10 @@ class BenchConfig:
     warmup_s: float = 1.0
     replicas: int = 3
     keys_count: int = 16_384
+    storage: Path | None = None
+    """replicated: durable members, in a folder made there and removed afterwards."""
+    leader_only: bool = False
+    """reads: all of them at one member, which becomes whoever answered last; else each member its share."""
     sessions: int = 0
     """replicated: of so many sessions, with retries and exactly once; 0: single calls, executed as they come."""
     plain: str = ""
@@ -55,20 +63,23 @@ class BenchConfig:
         """UserError when it is out of bounds."""
         if self.plain and (self.is_replicated or self.backend != "uv"):
             raise UserError("--against compares echo over uv only", "r2p2 bench echo --backend uv --against asyncio")
+        if self.storage is not None and not self.is_replicated:
+            raise UserError("--storage without replicas", "r2p2 bench replicated --storage DIR")
         self.spec().config(1).check()
 
     @property
     def is_replicated(self) -> bool:
         """Whether Raft is in it."""
-        return self.what == "replicated"
+        return self.what in ("replicated", "reads")
 
     def spec(self) -> Spec:
         """For the generator; its port and targets are the cluster's to fill in."""
         return Spec(
             port=PortSpec(self.backend, "0.0.0.0"),
             targets=(),
-            workload="set" if self.is_replicated else "echo",
-            policy=REPLICATED_ROUTE if self.is_replicated else FIXED_ROUTE,
+            workload=WORKLOADS[self.what],
+            policy=POLICIES[self.what],
+            spread=self.what == "reads" and not self.leader_only,
             outstanding=self.outstanding,
             size=self.size,
             rate=self.rate,
@@ -113,6 +124,15 @@ def load_result(config: BenchConfig, reset: dict[str, Any], stopped: dict[str, A
     )
 
 
+@contextmanager
+def _storage_folder(config: BenchConfig) -> Iterator[Path | None]:
+    if config.storage is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="r2p2-bench-", dir=config.storage) as folder:
+        yield Path(folder)
+
+
 def measure(
     config: BenchConfig, log_folder: Path | None = None, say: Callable[[str], None] = lambda line: None
 ) -> BenchResult:
@@ -124,13 +144,19 @@ def measure(
     reason = missing(config.backend)
     if reason is not None:
         raise reason
-    with tempfile.TemporaryDirectory(prefix="r2p2-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="r2p2-") as temporary, _storage_folder(config) as storage:
         layout = plan(config.backend, config.replicas if config.is_replicated else 1, Path(temporary))
         app = "kv" if config.is_replicated else "echo"
         folder = log_folder or Path(temporary)
         try:
             with Cluster(
-                layout, folder, app=app, replicated=config.is_replicated, load=config.spec(), plain=config.plain
+                layout,
+                folder,
+                app=app,
+                replicated=config.is_replicated,
+                load=config.spec(),
+                plain=config.plain,
+                storage=storage,
             ) as cluster:
                 return _measure(cluster, config, say)
         except ProcessFailed as error:

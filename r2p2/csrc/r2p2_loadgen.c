@@ -116,6 +116,13 @@ static int template_set(r2p2_loadgen *load) {
     return 0;
 }
 
+static void template_get(r2p2_loadgen *load) {
+    char text[64];
+    load->config.size = (uint32_t)snprintf(text, sizeof text, "*2\r\n$3\r\nGET\r\n$%u\r\n%012u\r\n", KEY_BYTES, 0u);
+    memcpy(load->request, text, load->config.size);
+    load->key_at = (uint32_t)(strstr(text, "000000000000") - text);
+}
+
 uint32_t r2p2_loadgen_key(r2p2_loadgen *load, uint64_t key, uint8_t *out) {
     out[0] = 'k';
     digits(out + 1, KEY_BYTES - 1, key);
@@ -152,13 +159,15 @@ static void issue(r2p2_loadgen *load, uint32_t slot_index, uint64_t due_ns) {
         }
         r2p2_loadgen_key(load, slot->key, load->request + load->key_at);
         r2p2_loadgen_value(load, slot->key, ++load->issued[slot->key], load->request + load->value_at);
+    } else if (load->config.workload == R2P2_LOAD_GET) {
+        r2p2_loadgen_key(load, random_next(load) % load->config.keys_count, load->request + load->key_at);
     } else if (load->config.size >= 8) {
         uint64_t tag = load->stats.issued;
         memcpy(load->request, &tag, 8);
         slot->key = tag;
     }
     slot->due_ns = due_ns;
-    slot->target = load->target;
+    slot->target = load->config.spread ? slot_index % load->targets_count : load->target;
     const r2p2_target *target = &load->targets[slot->target];
     r2p2_call call = {
         .to = {target->ip, target->port, load->config.local_port},
@@ -193,6 +202,7 @@ static r2p2_timeline_bucket *timeline_at(r2p2_loadgen *load, uint64_t now_ns) {
 
 static int is_expected(const r2p2_loadgen *load, const load_slot *slot, const r2p2_completion *completion,
                        const uint8_t *payload) {
+    if (load->config.workload == R2P2_LOAD_GET) return completion->length >= 5 && payload[0] == '$';
     if (load->config.workload == R2P2_LOAD_SET) return completion->length == 5 && memcmp(payload, "+OK\r\n", 5) == 0;
     if (completion->length != load->config.size) return 0;
     return load->config.size < 8 || (memcmp(payload, &slot->key, 8) == 0 &&
@@ -339,7 +349,8 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
     if (config->outstanding == 0 || config->outstanding > client->calls_max || config->size > R2P2_PAYLOAD_BYTES_MAX)
         return NULL;
     if (config->timeline_count == 0 || config->timeline_step_ns == 0 || config->rate < 0) return NULL;
-    if (config->workload > R2P2_LOAD_SET) return NULL;
+    if (config->workload > R2P2_LOAD_GET) return NULL;
+    if (config->workload == R2P2_LOAD_GET && config->keys_count == 0) return NULL;
     if (config->sessions > R2P2_CLIENT_SESSIONS_MAX || (config->sessions && config->policy != R2P2_POLICY_REPLICATED)) return NULL;
     if (config->workload == R2P2_LOAD_SET && config->keys_count < config->outstanding) return NULL;
     r2p2_loadgen *load = calloc(1, sizeof *load);
@@ -365,6 +376,7 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
         r2p2_loadgen_free(load);
         return NULL;
     }
+    if (config->workload == R2P2_LOAD_GET) template_get(load);
     load->first_session = load->client->sessions_count;
     for (uint32_t i = 0; i < config->sessions; i++) {
         int32_t number = r2p2_client_session_add(client, targets, targets_count);

@@ -5,10 +5,10 @@
  * a second), and latency counts from the drawn time, so queueing is not hidden (coordinated omission).
  * Workloads: ECHO sends `size` bytes and wants them back. SET sends RESP SETs of exactly `size` bytes over `keys_count` keys; a
  * key has at most one call waiting, its values are versions 1, 2, 3..., and a key whose call ended without an answer is never
- * used again, so that afterwards acked[key] <= stored version <= issued[key] must hold, with equality where the key is certain.
+ * used again. GET reads keys drawn by chance, as RESP, of whatever size that has. After SETs acked[key] <= stored version <= issued[key] must hold, with equality where the key is certain.
  */
 
-enum r2p2_loadgen_workload { R2P2_LOAD_ECHO = 0, R2P2_LOAD_SET = 1 };
+enum r2p2_loadgen_workload { R2P2_LOAD_ECHO = 0, R2P2_LOAD_SET = 1, R2P2_LOAD_GET = 2 };
 
 typedef struct r2p2_loadgen_config {
     uint64_t seed;
@@ -23,7 +23,7 @@ typedef struct r2p2_loadgen_config {
     uint32_t size;              /* request payload bytes; SET: 48..1464, ECHO: 0..1464 */
     uint16_t local_port;
     uint8_t policy;
-    uint8_t reserved;
+    uint8_t spread; /* GET: call i goes to target i modulo their number; else to who answered last */
 } r2p2_loadgen_config;
 
 /* All 64 bits wide: read as one array. */
