@@ -14,7 +14,7 @@ BENCH ?= replicated --backend uv --outstanding 64 --duration 3
 DEMO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lint types bench sanitize format lock clean distclean
+.PHONY: help setup demo test pytest lint types bench coverage sanitize format lock clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t h; do printf '%-18s %s\n' "$$t" "$$h"; done
@@ -41,6 +41,9 @@ lint: setup ## ruff, its formatter as a check, and gcc's warnings over every C f
 
 types: setup ## mypy --strict over the packages
 	@$(PY) tools/check_types.py
+
+coverage: setup ## lines and branches of raft/ that its tests do not come by; anything under 100 % is a failure
+	@$(PY) -m coverage run -m pytest tests/raft -q --ignore=tests/raft/test_coverage.py && $(PY) -m coverage report
 
 sanitize: setup ## the tests with the C modules under AddressSanitizer and UBSan, in a copy (about three minutes)
 	@sh tools/sanitize.sh $(ARGS)
