@@ -214,7 +214,8 @@ class Durability:
     def submit(self, number: int, hard_state: HardState | None) -> bool:
         """Hands over all of Ready ``number``. True: it needs nothing that is not durable already."""
         if hard_state is not None:
-            self._work.append(lambda: self._storage.save(hard_state))
+            # In front: a crash may keep the first writes alone, and a log must not be of a later term than this.
+            self._work.insert(0, lambda: self._storage.save(hard_state))
         if not self._work:
             self._trailing = number
             return self._told == self._number

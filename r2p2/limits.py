@@ -74,8 +74,9 @@ READ_GROUPS_MAX: Final = 8
 # A follower's question for a read index, or its answer, may be lost: it asks again after so many heartbeats.
 READ_RETRY_HEARTBEATS: Final = 3
 
-# Entries given to the application at once. Between batches the node looks at its timers. No batch goes beyond a multiple
-# of it: there the kept replies of all sessions are known on every replica, and their bytes are held to their bound.
+# Entries given to the application at once. Between batches the node looks at its timers. No batch goes beyond a
+# multiple of it: there the kept replies of all sessions are known on every replica, and their bytes are held to their
+# bound.
 APPLY_BATCH_ENTRIES_MAX: Final = 1024
 # Batches applied before the node looks at its port again: 8 * 1024 * 200 ns = 1.6 ms.
 APPLY_BATCHES_PER_POLL_MAX: Final = 8

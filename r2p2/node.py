@@ -27,9 +27,9 @@ from r2p2.app import StateMachine
 from r2p2.durability import Durability
 from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine, EngineConfig, RaftMessage
 from r2p2.errors import UserError
+from r2p2.files import Files
 from r2p2.forming import Forming
 from r2p2.membership import MEMBER_REQUEST, addresses_of
-from r2p2.files import Files
 from r2p2.reads import ReadGroups
 from r2p2.requests import LATER, Replies, Requests
 from r2p2.storage_directory import MemberRecord
@@ -558,8 +558,9 @@ class Node:
                 self._send(formed, (address,))
             for asker, answer in upkeep.membership.take_answers():
                 self.engine.reply_later(asker, answer)
+        if forming.deadline_ns is not None:
+            self._send_forming(forming, now_ns)  # a coordinator tells on until everybody has heard it
         if forming.incarnations is None:
-            self._send_forming(forming, now_ns)
             if raft.is_voter and raft.configuration_committed:
                 forming.let_in()
                 self._on_event(f"slot {self.config.node_id} has been let in: it is a member that votes")
@@ -682,7 +683,9 @@ class Node:
             if engine.applied_index >= commit_index:
                 return
             is_replay = engine.applied_index < replay_through
-            requests, last_index = engine.apply_prepare(min(commit_index, replay_through) if is_replay else commit_index)
+            requests, last_index = engine.apply_prepare(
+                min(commit_index, replay_through) if is_replay else commit_index
+            )
             replies = apply(requests) if len(requests) else []
             engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
             raft.applied(last_index)
@@ -822,6 +825,7 @@ class Node:
                 "role": raft.role.value,
                 "term": raft.term,
                 "leader": self._leader_slot(raft),
+                "voter": raft.is_voter and raft.configuration_committed and not raft.configuration.joint,
                 "commit_index": raft.commit_index,
                 "global_commit": raft.global_commit,
             }

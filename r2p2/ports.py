@@ -8,6 +8,7 @@ backend cannot do here it says as a :class:`~r2p2.errors.UserError` with the rem
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
 from r2p2.busy_loop import run_busy
-from r2p2.driver import Pollable
+from r2p2.driver import Pollable, WakeableFromThread
 from r2p2.errors import UserError
 
 __all__ = [
@@ -340,4 +341,12 @@ def start_driver(pollable: Pollable, port: OpenPort) -> Any:
 
     driver = AsyncDriver(pollable, port.fileno())
     driver.start()
+    if isinstance(pollable, WakeableFromThread):
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody polls any more
+                loop.call_soon_threadsafe(driver.wake)
+
+        pollable.wake_from_thread = wake
     return driver

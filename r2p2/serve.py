@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -63,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=POLICIES,
         help="what gives way when a member that is down holds the log; by default snapshot where the application has "
         "snapshots, else block",
+    )
+    parser.add_argument(
+        "--storage",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="keep term, vote, log and snapshots there, durably: the member comes back as who it was",
     )
     parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
     parser.add_argument(
@@ -142,6 +150,8 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     if not args.members:
         if args.node_id is not None:
             raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
+        if args.storage is not None:
+            raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
@@ -161,6 +171,7 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         timers=Timers.profile(args.timers),
         engine=engine,
         truncation=args.truncation,
+        storage=args.storage,
     )
 
 
@@ -179,6 +190,7 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfi
         timers=Timers.profile(args.timers),
         engine=engine,
         truncation=args.truncation,
+        storage=args.storage,
     )
 
 
@@ -199,6 +211,16 @@ class CapturingNode:
         node.engine.capture_start(rate, limits.DATAGRAM_BYTES_MAX)
         self.next_deadline_ns = node.next_deadline_ns
         self.now_ns = node.now_ns
+
+    @property
+    def wake_from_thread(self) -> Callable[[], None] | None:
+        """The node's, where it has one."""
+        return self._node.wake_from_thread if isinstance(self._node, Node) else None
+
+    @wake_from_thread.setter
+    def wake_from_thread(self, wake: Callable[[], None] | None) -> None:
+        if isinstance(self._node, Node):
+            self._node.wake_from_thread = wake
 
     def poll_once(self) -> int:
         """Polls the node, then writes."""

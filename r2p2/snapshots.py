@@ -162,7 +162,7 @@ class Snapshots:
             raise UserError(
                 f"{type(self._app).__name__}.snapshot() returned None though the class has it", "Return bytes."
             )
-        data = encode_snapshot(NodeSnapshot(engine.applied_digest, b"", application))
+        data = encode_snapshot(NodeSnapshot(engine.applied_digest, engine.sessions_export(), application))
         if len(data) > limits.SNAPSHOT_BYTES_MAX:
             raise UserError(
                 f"a snapshot of {len(data)} bytes is over the bound of {limits.SNAPSHOT_BYTES_MAX}",
@@ -209,6 +209,11 @@ class Snapshots:
                 f"the application does not take the snapshot of {len(snapshot.application)} bytes: {error}",
                 "Run the same version of the application on every member.",
             ) from error
+        if not self._engine.sessions_import(snapshot.sessions):
+            raise SnapshotDamaged(
+                f"the session table of {len(snapshot.sessions)} bytes is malformed or over this member's bounds",
+                "Give every member the same bounds on sessions, and run the same version.",
+            )
         self._engine.reset_log(index, snapshot.digest)
         self.release()
         self._counters["snapshots_restored"] += 1

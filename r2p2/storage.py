@@ -40,7 +40,7 @@ _VERSION: Final = 1
 _VOTE_LOW_BITS: Final = 16
 _NO_VOTE: Final = 0xFFFF  # a slot that no member has
 _APPEND: Final = Struct(">QQQ")  # first index, term, count; then the entries
-_TRUNCATE: Final = Struct(">Q")
+_TRUNCATE: Final = Struct(">QQ")  # from index, the term of the entry before
 _SNAPSHOT: Final = Struct(">IIQQQ")  # magic, crc of all that follows, index, term, bytes
 _HEAD_KIND, _HARD_STATE_KIND, _APPEND_KIND, _TRUNCATE_KIND = 1, 2, 3, 4
 _ENTRY_HEADER_BYTES: Final = 16
@@ -113,14 +113,17 @@ class Recovered:
                 runs.append((piece.first_index, piece.term))
         return TermRuns(runs, self.last_index, base_index=self.base_index, base_term=self.base_term)
 
-    def truncate(self, from_index: int) -> None:
-        """Removes ``from_index`` and all behind it."""
+    def truncate(self, from_index: int, last_term: int) -> None:
+        """Removes ``from_index`` and all behind it; the entry before has ``last_term``."""
         while self.entries and self.entries[-1].last_index >= from_index:
             piece = self.entries.pop()
             keep = from_index - piece.first_index
             if keep > 0:
                 data = piece.data[: entries_bytes(piece.data, keep)]
                 self.entries.append(StoredEntries(piece.first_index, piece.term, keep, data))
+        if from_index <= self.base_index:
+            # What it takes back stood in a file that is gone, for a snapshot reaches further.
+            self.base_index, self.base_term = from_index - 1, last_term
 
     def begin_at(self, index: int, term: int) -> None:
         """The log goes on behind a snapshot of ``index``, whose entry has ``term``; what contradicts it goes."""
@@ -223,7 +226,7 @@ class Storage:
             raise ValueError(f"truncate from {from_index}: the log has {self._base_index + 1}..{self._last_index}")
         self._last_index = from_index - 1
         self._last_term = last_term
-        self._write(_TRUNCATE_KIND, _TRUNCATE.pack(from_index))
+        self._write(_TRUNCATE_KIND, _TRUNCATE.pack(from_index, last_term))
 
     def sync(self) -> None:
         """Makes all that was written durable, with one fsync however much it is. StorageError: end the process."""
@@ -454,7 +457,7 @@ class Storage:
                 )
             found.entries.append(StoredEntries(first, term, count, body[_APPEND.size :]))
         elif kind == _TRUNCATE_KIND:
-            found.truncate(_TRUNCATE.unpack(body)[0])
+            found.truncate(*_TRUNCATE.unpack(body))
         else:
             raise StorageError(f"{path}: offset {offset}: a record of kind {kind}, which this version does not know")
         segment.last_index = max(segment.last_index, found.last_index)

@@ -97,11 +97,14 @@ void r2p2_entry_decode(const uint8_t in[R2P2_ENTRY_HEADER_BYTES], r2p2_entry *en
     entry->policy = in[13];
 }
 
+/* Whether an entry may be among `count`, with a body of its length. */
 static int kind_is_good(const r2p2_entry *entry, uint64_t count) {
     if (entry->kind == R2P2_ENTRY_CONFIGURATION)
         return count == 1 && entry->client_ip == 0 && entry->body_length > 0 &&
                entry->body_length <= R2P2_CONFIGURATION_BYTES_MAX;
-    return entry->kind <= R2P2_ENTRY_SESSION;
+    uint64_t prefix = entry->kind == R2P2_ENTRY_SESSION ? R2P2_SESSION_BYTES : 0;
+    return entry->kind <= R2P2_ENTRY_SESSION && entry->body_length >= prefix &&
+           entry->body_length - prefix <= R2P2_REQUEST_BYTES_MAX;
 }
 
 int r2p2_entries_check(const uint8_t *data, uint64_t length, uint64_t count) {
@@ -110,14 +113,12 @@ int r2p2_entries_check(const uint8_t *data, uint64_t length, uint64_t count) {
         if (length - at < R2P2_ENTRY_HEADER_BYTES) return 0;
         r2p2_entry entry;
         r2p2_entry_decode(data + at, &entry);
-        uint64_t prefix = entry.kind == R2P2_ENTRY_SESSION ? R2P2_SESSION_BYTES : 0;
-        if (!kind_is_good(&entry, count) || entry.body_length < prefix) return 0;
-        if (entry.body_length - prefix > R2P2_REQUEST_BYTES_MAX) return 0;
+        if (!kind_is_good(&entry, count)) return 0;
         if (entry.policy > R2P2_POLICY_REPLICATED_NO_SE || data[at + 14] || data[at + 15]) return 0;
         if (entry.kind == R2P2_ENTRY_NOOP && entry.client_ip) return 0;
         uint64_t bytes = r2p2_entry_bytes(entry.body_length);
         if (length - at < bytes) return 0;
-        if (prefix) {
+        if (entry.kind == R2P2_ENTRY_SESSION) {
             r2p2_session_extension extension = r2p2_session_read(data + at + R2P2_ENTRY_HEADER_BYTES);
             if (!r2p2_session_valid(&extension)) return 0;
         }

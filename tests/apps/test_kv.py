@@ -113,20 +113,6 @@ def test_query_reads_and_refuses_to_write() -> None:
     assert kv.data == {b"k": b"v"}
 
 
-@given(st.dictionaries(st.binary(max_size=20), st.binary(max_size=200), max_size=40))
-def test_a_snapshot_restores_the_store_and_its_order(items: dict[bytes, bytes]) -> None:
-    kv, other = KeyValue(), KeyValue()
-    kv.data, other.data = items, {b"what": b"was there"}
-    other.restore(kv.snapshot())
-    assert list(other.data.items()) == list(items.items())
-
-
-def test_a_snapshots_golden_bytes() -> None:
-    kv = KeyValue()
-    kv.data = {b"k": b"vv", b"": b"x"}
-    assert kv.snapshot().hex() == ("0000000000000002000000010000000000000002000000016b767678")
-
-
 @pytest.mark.parametrize("data", ["", "0000000000000001", "0000000000000000ff", "ffffffffffffffff"])
 def test_what_is_no_snapshot_is_refused(data: str) -> None:
     with pytest.raises(ValueError, match="a snapshot of"):

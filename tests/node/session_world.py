@@ -7,6 +7,7 @@ executed twice, lost or reordered shows in the list, and a reply that is another
 from __future__ import annotations
 
 import hashlib
+import json
 
 from r2p2.app import StateMachine
 from r2p2.engine import DONE_OK, Engine, EngineConfig
@@ -31,6 +32,12 @@ class Journal(StateMachine):
 
     def apply(self, requests: Requests) -> ReplySequence:
         return Replies.pack([self._one(request) for request in requests])
+
+    def snapshot(self) -> bytes:
+        return json.dumps([request.hex() for request in self.seen]).encode()
+
+    def restore(self, data: bytes) -> None:
+        self.seen = [bytes.fromhex(request) for request in json.loads(data)]
 
     def state_digest(self) -> str:
         return hashlib.sha256(b"\0".join(self.seen)).hexdigest()

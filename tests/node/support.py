@@ -30,6 +30,7 @@ class World:
         truncation: str | None = None,
         storage: Path | None = None,
         files: Mapping[int, Files] | None = None,
+        launch: bool = True,
         **engine: int,
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=16_384)
@@ -46,7 +47,7 @@ class World:
         self.ports: dict[int, int] = {}
         self.nodes: dict[int, Node] = {}
         self.last_packets = LastPackets()
-        for i in range(size):
+        for i in range(size if launch else 0):
             self.launch(i)
         self.client = Caller(self.network, (0x0A000064, 9000))
         self.tag = 0
@@ -60,7 +61,7 @@ class World:
             members={} if join else self.addresses,
             join=tuple(self.addresses[j] for j in self.nodes if j != i) if join else (),
             engine=self.engine_config,
-            seed=self.seed * 100 + self.launches,
+            seed=self.seed * 100 + self.launches - 1,
             incarnation=incarnation or self.seed * 1000 + self.launches,
             truncation=self.truncation,
             storage=None if self.storage is None else self.storage / f"member{i}",

@@ -102,7 +102,7 @@ def test_one_node_to_another(engine: Engine) -> None:
             assert chunk is not None
             other.receive(offset, chunk)
         other.install(3)
-        assert other_kv.data == kv.data
+        assert dict(other_kv.data) == dict(kv.data)
         assert other_kv.state_digest() == kv.state_digest()
         assert other_engine.applied_index == 3
         assert other_engine.applied_digest == engine.applied_digest

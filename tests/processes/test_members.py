@@ -159,7 +159,7 @@ class Away:
         with self.capsys.disabled():
             print(
                 f"\n{policy}: {self.load.stats.answered:,} answered, {self.load.stats.dropped:,} refused in "
-                f"{time.monotonic() - self.began:.1f} s; log at most {max(self.log_bytes):,} bytes; memory of the leader "
+                f"{time.monotonic() - self.began:.1f} s; log at most {max(self.log_bytes):,} bytes; the leader has "
                 f"{self.memory[0] / MIB:.1f} -> {self.memory[-1] / MIB:.1f} MiB (most {max(self.memory) / MIB:.1f})"
             )
 
