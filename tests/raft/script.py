@@ -8,6 +8,7 @@ A file is prose, commands, a line ``----``, the expected output, an empty line, 
     deliver [FILTER]   what is in flight now arrives, in order; FILTER: from=I to=I kind=NAME nth=N, all optional
     settle             deliver until nothing is in flight
     lose [FILTER]      it does not arrive
+    cut I              what member I sends or is sent is lost when it is delivered; heal: not any more
     copy [FILTER]      it is in flight twice
     propose I VALUE... at member I
     sync I [N]         the N oldest writes of member I (default: all) are durable (slow-disk)
@@ -150,6 +151,7 @@ class Script:
         self.settings: dict[str, int] = {}
         self.disks: list[Disk] = []
         self.slow = False
+        self.cut: set[int] = set()
         self.used: dict[int, Configuration] = {}  # the members each was last said to use
 
     def run(self, text: str) -> str:
@@ -183,6 +185,8 @@ class Script:
             "deliver": self._deliver,
             "settle": self._settle,
             "lose": self._lose,
+            "cut": self._cut_off,
+            "heal": self._heal,
             "copy": self._copy,
             "propose": self._propose,
             "sync": self._sync,
@@ -218,6 +222,7 @@ class Script:
         self.settings = {key: int(value) for key, _, value in (item.partition("=") for item in settings) if value}
         self.members = tuple(range(int(count)))
         self.now, self.flight, self.tickets = 0, [], {}
+        self.cut = set()
         self.used = dict.fromkeys(self.members, Configuration(self.members))
         self.disks = [Disk() for _ in self.members]
         self.nodes = [self._start(i, disk) for i, disk in enumerate(self.disks)]
@@ -294,6 +299,9 @@ class Script:
 
     def _deliver(self, *filters: str) -> None:
         for message in self._take(filters):
+            if self.cut & {message.sender, message.target}:
+                self.lines.append(f"lost {shown(message)}")
+                continue
             self.lines.append(shown(message))
             if self.nodes[message.target] is None:
                 self.lines.append(f"  {message.target} is down")
@@ -306,6 +314,12 @@ class Script:
 
     def _lose(self, *filters: str) -> None:
         self.lines += [f"lost {shown(message)}" for message in self._take(filters)]
+
+    def _cut_off(self, i: str) -> None:
+        self.cut.add(int(i))
+
+    def _heal(self) -> None:
+        self.cut.clear()
 
     def _copy(self, *filters: str) -> None:
         self.flight += [replace(message) for message in self._chosen(filters)]  # apart, so that each can be named
