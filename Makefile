@@ -12,12 +12,14 @@ PY := $(BIN)/python
 ARGS ?=
 BENCH ?= replicated --backend uv --outstanding 64 --duration 3
 DEMO ?=
+SIM ?= --seeds 0:1000 --events 20000
+BOUNDS ?= members_count=3,term_max=2,round_max=2,restarts_max=1,states_max=4000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest lint types bench sanitize format lock clean distclean
+.PHONY: help setup demo test test-nic pytest lint types bench sanitize simulate mutants explore format lock clean distclean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t h; do printf '%-18s %s\n' "$$t" "$$h"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t h; do printf '%-18s %s\n' "$$t" "$$h"; done
 
 setup: ## install what is missing and build the compiled modules (nothing to do: under two seconds)
 	@sh tools/setup.sh
@@ -42,8 +44,20 @@ lint: setup ## ruff, its formatter as a check, and gcc's warnings over every C f
 types: setup ## mypy --strict over the packages
 	@$(PY) tools/check_types.py
 
+test-nic: setup ## a server on emulated NICs (e1000, e1000e, virtio) in a virtual machine, called from outside; as root, about a minute
+	@$(PY) -m tools.nic $(ARGS)
+
 sanitize: setup ## the tests with the C modules under AddressSanitizer and UBSan, in a copy (about three minutes)
 	@sh tools/sanitize.sh $(ARGS)
+
+simulate: setup ## Raft under faults from seeds, checked: make simulate SIM="--seeds 0:1000 --events 20000" (two minutes)
+	@$(PY) -m r2p2 sim $(SIM)
+
+mutants: setup ## known bugs put back into the core, each to be killed by a seed or a scenario (a minute)
+	@PYTHONPATH=. $(PY) tests/museum/mutants.py $(ARGS)
+
+explore: setup ## every run of a tiny cluster: make explore BOUNDS="members_count=3,states_max=1000000" (a minute)
+	@$(PY) -m r2p2 sim --exhaustive --bounds $(BOUNDS)
 
 format: setup ## rewrite the Python files the way `make lint` wants them
 	@$(BIN)/ruff check --fix .

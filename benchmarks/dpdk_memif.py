@@ -1,4 +1,4 @@
-"""Packets a second and core between two processes over memif: ``python benchmarks/dpdk_memif.py [--seconds S]``.
+"""Packets a second and core between two processes over memif: ``python benchmarks/dpdk_memif.py [--rounds N]``.
 
 Three measurements, each with one process that answers and one that keeps packets in flight, no NIC, no hugepages:
 
@@ -6,8 +6,10 @@ Three measurements, each with one process that answers and one that keeps packet
 * ``macswap``: frames through the Python bindings, MACs swapped in C, the loop in Python;
 * ``testpmd``: the same with DPDK's own testpmd as the one that answers, where it is installed: the reference.
 
-A figure is packets received plus packets sent, divided by the CPU time of the process that answers; testpmd spins and
-never yields, so its figure is by the clock and needs two cores that are free.
+A figure is packets received plus packets sent by the process that answers. "A core" divides them by that process's CPU
+time; testpmd spins, so its CPU time is the clock's. "By the clock" is counted by the process that asks, which is the
+same program for macswap and testpmd: those two figures of one round, one after the other, make the ratio. Both ends
+want a core of their own: on a machine with other work the figures fall and the ratio wavers.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,8 @@ from dpdk_backend.forward import forward, txonly_frame
 PORT_IP, PEER_IP = "10.0.0.1", "10.0.0.2"
 OUTSTANDING = 512
 LINK_TIMEOUT_S = 10.0
+MARGIN_S = 1.0
+LOAD_MAX = 0.7
 
 
 def answer_port(path: str, seconds: float, size: int) -> None:
@@ -59,21 +64,24 @@ def answer_macswap(path: str, seconds: float, size: int) -> None:
         start = time.thread_time()
         count = forward([device], "macswap", duration_s=seconds)
         report(2 * count, time.thread_time() - start)
+        forward([device], "macswap", duration_s=MARGIN_S)  # the other end may count a little longer
 
 
 def ask_frames(path: str, seconds: float, size: int) -> None:
-    """Keeps frames in flight; reports what came back, for an answering process that cannot count itself."""
+    """Keeps frames in flight; counts, from the first that comes back on, those that do."""
     dpdk.start_eal()
     frame = txonly_frame(max(60, size))
     burst = dpdk.Burst()
     with dpdk.EthDev(dpdk.memif(0, path, role="client", ring_log2=11)) as device:
         in_flight = received = 0
-        heard = begin = time.monotonic()
-        end = begin + seconds + 2
+        heard = time.monotonic()
+        begin, end = 0.0, heard + LINK_TIMEOUT_S
         while (now := time.monotonic()) < end:
             count = device.receive(burst)
             burst.free()
             received += count
+            if count and not begin:
+                begin, end, received = now, now + seconds, 0
             if count:
                 heard, in_flight = now, max(0, in_flight - count)
             elif now - heard > 0.02:
@@ -83,7 +91,7 @@ def ask_frames(path: str, seconds: float, size: int) -> None:
                 in_flight += device.send(burst)
             elif not count:
                 os.sched_yield()
-        report(2 * received, seconds + 2)
+        report(2 * received, seconds)
 
 
 def report(packets: int, cpu_seconds: float) -> None:
@@ -100,40 +108,52 @@ def start(role: str, path: str, seconds: float, size: int) -> subprocess.Popen[s
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def start_testpmd(path: str) -> subprocess.Popen[str] | None:
+def start_testpmd(path: str) -> subprocess.Popen[str]:
     """DPDK's own; one forwarding core, which has no thread of ours on it."""
-    program = shutil.which("dpdk-testpmd")
-    if program is None:
-        return None
     vdev = f"net_memif0,role=server,id=0,socket={path},socket-abstract=no,rsize=11"
-    command = [program, "--lcores", "0@(0-1),1@(0-1)", "-m", "128", "--no-huge", "--no-shconf", "--no-pci"]
+    command = ["dpdk-testpmd", "--lcores", "0@(0-1),1@(0-1)", "-m", "128", "--no-huge", "--no-shconf", "--no-pci"]
     command += ["--no-telemetry", "--vdev", vdev, "--", "--forward-mode=macswap", "--total-num-mbufs=8192"]
     command += ["--port-topology=loop", "--auto-start", "--stats-period=1"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
 
 
-def measure(kind: str, seconds: float, size: int) -> dict[str, float] | None:
-    """Both processes; packets and CPU seconds of the one that answers."""
+def rate(process: subprocess.Popen[str], seconds: float) -> float:
+    """What a process reports, as packets a second."""
+    out, _ = process.communicate(timeout=seconds + LINK_TIMEOUT_S + 10)
+    result: dict[str, float] = json.loads(out.strip().splitlines()[-1])
+    return result["packets"] / result["cpu_seconds"]
+
+
+def measure(kind: str, seconds: float, size: int) -> tuple[float, float]:
+    """Packets a second of the one that answers: by its CPU time, and by the clock of the one that asks.
+
+    The port's processes know only the first (the second is 0), testpmd's only the second (it is both).
+    """
     with tempfile.TemporaryDirectory(prefix="r2p2-") as folder:
         path = str(Path(folder) / "s")
         if kind == "testpmd":
             answers = start_testpmd(path)
-            if answers is None:
-                return None
             time.sleep(2)  # testpmd says nothing when it is ready
             asks = start("ask_frames", path, seconds, size)
         else:
             answers = start(f"answer_{kind}", path, seconds, size)
             asks = start("ask_port" if kind == "port" else "ask_frames", path, seconds, size)
         try:
-            counts = asks if kind == "testpmd" else answers
-            out, _ = counts.communicate(timeout=seconds + LINK_TIMEOUT_S + 10)
-            result: dict[str, float] = json.loads(out.strip().splitlines()[-1])
-            return result
+            clock = 0.0
+            if kind != "port":
+                clock = rate(asks, seconds)
+            core = clock if kind == "testpmd" else rate(answers, seconds)
+            return core, clock
         finally:
             for process in (answers, asks):
                 process.kill()
                 process.wait()
+
+
+def spread(values: list[float]) -> str:
+    """Median, and the range where there is one."""
+    text = f"{statistics.median(values):.2f}"
+    return f"{text} ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else text
 
 
 def main() -> int:
@@ -141,19 +161,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--size", type=int, default=64, help="payload of the port's datagrams, bytes of a frame")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of all measurements; the median is printed, with the range"
+    )
     parser.add_argument("--role", choices=sorted(ROLES), help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
         ROLES[options.role](options.path, options.seconds, options.size)
         return 0
-    for kind in ("port", "macswap", "testpmd"):
-        result = measure(kind, options.seconds, options.size)
-        if result is None:
-            print(f"{kind:8} dpdk-testpmd is not installed (apt install dpdk-dev)")
-            continue
-        rate = result["packets"] / result["cpu_seconds"] / 1e6
-        print(f"{kind:8} {rate:6.2f} M packets/s a core ({options.size} bytes)", flush=True)
+    if (load := os.getloadavg()[0]) > LOAD_MAX:
+        print(f"the load is {load:.1f}: figures by the clock, and so the ratio, want a machine at rest")
+    kinds = ["port", "macswap"]
+    if shutil.which("dpdk-testpmd"):
+        kinds.append("testpmd")
+    else:
+        print("dpdk-testpmd is not installed (apt install dpdk-dev): no reference")
+    rounds = [{kind: measure(kind, options.seconds, options.size) for kind in kinds} for _ in range(options.rounds)]
+    for kind in kinds:
+        core, clock = ([figures[kind][i] / 1e6 for figures in rounds] for i in (0, 1))
+        by_clock = f", by the clock {spread(clock)}" if clock[0] else ""
+        print(f"{kind:8} {spread(core)} M packets/s a core{by_clock} ({options.size} bytes)")
+    if "testpmd" in kinds:
+        ratios = [figures["macswap"][1] / figures["testpmd"][1] for figures in rounds]
+        print(f"macswap in Python to testpmd, by the clock: {spread(ratios)}")
     return 0
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from dpdk_backend._native import check, load
-from dpdk_backend.devices import Device, remove_dead_socket
-from dpdk_backend.eal import eal_log
+from dpdk_backend.devices import BIFURCATED_DRIVERS, USER_DRIVERS, Device, remove_dead_socket
+from dpdk_backend.eal import eal_log, remedy_for
 from dpdk_backend.errors import DeviceError
 
 _log = logging.getLogger(__name__)
@@ -78,10 +79,29 @@ class Attached:
             _log.warning("%s", native.error_text())
 
 
-def device_error() -> DeviceError:
-    """The last error with the end of DPDK's log, where drivers say their reasons."""
+def device_error(remedy: str = "") -> DeviceError:
+    """The last error with the end of DPDK's log, where drivers say their reasons.
+
+    ``remedy``: what to do where the log does not name anything better.
+    """
     lines = [f"  dpdk: {line}" for line in eal_log().strip().splitlines()[-_LOG_QUOTED_LINES:]]
-    return DeviceError("\n".join([load().error_text(), *lines]))
+    message = "\n".join([load().error_text(), *lines])
+    return DeviceError(message, remedy=remedy_for(message) or remedy)
+
+
+def _why_absent(name: str) -> str:
+    """What to do about a device that DPDK does not know; ``name``: a vdev's, or a PCI address."""
+    path = Path("/sys/bus/pci/devices") / name
+    if ":" in name and not path.exists():
+        return "this machine has no such PCI device: see dpdk-devbind.py --status"
+    if path.exists():
+        driver = (path / "driver").resolve().name if (path / "driver").exists() else "no driver"
+        if driver not in USER_DRIVERS + BIFURCATED_DRIVERS:
+            return f"it is bound to {driver}: dpdk-devbind.py --bind=vfio-pci {name} (docs/nic.md; r2p2 doctor)"
+    return (
+        "name it in EalConfig (pci_addresses or vdevs); a NIC must be bound to a DPDK driver, and DPDK must have one "
+        "for it: see dpdk-devbind.py --status"
+    )
 
 
 def attach(device: Device) -> Attached:
@@ -99,11 +119,7 @@ def attach(device: Device) -> Attached:
     port_id = native.lib.dpdk_device_find(name)
     info = native.ffi.new("dpdk_device_info *")
     if port_id < 0 or native.lib.dpdk_device_info_get(port_id, info) < 0:
-        error = DeviceError(
-            native.error_text(),
-            remedy="name it in EalConfig (pci_addresses or vdevs); a NIC must be bound to a DPDK driver: "
-            "see dpdk-devbind.py --status",
-        )
+        error = device_error(_why_absent(device.name))
         if device.args is not None:
             native.lib.dpdk_vdev_remove(name)
         raise error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 from dataclasses import dataclass, field
@@ -18,7 +19,12 @@ from typing import Literal
 from dpdk_backend.errors import DeviceError
 
 MEMIF_RING_LOG2_MAX = 14
+USER_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
+"""Kernel modules that hand a PCI device to a user's program."""
+BIFURCATED_DRIVERS = ("mlx4_core", "mlx5_core")
+"""Their NICs stay with the kernel's driver, and DPDK works beside it."""
 _SUN_PATH_BYTES_MAX = 107
+_PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 
 
 @dataclass(frozen=True)
@@ -153,15 +159,22 @@ def null(index: int, *, routes: tuple[str, ...] = ("0.0.0.0/0",), mac: str | Non
 
 
 def pci(address: str, *, routes: tuple[str, ...] = ("0.0.0.0/0",), mac: str | None = None) -> Device:
-    """A NIC by its PCI address, which ``EalConfig.pci_addresses`` must name too. ``mac`` defaults to the NIC's."""
-    return Device(address, None, mac=mac, routes=routes)
+    """A NIC by its PCI address, which ``EalConfig.pci_addresses`` must name too. ``mac`` defaults to the NIC's.
+
+    ``00:05.0`` is ``0000:00:05.0``, as lspci prints it. ValueError: it is no PCI address.
+    """
+    full = address.lower() if address.count(":") == 2 else f"0000:{address.lower()}"
+    if not _PCI_ADDRESS.fullmatch(full):
+        raise ValueError(f"{address!r} is no PCI address like 0000:00:05.0: see dpdk-devbind.py --status")
+    return Device(full, None, mac=mac, routes=routes)
 
 
 def _interface_mac(interface: str) -> str | None:
     """A kernel interface's MAC, so that frames to it reach us; None where it cannot be read."""
     path = Path("/sys/class/net") / interface / "address"
     with contextlib.suppress(OSError):
-        return path.read_text().strip() or None
+        # The loopback has one of zeros, which no frame can be for.
+        return path.read_text().strip().replace("00:00:00:00:00:00", "") or None
     return None
 
 

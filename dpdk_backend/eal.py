@@ -15,6 +15,7 @@ from typing import Literal
 
 from dpdk_backend._native import load
 from dpdk_backend.errors import EalAlreadyStartedError, EalError
+from dpdk_backend.hugepages import free_mb
 
 LogLevel = Literal["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"]
 EalState = Literal["not started", "running", "failed", "stopped"]
@@ -33,15 +34,35 @@ _STATES: tuple[EalState, ...] = ("not started", "running", "failed", "stopped")
 _LOG_BYTES = 8192
 _LOG_QUOTED_LINES = 6
 
+_NO_HUGETLBFS = (
+    "hugepages are free, but EalConfig.shared_files keeps them as files: mount -t hugetlbfs none /dev/hugepages, "
+    "writable for this user, or leave shared_files off"
+)
+
 # A text in DPDK's log -> what to do. The first that occurs is taken.
 _REMEDIES: tuple[tuple[str, str], ...] = (
     (
         "Is another primary process running?",
-        "another process uses this file prefix: give each process its own EalConfig.file_prefix",
+        "another process uses this file prefix: give each process its own EalConfig.file_prefix, or leave "
+        "EalConfig.shared_files off",
+    ),
+    (
+        "Expecting 'PA' IOVA mode",
+        "a NIC under uio_pci_generic needs hugepages and root, since DPDK must know physical addresses: "
+        "EalConfig(hugepages=True), or bind the NIC to vfio-pci behind an IOMMU",
+    ),
+    (
+        "is world-writable and insecure",
+        "DPDK loads no drivers from below a folder that anyone may write to: chmod o-w the one its log names",
+    ),
+    (
+        "No DPDK runtime directory",
+        "DPDK could not make its runtime directory: let XDG_RUNTIME_DIR (root: /var/run) name one that can be written",
     ),
     (
         "hugepage",
-        "no hugepages are free: use EalConfig(hugepages=False), or reserve some with: dpdk-hugepages.py --setup 1G",
+        "not enough hugepages are free: reserve some (sysctl -w vm.nr_hugepages=256), or do without: --no-hugepages, "
+        "EalConfig(hugepages=False)",
     ),
     (
         "cannot open '/proc/self/numa_maps'",
@@ -50,6 +71,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     (
         "ermission denied",
         "the process may not do that: run it as root, or with EalConfig(hugepages=False, pci_addresses=())",
+    ),
+    (
+        "peration not permitted",
+        "af_packet needs CAP_NET_RAW, tap and af_xdp CAP_NET_ADMIN: run it as root",
     ),
     (
         "not enough memory",
@@ -72,7 +97,11 @@ class EalConfig:
     Attributes:
         memory_mb: megabytes for DPDK's heap: the mbufs of all ports (2 to 4 kB each) and the drivers'
             own. Taken as it is touched.
-        hugepages: use them; else ordinary pages, which need no preparation and no rights.
+        hugepages: use them; else ordinary pages, which need no preparation and no rights. Without
+            ``shared_files`` no hugetlbfs need be mounted, and no file of them is left behind.
+        shared_files: keep DPDK's files of this process, for dpdk-proc-info and other secondary processes; then
+            the file prefix must be nobody else's, and hugepages need a hugetlbfs mount one may write to, where
+            they stay taken until :func:`stop_eal`.
         file_prefix: tells DPDK processes of one machine apart; None: one of this process.
         cpus: the cores the polling thread may run on; None: those of the process.
         pci_addresses: PCI devices to use, like ``0000:00:05.0``; none: the PCI bus is not looked at.
@@ -84,6 +113,7 @@ class EalConfig:
 
     memory_mb: int = 96
     hugepages: bool = False
+    shared_files: bool = False
     file_prefix: str | None = None
     cpus: tuple[int, ...] | None = None
     pci_addresses: tuple[str, ...] = ()
@@ -117,7 +147,9 @@ class EalConfig:
             f"--log-level={_LOG_NAMES[self.log_level]}",
         ]
         if not self.hugepages:
-            arguments += ["--no-huge", "--no-shconf"]
+            arguments.append("--no-huge")
+        if not self.shared_files:
+            arguments.append("--in-memory" if self.hugepages else "--no-shconf")
         if not self.pci_addresses:
             arguments.append("--no-pci")
         for address in self.pci_addresses:
@@ -154,7 +186,8 @@ def eal_log() -> str:
     return native.text(out)
 
 
-def _remedy(log: str) -> str:
+def remedy_for(log: str) -> str:
+    """What to do about what DPDK's log says; empty where nothing is known."""
     return next((remedy for text, remedy in _REMEDIES if text in log), "")
 
 
@@ -179,9 +212,12 @@ def start_eal(config: EalConfig | None = None) -> None:
     status = native.lib.dpdk_eal_start(len(keep), native.ffi.new("char *[]", keep), int(config.log_to_stderr))
     if status < 0:
         log = eal_log()
+        remedy = remedy_for(log)
+        if "hugepage" in log and config.shared_files and free_mb() >= config.memory_mb:
+            remedy = _NO_HUGETLBFS
         quoted = "\n".join(f"  dpdk: {line}" for line in log.strip().splitlines()[-_LOG_QUOTED_LINES:])
         message = f"{native.error_text()} (arguments: {' '.join(arguments[1:])})"
-        raise EalError(f"{message}\n{quoted}" if quoted else message, code=-status, remedy=_remedy(log))
+        raise EalError(f"{message}\n{quoted}" if quoted else message, code=-status, remedy=remedy)
 
 
 def stop_eal() -> None:

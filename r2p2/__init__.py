@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from r2p2.app import StateMachine, state_machine
-    from r2p2.client import FIXED_ROUTE, LB_ROUTE, REPLICATED, REPLICATED_READ, BlockingClient, Client, PollClient
+    from r2p2.client import (
+        FIXED_ROUTE,
+        LB_ROUTE,
+        REPLICATED,
+        REPLICATED_READ,
+        BlockingClient,
+        BlockingSession,
+        Client,
+        PollClient,
+        PollSession,
+    )
     from r2p2.errors import (
         CallCancelled,
         CallDropped,
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
         NoRoute,
         R2P2Error,
         RequestTooLarge,
+        SessionExpiredError,
         TooManyCalls,
         UserError,
     )
@@ -37,6 +48,7 @@ __all__ = [
     "REPLICATED",
     "REPLICATED_READ",
     "BlockingClient",
+    "BlockingSession",
     "CallCancelled",
     "CallDropped",
     "CallError",
@@ -50,6 +62,7 @@ __all__ = [
     "Node",
     "NodeConfig",
     "PollClient",
+    "PollSession",
     "PortSpec",
     "R2P2Error",
     "Replies",
@@ -58,6 +71,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "Service",
+    "SessionExpiredError",
     "StateMachine",
     "Timers",
     "TooManyCalls",
@@ -70,8 +84,10 @@ _MODULES = {
     "r2p2.app": ("StateMachine", "state_machine"),
     "r2p2.client": (
         "BlockingClient",
+        "BlockingSession",
         "Client",
         "PollClient",
+        "PollSession",
         "FIXED_ROUTE",
         "LB_ROUTE",
         "REPLICATED",
@@ -85,6 +101,7 @@ _MODULES = {
         "NoRoute",
         "R2P2Error",
         "RequestTooLarge",
+        "SessionExpiredError",
         "TooManyCalls",
         "UserError",
     ),

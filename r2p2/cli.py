@@ -49,10 +49,15 @@ class Subcommand(Protocol):
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("r2p2.serve", "run one node: an application behind a backend"),
     "router": ("r2p2.router_command", "spread requests over servers: random, round-robin, jsq or jbsq:N"),
+    "gateway": ("r2p2.gateway.command", "let Redis clients over TCP use a replicated key-value store"),
     "member": (
         "r2p2.member_command",
         "list, add, remove or replace members of a running cluster, hand leadership over",
     ),
+    "cluster": ("r2p2.cluster.command", "start, look at, kill, restart and end the members of a cluster file here"),
+    "status": ("r2p2.cluster.status", "ask every member of a cluster for its status"),
+    "top": ("r2p2.cluster.top", "watch a cluster: roles, indices, rates, drops"),
+    "metrics": ("r2p2.cluster.metrics", "serve the status of a cluster's members to Prometheus"),
     "call": ("r2p2.call", "send one request and print the reply"),
     "bench": ("r2p2.bench.command", "measure throughput and latency, with the cpu time of each process"),
     "demo": ("r2p2.demo.command", "three replicas under load, the leader killed, and the proof that nothing was lost"),
@@ -60,6 +65,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "dissect": ("r2p2.dissect", "print the messages of a capture line by line"),
     "craft": ("r2p2.craft", "build a capture from a short text description"),
     "sim": ("r2p2.sim.command", "run simulated clusters from seeds, with faults, and check Raft's properties"),
+    "doctor": ("r2p2.doctor", "say what this machine has for each backend, and the commands for what it lacks"),
     "replay": ("r2p2.replay", "run a server over a capture and write its answers as another"),
 }
 
@@ -132,7 +138,8 @@ def _run(argv: Sequence[str]) -> int:
         prog=f"r2p2 {name}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(argv[1:]))
+    # Intermixed: what stands for itself may come after options, as in `call ADDRESS --policy replicated PAYLOAD`.
+    return module.run(parser.parse_intermixed_args(argv[1:]))
 
 
 def guard(work: Callable[[], int]) -> int:

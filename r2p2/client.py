@@ -1,7 +1,8 @@
 """Clients: calls over kernel UDP, from asyncio and from plain scripts.
 
 :class:`Client` is for asyncio; :class:`BlockingClient` for scripts and tools. Both run the same engine over one UDP
-socket. A call ends with the reply's bytes or one of :class:`~r2p2.errors.CallError`.
+socket. A call ends with the reply's bytes or one of :class:`~r2p2.errors.CallError`. Calls in a session are executed
+exactly once (docs/exactly-once.md).
 """
 
 from __future__ import annotations
@@ -15,11 +16,29 @@ from typing import Any, Final
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
-from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, Completion, Engine, EngineConfig
-from r2p2.errors import CallCancelled, CallDropped, CallError, CallTimeout, NoRoute, TooManyCalls
+from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_EXPIRED, DONE_OK, Completion, Engine, EngineConfig
+from r2p2.errors import (
+    CallCancelled,
+    CallDropped,
+    CallError,
+    CallTimeout,
+    NoRoute,
+    SessionExpiredError,
+    TooManyCalls,
+)
 from r2p2.ports import OpenPort, PortSpec, open_port
 
-__all__ = ["FIXED_ROUTE", "LB_ROUTE", "REPLICATED", "REPLICATED_READ", "BlockingClient", "Client", "PollClient"]
+__all__ = [
+    "FIXED_ROUTE",
+    "LB_ROUTE",
+    "REPLICATED",
+    "REPLICATED_READ",
+    "BlockingClient",
+    "BlockingSession",
+    "Client",
+    "PollClient",
+    "PollSession",
+]
 
 LB_ROUTE: Final = 0
 """Policy: any server may answer."""
@@ -44,9 +63,99 @@ def _outcome(completion: Completion, target: str) -> bytes | CallError:
     after = f"after {completion.latency_ns / limits.MS:.1f} ms"
     if completion.status == DONE_DROPPED:
         return CallDropped(f"{target} refused the request {after} (DROP); it was not executed")
+    if completion.status == DONE_EXPIRED:
+        return SessionExpiredError(
+            f"{target} says {after} that the session has ended; the request was executed at most once, perhaps not at all"
+        )
     if completion.status == DONE_CANCELLED:
         return CallCancelled(f"the call to {target} was cancelled {after}")
     return CallTimeout(f"no answer from {target} {after}; is a server running there?")
+
+
+class _SessionCalls:
+    """A client's session: calls that are executed once however often they are sent, on one local port."""
+
+    def __init__(self, engine: Engine, local_port: int, targets: Sequence[str]) -> None:
+        if not targets:
+            raise ValueError("a session needs a server's address")
+        self._engine = engine
+        self._local_port = local_port
+        self.targets = tuple(targets)
+        self._number = engine.session_new(local_port, [parse_address(target) for target in targets])
+
+    def begin(self, payload: bytes, timeout_s: float, tag: int) -> int:
+        """Sends a request, or keeps it until the session is open; the rid."""
+        if timeout_s <= 0:
+            raise ValueError(f"timeout_s is {timeout_s}: above 0")
+        timeout_ns = int(timeout_s * limits.SECOND)
+        rid = self._engine.session_call(self._local_port, self._number, payload, timeout_ns=timeout_ns, tag=tag)
+        if rid is None:
+            raise TooManyCalls(
+                f"the session has all the calls it can have, or one of its calls has waited while "
+                f"{limits.SESSION_WINDOW_MAX} later ones were made; use several sessions"
+            )
+        return rid
+
+    def renew(self) -> None:
+        """Goes on with a new session after a :class:`~r2p2.errors.SessionExpiredError`; nothing otherwise."""
+        if self.is_expired:
+            self._engine.session_renew(self._local_port, self._number)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the servers have ended it: calls fail until :meth:`renew`."""
+        return self._engine.session_info(self._local_port, self._number).is_expired
+
+    @property
+    def client_id(self) -> int:
+        """The id the servers gave it; 0 before the first call was answered."""
+        return self._engine.session_info(self._local_port, self._number).client_id
+
+    def close(self) -> None:
+        """Forgets the session here; the servers evict it in time.
+
+        Raises:
+            EngineError: calls of it wait.
+        """
+        self._engine.session_close(self._local_port, self._number)
+
+
+class PollSession(_SessionCalls):
+    """From :meth:`PollClient.session`."""
+
+    def __init__(self, client: PollClient, engine: Engine, local_port: int, targets: Sequence[str]) -> None:
+        super().__init__(engine, local_port, targets)
+        self._client = client
+
+    def call(
+        self, payload: bytes, callback: Callable[[bytes | CallError], None], *, timeout_s: float = 5.0
+    ) -> None:
+        """Begins a replicated call; ``callback`` is called once, as in :meth:`PollClient.call`.
+
+        Raises:
+            SessionExpiredError: the session had ended before; nothing was sent.
+            TooManyCalls, RequestTooLarge: nothing was sent.
+        """
+        self._client.begin_in(self, payload, callback, timeout_s)
+
+
+class BlockingSession(_SessionCalls):
+    """From :meth:`BlockingClient.session`."""
+
+    def __init__(self, client: BlockingClient, engine: Engine, local_port: int, targets: Sequence[str]) -> None:
+        super().__init__(engine, local_port, targets)
+        self._client = client
+
+    def call(self, payload: bytes, *, timeout_s: float = 5.0) -> bytes:
+        """Sends ``payload`` until it is answered, and waits for the reply; executed once when it returns, and at most
+        once in any case.
+
+        Raises:
+            CallTimeout: no answer within ``timeout_s``: it may or may not have been executed.
+            SessionExpiredError: the session has ended; :meth:`renew`, and decide what to do about the request.
+            TooManyCalls, RequestTooLarge: nothing was sent.
+        """
+        return self._client.call_in(self, payload, timeout_s)
 
 
 class _Calls:
@@ -93,6 +202,11 @@ class _Calls:
         raise TooManyCalls(
             f"{len(local_ports)} local ports have all the calls they can; open the client with more (ports_count)"
         )
+
+    def begin_in(self, session: _SessionCalls, payload: bytes, timeout_s: float) -> tuple[int, int, int]:
+        """As :meth:`begin`, in a session."""
+        self._tag += 1
+        return self._tag, self._port.local_port, session.begin(payload, timeout_s, self._tag)
 
     def _check_route(self, target: tuple[int, int]) -> None:
         """Asks the kernel once a target whether it knows a way there; connecting a UDP socket sends nothing."""
@@ -169,6 +283,24 @@ class PollClient:
         self._tag += 1
         self._waiting[self._tag] = (callback, target)
 
+    def session(self, *targets: str) -> PollSession:
+        """A session with the servers ``targets`` (``IP:PORT``, at most 16): exactly-once calls. Opened by its first
+        call.
+        """
+        return PollSession(self, self._engine, self._local_port, targets)
+
+    def begin_in(
+        self,
+        session: PollSession,
+        payload: bytes,
+        callback: Callable[[bytes | CallError], None],
+        timeout_s: float,
+    ) -> None:
+        """What :meth:`PollSession.call` does."""
+        session.begin(payload, timeout_s, self._tag + 1)
+        self._tag += 1
+        self._waiting[self._tag] = (callback, " ".join(session.targets))
+
     def poll_once(self) -> int:
         """Sends, receives, calls back. Returns the datagrams received."""
         self._engine.flush()
@@ -226,6 +358,20 @@ class BlockingClient(_Calls):
             NoRoute: this machine knows no way to the target; nothing was sent.
         """
         tag, _, _ = self.begin(parse_address(target), payload, policy, timeout_s, retry_s)
+        return self._wait(tag, target)
+
+    def session(self, *targets: str) -> BlockingSession:
+        """A session with the servers ``targets`` (``IP:PORT``, at most 16): exactly-once calls. Opened by its first
+        call.
+        """
+        return BlockingSession(self, self._engine, self._port.local_port, targets)
+
+    def call_in(self, session: BlockingSession, payload: bytes, timeout_s: float) -> bytes:
+        """What :meth:`BlockingSession.call` does."""
+        tag, _, _ = self.begin_in(session, payload, timeout_s)
+        return self._wait(tag, " ".join(session.targets))
+
+    def _wait(self, tag: int, target: str) -> bytes:
         self._engine.flush()
         while True:
             # The engine ends the call at its deadline; its clock has steps of 1 ms.
@@ -259,6 +405,8 @@ class Client(_Calls):
         timeout_s: of a call that names none, seconds.
         ports_count: local UDP ports; each carries 65,535 calls at once.
         trusted: servers whose answers are believed; by default anybody's.
+        session: replicated calls are executed exactly once: sent again, to one server after the other, until they are
+            answered or over their deadline, and executed once however often they arrive. Other calls are as ever.
     """
 
     def __init__(
@@ -268,6 +416,7 @@ class Client(_Calls):
         timeout_s: float = 1.0,
         ports_count: int = 1,
         trusted: Sequence[str] = (),
+        session: bool = False,
     ) -> None:
         if not targets:
             raise ValueError("a client needs a server's address")
@@ -278,6 +427,17 @@ class Client(_Calls):
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
         super().__init__(bind, ports_count, trusted)
+        self._session = _SessionCalls(self._engine, self._port.local_port, targets) if session else None
+
+    def renew_session(self) -> None:
+        """Goes on with a new session after a :class:`~r2p2.errors.SessionExpiredError`; nothing otherwise.
+
+        Raises:
+            ValueError: the client was not opened with ``session=True``.
+        """
+        if self._session is None:
+            raise ValueError("the client has no session; open it with session=True")
+        self._session.renew()
 
     async def __aenter__(self) -> Client:
         """Begins to listen in the running loop."""
@@ -315,16 +475,21 @@ class Client(_Calls):
             policy: ``REPLICATED`` and the like.
             timeout_s: seconds; by default the client's.
             retry_s: above 0 says that the request is safe to repeat: it is sent again after that time, then twice that.
-            target: ``IP:PORT``; by default the server that is likely to be right.
+            target: ``IP:PORT``; by default the server that is likely to be right. A call with a target is outside the
+                client's session.
 
         Raises:
             CallTimeout: no answer in time: the request may or may not have been executed.
             CallDropped: refused: it was not executed.
+            SessionExpiredError: the servers have ended the client's session; :meth:`renew_session` to go on.
             RequestTooLarge, NoRoute, TooManyCalls: nothing was sent.
         """
         address = parse_address(target) if target is not None else self._targets[self._current]
         seconds = self._timeout_s if timeout_s is None else timeout_s
-        tag, local_port, rid = self.begin(address, payload, policy, seconds, retry_s)
+        if self._session is not None and policy == REPLICATED and target is None:
+            tag, local_port, rid = self.begin_in(self._session, payload, seconds)
+        else:
+            tag, local_port, rid = self.begin(address, payload, policy, seconds, retry_s)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting[tag] = (future, address)
         if self._flush is None:  # calls made in one turn of the loop leave together

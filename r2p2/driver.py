@@ -8,9 +8,17 @@ Leaves to others: how to wait (``dpdk_backend``, ``uv_backend.driver``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Pollable"]
+__all__ = ["Pollable", "WakeableFromThread"]
+
+
+@runtime_checkable
+class WakeableFromThread(Protocol):
+    """A pollable with threads of its own. A driver that sleeps sets the callable; they call it when a poll is due."""
+
+    wake_from_thread: Callable[[], None] | None
 
 
 @runtime_checkable

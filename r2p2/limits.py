@@ -147,3 +147,9 @@ KV_BATCH_COMMANDS_MAX: Final = 4_096
 assert KV_BATCH_COMMANDS_MAX * 64 < MESSAGE_BYTES_MAX
 # Ended keys taken out of memory with each batch, beyond one for each of its requests: at 1 us each.
 KV_SWEEP_MAX: Final = 64
+
+# The gateway (r2p2/gateway). Commands of one client that wait: above it nothing more is read from that client.
+GATEWAY_QUEUE_BYTES_MAX: Final = 1 << 20
+assert GATEWAY_QUEUE_BYTES_MAX > 2 * REQUEST_BYTES_MAX
+# Connections at once; each costs about 10 KiB.
+GATEWAY_CLIENTS_MAX: Final = 10_000

@@ -21,12 +21,14 @@ __all__ = ["ECHO", "SET", "KeyVersions", "LoadConfig", "LoadGenerator", "LoadSta
 
 ECHO: int = lib.R2P2_LOAD_ECHO
 SET: int = lib.R2P2_LOAD_SET
+REPLICATED_ROUTE = 2
 SET_BYTES_MIN = 48  # the RESP words and a key leave room for a version in no less
 
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
-    """`rate` 0: closed loop of `outstanding` calls; else calls a second, at most `outstanding` waiting."""
+    """`rate` 0: closed loop of `outstanding` calls; else calls a second, at most `outstanding` waiting. `sessions`: that
+    calls belong to; 0: none, each is executed as it comes."""
 
     workload: int
     policy: int
@@ -35,6 +37,7 @@ class LoadConfig:
     size: int = 64
     rate: float = 0.0
     keys_count: int = 16_384
+    sessions: int = 0
     timeout_ns: int = limits.CALL_TIMEOUT_NS
     timeline_step_ns: int = 5 * limits.MS
     timeline_count: int = 12_000
@@ -49,6 +52,10 @@ class LoadConfig:
             raise UserError(
                 f"requests of {self.size} bytes: between {smallest} and {limits.PAYLOAD_BYTES_MAX} are possible"
             )
+        if not 0 <= self.sessions <= limits.CLIENT_SESSIONS_MAX:
+            raise UserError(f"{self.sessions} sessions: up to {limits.CLIENT_SESSIONS_MAX} are possible")
+        if self.sessions and self.policy != REPLICATED_ROUTE:
+            raise UserError("sessions are for replicated requests", "Leave the sessions out, or use the policy.")
         if self.rate < 0:
             raise UserError(f"a rate of {self.rate:g} calls a second")
         if self.workload == SET and self.keys_count < self.outstanding:
@@ -75,6 +82,7 @@ class LoadStats(NamedTuple):
     started_ns: int
     polls: int
     idle_polls: int
+    expired: int
 
 
 class Timeline(NamedTuple):
@@ -125,6 +133,7 @@ class LoadGenerator:
                 "timeline_count": config.timeline_count,
                 "workload": config.workload,
                 "outstanding": config.outstanding,
+                "sessions": config.sessions,
                 "size": config.size,
                 "local_port": config.local_port,
                 "policy": config.policy,

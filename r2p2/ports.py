@@ -8,6 +8,7 @@ backend cannot do here it says as a :class:`~r2p2.errors.UserError` with the rem
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
 from r2p2.busy_loop import run_busy
-from r2p2.driver import Pollable
+from r2p2.driver import Pollable, WakeableFromThread
 from r2p2.errors import UserError
 
 __all__ = [
@@ -61,13 +62,20 @@ class PortSpec:
     """
     further_port: int = 0
     """A second UDP port of ours; 0: none. DPDK: above ``port``, and all between them are open too."""
+    pcis: tuple[str, ...] = ()
+    """DPDK: NICs by their PCI addresses, bound to a driver of DPDK; each may lead anywhere."""
+    hugepages: bool | None = None
+    """DPDK: take memory from hugepages; None: for NICs, where enough of them are free."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PortSpec:
         """From :func:`dataclasses.asdict`. KeyError, TypeError for anything else."""
         links = tuple(Link(**link) for link in values["links"])
         further = values.get("ports_count", 1), values.get("further_port", 0)
-        return cls(values["backend"], values["ip"], values["port"], links, tuple(values.get("vdevs", ())), *further)
+        nics = tuple(values.get("pcis", ())), values.get("hugepages")
+        return cls(
+            values["backend"], values["ip"], values["port"], links, tuple(values.get("vdevs", ())), *further, *nics
+        )
 
 
 class OpenPort(Protocol):
@@ -163,8 +171,10 @@ def open_port(spec: PortSpec) -> OpenPort:
 
 
 def _open_udp(spec: PortSpec) -> OpenPort:
-    if spec.links or spec.vdevs:
-        raise UserError("the uv backend uses the kernel's network and has no devices", "Leave --link and --vdev out.")
+    if spec.links or spec.vdevs or spec.pcis:
+        raise UserError(
+            "the uv backend uses the kernel's network and has no devices", "Leave --link, --vdev and --pci out."
+        )
     try:
         from uv_backend.port import UdpPort
     except ImportError as error:
@@ -179,7 +189,7 @@ def _open_udp(spec: PortSpec) -> OpenPort:
 
 def _open_portable(spec: PortSpec) -> OpenPort:
     """Kernel UDP in plain Python: slower, and without a compiled port."""
-    if spec.links or spec.vdevs or spec.further_port or spec.ports_count > 1:
+    if spec.links or spec.vdevs or spec.pcis or spec.further_port or spec.ports_count > 1:
         raise UserError("the portable backend has one socket and no devices", "Use --backend uv.")
     from uv_backend.portable import PortablePort
 
@@ -192,13 +202,15 @@ def _open_portable(spec: PortSpec) -> OpenPort:
 
 def _open_dpdk(spec: PortSpec) -> OpenPort:
     try:
-        from dpdk_backend.devices import memif, vdev
+        from dpdk_backend.devices import memif, pci, vdev
+        from dpdk_backend.eal import EalConfig
         from dpdk_backend.errors import DpdkError
-        from dpdk_backend.port import DpdkPort, PortConfig
+        from dpdk_backend.hugepages import free_mb
+        from dpdk_backend.port import DpdkPort, PortConfig, memory_mb_for
     except ImportError as error:
         raise UserError(f"the dpdk backend is not here: {error}", "pip install . again, or make setup.") from error
-    if not spec.links and not spec.vdevs:
-        raise UserError("the dpdk backend needs a device", "Name one --link for each peer, or a --vdev.")
+    if not spec.links and not spec.vdevs and not spec.pcis:
+        raise UserError("the dpdk backend needs a device", "Name a --link for each peer, a --vdev, or a --pci.")
     if 0 < spec.further_port <= spec.port:
         raise UserError(f"the dpdk backend opens UDP ports upwards, and {spec.further_port} is not above {spec.port}")
     ports_count = max(spec.ports_count, spec.further_port - spec.port + 1 if spec.further_port else 1)
@@ -207,7 +219,14 @@ def _open_dpdk(spec: PortSpec) -> OpenPort:
             memif(index, link.socket_path, role=link.role, routes=(link.peer_ip,))
             for index, link in enumerate(spec.links)
         ) + tuple(vdev(name, arguments) for name, _, arguments in (text.partition(",") for text in spec.vdevs))
-        port = DpdkPort(PortConfig(spec.ip, devices, local_port=spec.port, local_ports_count=ports_count))
+        nics = tuple(map(pci, spec.pcis))
+        config = PortConfig(spec.ip, devices + nics, local_port=spec.port, local_ports_count=ports_count)
+        eal = None
+        if nics or spec.hugepages:
+            memory_mb = memory_mb_for(config)
+            hugepages = spec.hugepages if spec.hugepages is not None else free_mb() >= memory_mb
+            eal = EalConfig(memory_mb, hugepages=hugepages, pci_addresses=tuple(nic.name for nic in nics))
+        port = DpdkPort(config, eal)
     except DpdkError as error:
         raise UserError(str(error).partition("\n  remedy: ")[0], error.remedy) from error
     except ValueError as error:
@@ -340,4 +359,12 @@ def start_driver(pollable: Pollable, port: OpenPort) -> Any:
 
     driver = AsyncDriver(pollable, port.fileno())
     driver.start()
+    if isinstance(pollable, WakeableFromThread):
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody polls any more
+                loop.call_soon_threadsafe(driver.wake)
+
+        pollable.wake_from_thread = wake
     return driver

@@ -32,11 +32,12 @@ from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import ReplayPort, open_replay_port
-from r2p2.replay_capture import Split, mac_of, own_datagrams, sent_datagrams, split, stamp
+from r2p2.replay_capture import Server, Split, mac_of, own_datagrams, sent_datagrams, split, stamp
 
 NAME = "replay"
 HELP = "run a server over a capture (DPDK's pcap device) and write its answers as another"
 
+_LOOPBACK: Final = 127
 STEP_NS: Final = 1 * limits.MS
 # How long after a frame the steps go on: nothing without a deadline waits longer (ARP gives up after a second and is
 # dead for one more; requests are held, and half messages kept, for less).
@@ -93,23 +94,23 @@ def run(args: argparse.Namespace) -> int:
     if not target.parent.is_dir():
         raise UserError(f"--tx {target}: the folder {target.parent} does not exist")
     bind = parse_address(args.bind)
-    own_mac = _mac(args.mac) if args.mac else mac_of(bind[0])
+    server = Server(_mac(args.mac) if args.mac else mac_of(bind[0]), *bind)
     config = _node_config(args, bind)
     peers = {ip for ip, _ in config.members.values()} - {bind[0]} | {config.engine.router_ip} - {0}
     with tempfile.TemporaryDirectory(prefix="r2p2-") as folder:
         rx, tx = Path(folder, "rx.pcap"), Path(folder, "tx.pcap")
         with rx.open("wb") as stream:
-            found = split(source, own_mac, peers, stream)
+            found = split(source, server, peers, stream)
         if args.check and not found.own_times_ns:
             raise UserError(f"--check: {source} holds nothing that the server at {args.bind} sent")
         start_ns = _start_ns(args.start, found)
-        macs = {format_ip(ip): found.peer_macs.get(ip, mac_of(ip)).hex(":") for ip in peers}
+        macs = {format_ip(ip): mac.hex(":") for ip, mac in ({ip: mac_of(ip) for ip in peers} | found.peer_macs).items()}
         where = (format_ip(bind[0]), bind[1])
-        with open_replay_port(where, str(rx), str(tx), mac=own_mac.hex(":"), neighbours=macs) as port:
+        with open_replay_port(where, str(rx), str(tx), mac=server.mac.hex(":"), neighbours=macs) as port:
             played = _play(port, config, args.app, found, start_ns)
         stamp(tx, played.sent_times_ns, target)
     _print_summary(source, target, found, played)
-    return _check(source, target, own_mac, start_ns) if args.check else 0
+    return _check(source, target, server, start_ns) if args.check else 0
 
 
 def _mac(text: str) -> bytes:
@@ -132,6 +133,11 @@ def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
     addresses = [parse_address(text) for text in args.members.split(",")]
     if bind not in addresses:
         raise UserError(f"--bind {args.bind} is not one of --members {args.members}")
+    if len({ip for ip, _ in addresses}) < len(addresses) or bind[0] >> 24 == _LOOPBACK:
+        raise UserError(
+            "members that share an address, or have one of loopback, cannot be replayed: on a wire they do not exist",
+            "Record members with an address each; on one machine: ip address add 10.7.0.1/32 dev lo, and so on.",
+        )
     try:
         incarnation = int(args.incarnation, 16)
     except ValueError:
@@ -179,8 +185,9 @@ def _play(port: ReplayPort, config: NodeConfig, app: str, found: Split, start_ns
 
     try:
         now_ns = start_ns
-        poll(now_ns, 0)
         is_timed = not found.own_times_ns
+        if is_timed:
+            poll(now_ns, 0)
         for next_ns, frames_count in _bursts(found):
             if is_timed:
                 _let_pass(node, poll, now_ns, next_ns)
@@ -235,10 +242,10 @@ def _print_summary(source: Path, target: Path, found: Split, played: _Played) ->
     print(f"dropped: {', '.join(f'{name} {n}' for name, n in dropped.items()) or 'nothing'}")
 
 
-def _check(source: Path, target: Path, own_mac: bytes, start_ns: int) -> int:
+def _check(source: Path, target: Path, server: Server, start_ns: int) -> int:
     """Holds the datagrams of the replay against those the capture says the server sent, in order."""
     count = 0
-    for was, now in zip_longest(own_datagrams(source, own_mac), sent_datagrams(target)):
+    for was, now in zip_longest(own_datagrams(source, server), sent_datagrams(target)):
         count += 1
         if was is None or now is None or _content(was) != _content(now):
             print(f"differs at datagram {count} that the server sent:")

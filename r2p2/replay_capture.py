@@ -20,12 +20,13 @@ from r2p2.dissect.captures import CaptureError, Record, records
 from r2p2.dissect.datagrams import ETHERNET, IPV4, RAW_IP, Datagram, datagram
 from r2p2.errors import UserError
 
-FILE_HEADER_BYTES: Final = 24
-RECORD_HEADER_BYTES: Final = 16
+# Hosts the server need not ask for; the port takes 1,024. Others have to be heard, or to answer ARP in the capture.
+NEIGHBOURS_MAX: Final = 1_000
 _RECORD: Final = struct.Struct("<IIII")
 _NANOSECOND_PCAP: Final = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65_535, ETHERNET)
 _SECOND_NS: Final = 1_000_000_000
 _ETHERTYPE_IPV4: Final = b"\x08\x00"
+_UDP: Final = b"\x11"
 
 
 @dataclass(slots=True)
@@ -35,7 +36,8 @@ class Split:
     Attributes:
         times_ns: when each frame for the server came, in the order of the file; never falling.
         own_times_ns: when the server itself sent something; never falling.
-        peer_macs: of the peers asked for, the MAC their first frame came from.
+        peer_macs: of the peers asked for the MAC their first frame came from, and of all whom the server sent to the
+            MAC it used; at most :data:`NEIGHBOURS_MAX` of these.
     """
 
     times_ns: array[int] = field(default_factory=lambda: array("Q"))
@@ -71,8 +73,26 @@ def _frame(path: Path, record: Record) -> bytes:
     return mac_of(target) + mac_of(source) + _ETHERTYPE_IPV4 + record.data
 
 
-def split(path: Path, own_mac: bytes, peers: Collection[int], rx: BinaryIO) -> Split:
-    """Writes the frames that do not come from ``own_mac`` to ``rx``, as a pcap.
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who is replayed: its MAC in a capture of Ethernet, its address and UDP port in one of raw IPv4."""
+
+    mac: bytes
+    ip: int
+    port: int
+
+    def sent(self, record: Record, frame: bytes) -> bool:
+        """Whether a packet is its own."""
+        if record.linktype == ETHERNET:
+            return frame[6:12] == self.mac
+        data = record.data
+        ports_at = (data[0] & 15) * 4 if data else 0
+        source = data[12:16], data[9:10], data[ports_at : ports_at + 2]
+        return source == (self.ip.to_bytes(4, "big"), _UDP, self.port.to_bytes(2, "big"))
+
+
+def split(path: Path, server: Server, peers: Collection[int], rx: BinaryIO) -> Split:
+    """Writes the frames that do not come from the server to ``rx``, as a pcap.
 
     A time before an earlier packet's counts as that one's. ``peers``: IPv4 addresses whose MACs are wanted.
 
@@ -85,20 +105,23 @@ def split(path: Path, own_mac: bytes, peers: Collection[int], rx: BinaryIO) -> S
     for record in _records(path):
         now_ns = max(now_ns, record.time_ns)
         frame = _frame(path, record)
-        if frame[6:12] == own_mac:
+        is_ipv4 = frame[12:14] == _ETHERTYPE_IPV4
+        if server.sent(record, frame):
             found.own_times_ns.append(now_ns)
+            if is_ipv4 and len(found.peer_macs) < NEIGHBOURS_MAX:
+                found.peer_macs.setdefault(int.from_bytes(frame[30:34], "big"), frame[0:6])
             continue
         found.times_ns.append(now_ns)
-        if frame[12:14] == _ETHERTYPE_IPV4 and (ip := int.from_bytes(frame[26:30], "big")) in peers:
+        if is_ipv4 and (ip := int.from_bytes(frame[26:30], "big")) in peers:
             found.peer_macs.setdefault(ip, frame[6:12])
         rx.write(_RECORD.pack(*divmod(now_ns, _SECOND_NS), len(frame), len(frame)) + frame)
     return found
 
 
-def own_datagrams(path: Path, own_mac: bytes) -> Iterator[Datagram]:
-    """The UDP datagrams in a capture that ``own_mac`` sent."""
+def own_datagrams(path: Path, server: Server) -> Iterator[Datagram]:
+    """The UDP datagrams in a capture that the server sent."""
     for record in _records(path):
-        if _frame(path, record)[6:12] == own_mac:
+        if server.sent(record, _frame(path, record)):
             found = datagram(record)
             if isinstance(found, Datagram):
                 yield found

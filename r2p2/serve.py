@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
+import secrets
 import signal
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +20,7 @@ from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.capture import RotatingPcapWriter
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
+from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
 from r2p2.server import Server, ServerConfig, Service
@@ -35,6 +38,11 @@ CAPTURE_MIB = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a cluster's file (docs/operations.md); it decides, with --node"
+    )
+    parser.add_argument("--log-format", default="text", choices=FORMATS, help="json: an object a line, for collectors")
+    parser.add_argument("--node", type=int, metavar="SLOT", help="with --config: which of its nodes this is")
     parser.add_argument(
         "--app",
         default="echo",
@@ -64,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what gives way when a member that is down holds the log; by default snapshot where the application has "
         "snapshots, else block",
     )
+    parser.add_argument(
+        "--storage",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="keep term, vote, log and snapshots there, durably: the member comes back as who it was",
+    )
     parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
     parser.add_argument(
         "--router",
@@ -84,6 +99,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--vdev", action="append", default=[], metavar="NAME,ARGS", help="dpdk: a virtual device as testpmd spells it"
+    )
+    parser.add_argument(
+        "--pci",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="dpdk: a NIC by its PCI address, bound to vfio-pci or uio_pci_generic (docs/nic.md)",
+    )
+    parser.add_argument(
+        "--hugepages",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="dpdk: memory from hugepages; by default for a --pci where enough are free",
     )
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
     parser.add_argument(
@@ -142,6 +170,8 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     if not args.members:
         if args.node_id is not None:
             raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
+        if args.storage is not None:
+            raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
@@ -161,6 +191,7 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         timers=Timers.profile(args.timers),
         engine=engine,
         truncation=args.truncation,
+        storage=args.storage,
     )
 
 
@@ -179,6 +210,35 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfi
         timers=Timers.profile(args.timers),
         engine=engine,
         truncation=args.truncation,
+        storage=args.storage,
+    )
+
+
+def _configured(args: argparse.Namespace) -> NodeConfig:
+    """The node that ``--config`` and ``--node`` name; what the file decides is put into ``args``.
+
+    Raises:
+        UserError: the file is wrong, or has no such node.
+    """
+    from r2p2.cluster.config import load
+
+    if args.node is None:
+        raise UserError("--config without --node", "Say which of the file's nodes this is: its slot.")
+    cluster = load(args.config)
+    node = cluster.node(args.node)
+    args.app, args.backend, args.idle, args.log_mib = cluster.app, cluster.backend, cluster.idle, cluster.log_mib
+    args.link, args.vdev = list(node.links), list(node.vdevs)
+    args.bind = format_address(node.address)
+    args.members = args.join = ""
+    args.node_id = None
+    return replace(
+        node_config(args),
+        node_id=node.slot,
+        members=cluster.members,
+        cluster_id=cluster.cluster_id,
+        timers=cluster.timers,
+        truncation=cluster.truncation,
+        storage=node.storage,
     )
 
 
@@ -199,6 +259,16 @@ class CapturingNode:
         node.engine.capture_start(rate, limits.DATAGRAM_BYTES_MAX)
         self.next_deadline_ns = node.next_deadline_ns
         self.now_ns = node.now_ns
+
+    @property
+    def wake_from_thread(self) -> Callable[[], None] | None:
+        """The node's, where it has one."""
+        return self._node.wake_from_thread if isinstance(self._node, Node) else None
+
+    @wake_from_thread.setter
+    def wake_from_thread(self, wake: Callable[[], None] | None) -> None:
+        if isinstance(self._node, Node):
+            self._node.wake_from_thread = wake
 
     def poll_once(self) -> int:
         """Polls the node, then writes."""
@@ -230,7 +300,18 @@ class CapturingNode:
         return f"--pcap {writer.path}: {', '.join(parts)}"
 
 
-def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node | Server:
+def replay_command(args: argparse.Namespace, node: Node) -> str:
+    """What repeats a member's capture (:mod:`r2p2.replay`), with its incarnation and its seed."""
+    config = node.config
+    members = ",".join(format_address(address) for _, address in sorted(config.members.items()))
+    return (
+        f"r2p2 replay --check --rx {args.pcap} --tx OUT.pcap --app {args.app} --bind {args.bind} --members {members} "
+        f"--cluster-id {config.cluster_id} --timers {args.timers} "
+        f"--incarnation {node.incarnation:x} --seed {config.seed}"
+    )
+
+
+def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort, tell: Callable[[str], None]) -> Node | Server:
     """The node, or for a Service its server."""
     found = load_object(args.app)
     if isinstance(found, Service):
@@ -244,20 +325,33 @@ def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort) -> Node 
         port.address,
         load_application(args.app),
         keep=port,
-        on_event=lambda text: print(f"r2p2: {text}", flush=True),
+        on_event=tell,
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; 0 after a clean stop."""
-    logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
-    config = node_config(args)
+    config = _configured(args) if args.config is not None else node_config(args)
+    fields: dict[str, object] = (
+        {"node": config.node_id, "cluster": config.cluster_id} if config.members or config.join else {}
+    )
+    tell = configure(args.log_format, fields)
     if args.drain < 0:
         raise UserError(f"--drain is {args.drain}, below 0")
     load_object(args.app)
+    if args.pcap and config.members:
+        config = replace(config, seed=secrets.randbits(32))  # told at the end, so that the capture can be replayed
     ip, port_number = parse_address(args.bind)
     links = tuple(parse_link(text) for text in args.link)
-    spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev))
+    spec = PortSpec(
+        args.backend,
+        format_ip(ip),
+        port_number,
+        links,
+        tuple(args.vdev),
+        pcis=tuple(args.pci),
+        hugepages=args.hugepages,
+    )
     stop = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
@@ -266,14 +360,14 @@ def run(args: argparse.Namespace) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, on_signal)
     with open_port(spec) as port:
-        node = _make(args, config, port)
+        node = _make(args, config, port, tell)
         capture = CapturingNode(node, args.pcap, args.pcap_rate, args.pcap_mib, args.pcap_files) if args.pcap else None
         try:
             where = format_address((ip, port.local_port))
             what = f"member {config.node_id} of {len(config.members)}" if config.members else "not replicated"
             if config.join:
                 what = f"asks to be let in as slot {config.node_id}"
-            print(f"{READY_PREFIX}{args.app} on {where} ({args.backend}, {what})", flush=True)
+            tell(f"{READY_PREFIX.removeprefix('r2p2: ')}{args.app} on {where} ({args.backend}, {what})")
             # What exists now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
@@ -282,10 +376,12 @@ def run(args: argparse.Namespace) -> int:
         finally:
             if capture is not None:
                 capture.close()
-                print(f"r2p2: {capture.summary()}", flush=True)
+                tell(capture.summary())
+                if isinstance(node, Node) and config.members:
+                    tell(f"replay it with {replay_command(args, node)}")
             counters = {
                 name: n for name, n in node.engine.counters().items() if n and ("drop" in name or "bad" in name)
             }
             node.close()
-    print(f"r2p2: stopped; dropped: {counters or 'nothing'}", flush=True)
+    tell(f"stopped; dropped: {counters or 'nothing'}")
     return 0

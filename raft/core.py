@@ -278,7 +278,7 @@ class Raft(Leading):
         self._runs.drop(through_index)
         self._history.drop(through_index)
         self.first_index = through_index + 1
-        if through_index > self.global_commit and self.role is LEADER:
+        if self.role is LEADER and (through_index > self.global_commit or self._departing):
             for peer in self._peers_list:
                 if peer.next_index <= through_index and peer.state != SNAPSHOT:
                     peer.behind_log = True

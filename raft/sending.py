@@ -45,8 +45,10 @@ class Sending(Reading):
         self._snapshot = Snapshot(index, self._runs.term_at(index), total_bytes, self._history.at(index))
         if self.role is LEADER:
             for peer in self._peers_list:
-                if peer.state == SNAPSHOT or peer.behind_log:
-                    self._begin_snapshot(peer)
+                if (peer.state == SNAPSHOT or peer.behind_log) and not self._begin_snapshot(peer):
+                    # It has that much by now, as its answers to heartbeats said: the log goes on from there.
+                    peer.behind_log = False
+                    peer.probe(max(peer.match_index + 1, self.first_index), epoch_round=self._round + 1)
 
     def compact(self, through_index: int) -> None:
         """Lets the log's prefix through ``through_index`` go though not every member has applied it: Ready's

@@ -40,6 +40,14 @@ def _have_netns() -> str:
     return "" if done.returncode == 0 else f"no network namespaces: {done.stderr.strip()}"
 
 
+def _have_hugepages() -> str:
+    """Free ones, or the right to reserve some: 2 MB each is what x86-64 and arm64 have."""
+    pool = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+    if not pool.exists():
+        return "the kernel has no hugepages of 2 MB"
+    return "" if os.access(pool, os.W_OK) else "hugepages can be reserved by root only"
+
+
 def _have_module(name: str) -> str:
     return "" if importlib.util.find_spec(name) else f"{name} is not installed (pip install {name})"
 
@@ -48,6 +56,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "dpdk": _have_dpdk,
     "root": _have_root,
     "netns": _have_netns,
+    "hugepages": _have_hugepages,
     "linux": lambda: "" if sys.platform == "linux" else f"needs Linux, this is {sys.platform}",
     "uvloop": lambda: _have_module("uvloop"),
     "plot": lambda: _have_module("matplotlib"),

@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("raft", "r2p2", "dpdk_backend", "uv_backend", "scapy_layers")
 # Scripts are checked one by one: they are not modules of one program.
-SCRIPTS = ("cffi_build.py", "setup.py", "tools/*.py", "examples/*.py", "benchmarks/*.py", "pcaps/*.py")
+TOOLS = ("tools/*.py", "tools/nic/*.py")
+SCRIPTS = ("cffi_build.py", "setup.py", *TOOLS, "examples/*.py", "benchmarks/*.py", "pcaps/*.py")
 
 
 def main() -> int:

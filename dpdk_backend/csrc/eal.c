@@ -15,6 +15,8 @@
 
 #define ARGUMENTS_MAX 128
 
+_Static_assert(RTE_VERSION >= RTE_VERSION_NUM(22, 11, 0, 0), "DPDK 22.11 or newer: its names of flags and offloads");
+
 static int32_t eal_state = DPDK_EAL_NOT_STARTED;
 
 const char *dpdk_version_text(void) { return rte_version(); }

@@ -22,6 +22,8 @@
 
 /* Far beyond any scheduling delay: after it the interrupt thread is taken to be stuck in a driver, and bursts go on. */
 #define PARK_TIMEOUT_SECONDS 2
+/* The first time there is nothing to go on with: where many processes share a core a new thread may wait for its turn. */
+#define FIRST_PARK_TIMEOUT_SECONDS 20
 #define CHANNELS_MAX 64
 #define ROUNDS_MAX 4
 
@@ -55,11 +57,11 @@ static void park(void *argument) {
     wait_uninterrupted(&gate.go);
 }
 
-static int await_parked(void) {
+static int await_parked(int timeout_seconds) {
     struct timespec deadline;
     int status;
     clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += PARK_TIMEOUT_SECONDS;
+    deadline.tv_sec += timeout_seconds;
     do
         status = sem_clockwait(&gate.parked, CLOCK_MONOTONIC, &deadline);
     while (status != 0 && errno == EINTR);
@@ -84,7 +86,8 @@ int gate_acquire(void) {
         status = dpdk_fail(-status, "rte_intr_callback_register: %s", rte_strerror(-status));
         goto failed;
     }
-    if (write(gate.fd, &one, sizeof one) != sizeof one || !await_parked()) {
+    if (write(gate.fd, &one, sizeof one) != sizeof one ||
+        !await_parked(FIRST_PARK_TIMEOUT_SECONDS)) {
         rte_intr_callback_unregister(gate.handle, park, NULL);
         status = dpdk_fail(ETIMEDOUT, "the interrupt gate: DPDK's interrupt thread does not answer");
         goto failed;
@@ -148,7 +151,7 @@ void gate_poll(void) {
     for (int round = 0; round < ROUNDS_MAX && is_channel_waiting(); round++) {
         if (gate.is_parked) {
             sem_post(&gate.go);
-            gate.is_parked = await_parked();
+            gate.is_parked = await_parked(PARK_TIMEOUT_SECONDS);
         } else { /* it was stuck: no second wait, only a look whether it has come back */
             gate.is_parked = sem_trywait(&gate.parked) == 0;
         }

@@ -43,7 +43,8 @@ static ssize_t log_write(void *cookie, const char *text, size_t size) {
     pthread_mutex_lock(&log_ring.lock);
     for (size_t i = 0; i < size; i++)
         log_ring.bytes[log_ring.written++ % LOG_BYTES] = text[i];
-    int echo = log_ring.echo;
+    /* rte_panic says why it aborts here, and nobody could read it afterwards. */
+    int echo = log_ring.echo || rte_log_cur_msg_loglevel() <= (int)RTE_LOG_CRIT;
     pthread_mutex_unlock(&log_ring.lock);
     if (echo && write(STDERR_FILENO, text, size) < 0)
         return (ssize_t)size; /* a closed stderr is no reason to lose the log */

@@ -40,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=64, metavar="B", help="bytes of a request")
     parser.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds measured")
     parser.add_argument("--warmup", type=float, default=1.0, metavar="S", help="seconds before them")
+    parser.add_argument(
+        "--sessions",
+        type=int,
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="replicated: calls belong to N sessions and are executed exactly once, which is verified; "
+        "0: single calls (default: 1)",
+    )
     parser.add_argument("--replicas", type=int, default=3, metavar="N", help="of the Raft group")
     parser.add_argument(
         "--against",
@@ -71,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         duration_s=args.duration,
         warmup_s=args.warmup,
         replicas=args.replicas,
+        sessions=getattr(args, "sessions", 1 if args.what == "replicated" else 0),
     )
     replace(config, plain=args.against).check()
     result = measure(config, args.logs, say)

@@ -39,7 +39,7 @@ from r2p2.processes import cpu_seconds
 __all__ = ["Spec", "main"]
 
 WORKLOADS = {"echo": ECHO, "set": SET}
-DRAIN_SECONDS = 2.5  # longer than a call's timeout, so that every call has ended
+DRAIN_SECONDS = 1.5  # beyond a call's timeout, so that every call has ended
 VERIFY_SECONDS = 15.0
 STATUS_SECONDS = 0.5
 
@@ -57,6 +57,7 @@ class Spec:
     rate: float = 0.0
     keys_count: int = 16_384
     timeout_ms: int = 1000
+    sessions: int = 0
     slice_seconds: float = 0.25
     timeline_step_ms: int = 5
 
@@ -87,6 +88,7 @@ class Spec:
             size=self.size,
             rate=self.rate,
             keys_count=self.keys_count,
+            sessions=self.sessions,
             timeout_ns=self.timeout_ms * limits.MS,
             timeline_step_ns=self.timeline_step_ms * limits.MS,
         )
@@ -206,7 +208,7 @@ class _Generator:
     def stop(self) -> None:
         ended_ns, cpu_s = self._engine.now_ns(), self.cpu_s()
         load = self.load
-        load.run(DRAIN_SECONDS, issue=False)
+        load.run(self._spec.timeout_ms / 1000 + DRAIN_SECONDS, issue=False)
         say(
             "stopped",
             ended_ns=ended_ns,

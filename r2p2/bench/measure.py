@@ -11,13 +11,14 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from r2p2.bench.cluster import Cluster, plan
 from r2p2.bench.generator import Spec
 from r2p2.bench.report import PERCENTILES, BenchResult
+from r2p2.bench.verify import Verdict, count_executions
 from r2p2.errors import UserError
 from r2p2.loadgen import LoadStats
 from r2p2.ports import PortSpec, missing
@@ -27,6 +28,8 @@ __all__ = ["BenchConfig", "ProgressLines", "load_result", "machine", "measure", 
 
 REPLICATED_ROUTE = 2
 FIXED_ROUTE = 1
+SESSION_TIMEOUT_MS = 3000  # the calls of a session are repeated meanwhile
+VERIFY_SECONDS = 20.0
 SETTLE_SECONDS = 10.0  # for an answer of the generator beyond the time it was told to take
 
 
@@ -43,6 +46,8 @@ class BenchConfig:
     warmup_s: float = 1.0
     replicas: int = 3
     keys_count: int = 16_384
+    sessions: int = 0
+    """replicated: of so many sessions, with retries and exactly once; 0: single calls, executed as they come."""
     plain: str = ""
     """echo over uv: "asyncio" or "uvloop" in place of our server, as a comparison."""
 
@@ -68,6 +73,8 @@ class BenchConfig:
             size=self.size,
             rate=self.rate,
             keys_count=max(self.keys_count, self.outstanding),
+            sessions=self.sessions,
+            timeout_ms=SESSION_TIMEOUT_MS if self.sessions else 1000,
         )
 
 
@@ -145,7 +152,18 @@ def _measure(cluster: Cluster, config: BenchConfig, say: Callable[[str], None]) 
     lines = ProgressLines(cluster.plan.name_of, reset)
     run_for(cluster, config.duration_s, lambda event: say(lines.line(event)), reset["stats"]["started_ns"])
     generator.tell("stop")
-    return load_result(config, reset, generator.event("stopped", SETTLE_SECONDS))
+    stopped = generator.event("stopped", SETTLE_SECONDS)
+    result = load_result(config, reset, stopped)
+    if not config.sessions:
+        return result
+    say("reading every key back")
+    generator.tell("verify")
+    event = generator.event("verified", VERIFY_SECONDS)
+    verdict = Verdict(*(event[name] for name in Verdict._fields))
+    loads = [LoadStats(**reset["discarded"]), LoadStats(**stopped["stats"])]
+    executions = count_executions(loads, cluster.status())
+    is_verified = verdict.holds and executions.holds
+    return replace(result, sessions=config.sessions, is_verified=is_verified, verification=executions.text())
 
 
 def run_for(

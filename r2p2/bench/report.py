@@ -39,6 +39,9 @@ class BenchResult:
     p999_us: float
     cpu_s: Mapping[str, float]  # processor time of each process in the measured time
     machine: Mapping[str, str | int] = field(default_factory=dict)
+    sessions: int = 0
+    is_verified: bool = True  # with sessions: every acknowledged write was executed once, and is there
+    verification: str = ""
 
     @property
     def throughput_rps(self) -> float:
@@ -52,8 +55,8 @@ class BenchResult:
 
     @property
     def is_good(self) -> bool:
-        """Something was answered and nothing was answered wrongly."""
-        return self.answered > 0 and self.wrong == 0
+        """Something was answered, nothing wrongly, and with sessions all of it was executed once."""
+        return self.answered > 0 and self.wrong == 0 and self.is_verified
 
     def to_json(self) -> dict[str, object]:
         """All of it, the derived figures first, ready for :func:`json.dumps`."""
@@ -75,6 +78,9 @@ class BenchResult:
         total = sum(self.cpu_us_per_request.values())
         lines.append(f"  cpu time     {total:>12.2f} us a request, of which")
         lines += [f"    {name:<12}{cpu:>11.2f} us" for name, cpu in self.cpu_us_per_request.items()]
+        if self.verification:
+            verdict = "exactly once" if self.is_verified else "NOT EXACTLY ONCE"
+            lines.append(f"  {verdict}: {self.verification}, {self.sessions} session{'s' * (self.sessions > 1)}")
         bad = {"timeouts": self.timeouts, "dropped": self.dropped, "wrong answers": self.wrong}
         if any(bad.values()):
             lines.append("  not answered " + ", ".join(f"{count:,} {name}" for name, count in bad.items() if count))

@@ -8,14 +8,46 @@ was answered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from r2p2.bench.calls import REPLICATED_ROUTE, Caller
-from r2p2.loadgen import KeyVersions
+from r2p2.loadgen import KeyVersions, LoadStats
 
-__all__ = ["Verdict", "get_command", "read_keys", "stored_version", "verify"]
+__all__ = ["Executions", "Verdict", "count_executions", "get_command", "read_keys", "stored_version", "verify"]
 
 EXAMPLES_MAX = 5
+
+
+class Executions(NamedTuple):
+    """Calls of sessions, all of one load, and how many requests of sessions a replica gave to its application.
+
+    With nothing unanswered, executed exactly once means that the two numbers are equal. Counts of the replicas differ
+    only where one has not applied everything yet.
+    """
+
+    acknowledged: int
+    unanswered: int  # without an answer in time, or in a session that ended: executed once or not at all
+    executed: int
+
+    @property
+    def holds(self) -> bool:
+        """Every acknowledged request was executed, and none twice."""
+        return self.acknowledged <= self.executed <= self.acknowledged + self.unanswered
+
+    def text(self) -> str:
+        """The figures."""
+        unanswered = f" and {self.unanswered:,} without an answer" if self.unanswered else ""
+        return f"{self.acknowledged:,} acknowledged{unanswered}, {self.executed:,} executed"
+
+
+def count_executions(loads: Sequence[LoadStats], nodes: Mapping[str, Mapping[str, Any]]) -> Executions:
+    """From the statistics of all parts of a load, after it, and the status of each replica that runs."""
+    furthest = max(nodes.values(), key=lambda node: int(node["applied_index"]))
+    return Executions(
+        acknowledged=sum(stats.answered for stats in loads),
+        unanswered=sum(stats.timeouts + stats.expired for stats in loads),
+        executed=furthest["counters"].get("sessions_executed", 0),
+    )
 
 
 class Verdict(NamedTuple):

@@ -39,6 +39,7 @@ struct r2p2_loadgen {
     load_slot *slots;
     load_list free, backoff;
     uint32_t backoff_count;
+    uint32_t first_session; /* of config.sessions in the client's table */
     uint64_t *acked, *issued;
     uint8_t *uncertain;
     uint8_t request[R2P2_PAYLOAD_BYTES_MAX];
@@ -167,8 +168,11 @@ static void issue(r2p2_loadgen *load, uint32_t slot_index, uint64_t due_ns) {
         .tag = slot_index,
         .policy = load->config.policy,
     };
+    if (load->config.sessions)
+        call.session = (uint16_t)(load->first_session + slot_index % load->config.sessions + 1);
     int32_t rid = r2p2_client_start(load->client, &call, load->engine->now_ns);
-    if (rid < 0) { /* rids used up by quarantine after an outage: try again soon, nothing was sent */
+    /* Rids used up by quarantine after an outage, or a session that waits for one old call: try again soon, nothing was sent. */
+    if (rid < 0) {
         if (load->config.workload == R2P2_LOAD_SET) load->issued[slot->key]--;
         slot->resume_ns = load->engine->now_ns + BACKOFF_NS;
         list_push(load, &load->backoff, slot_index);
@@ -246,6 +250,14 @@ static void on_completion(void *context, const r2p2_completion *completion, cons
         list_push(load, &load->backoff, slot_index);
         load->backoff_count++;
         return;
+    case R2P2_DONE_EXPIRED: /* it may or may not have been executed */
+        load->stats.expired++;
+        timeline_at(load, load->engine->now_ns)->failed++;
+        if (load->config.workload == R2P2_LOAD_SET) load->uncertain[slot->key] = 1;
+        /* Of all its calls that end so the first finds it expired; the others find it new. */
+        (void)r2p2_client_session_renew(
+            r2p2_client_session_at(load->client, load->first_session + slot_index % load->config.sessions));
+        break;
     default: /* no answer: it may or may not have been executed */
         load->stats.timeouts++;
         timeline_at(load, load->engine->now_ns)->failed++;
@@ -328,6 +340,7 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
         return NULL;
     if (config->timeline_count == 0 || config->timeline_step_ns == 0 || config->rate < 0) return NULL;
     if (config->workload > R2P2_LOAD_SET) return NULL;
+    if (config->sessions > R2P2_CLIENT_SESSIONS_MAX || (config->sessions && config->policy != R2P2_POLICY_REPLICATED)) return NULL;
     if (config->workload == R2P2_LOAD_SET && config->keys_count < config->outstanding) return NULL;
     r2p2_loadgen *load = calloc(1, sizeof *load);
     *error = R2P2_ERROR_NO_MEMORY;
@@ -351,6 +364,15 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
     if (!has_memory || (config->workload == R2P2_LOAD_SET && !template_set(load))) {
         r2p2_loadgen_free(load);
         return NULL;
+    }
+    load->first_session = load->client->sessions_count;
+    for (uint32_t i = 0; i < config->sessions; i++) {
+        int32_t number = r2p2_client_session_add(client, targets, targets_count);
+        if (number < 0) {
+            *error = number;
+            r2p2_loadgen_free(load);
+            return NULL;
+        }
     }
     load->free.head = load->backoff.head = NO_SLOT;
     for (uint32_t i = 0; i < config->outstanding; i++) list_push(load, &load->free, i);

@@ -19,6 +19,7 @@ typedef struct r2p2_loadgen_config {
     uint32_t timeline_count;    /* buckets kept; later completions count in the last one */
     uint32_t workload;          /* enum r2p2_loadgen_workload */
     uint32_t outstanding;       /* closed loop: calls waiting; open loop: at most so many, later ones queue (and their latency grows) */
+    uint32_t sessions;          /* calls belong to so many sessions (docs/exactly-once.md), each slot to one; 0: to none */
     uint32_t size;              /* request payload bytes; SET: 48..1464, ECHO: 0..1464 */
     uint16_t local_port;
     uint8_t policy;
@@ -35,6 +36,7 @@ typedef struct r2p2_loadgen_stats {
     uint64_t max_gap_ns, max_gap_at_ns; /* the longest time between two answers, and when it ended */
     uint64_t started_ns;
     uint64_t polls, idle_polls;
+    uint64_t expired;           /* calls whose session the servers had ended; it is opened anew */
 } r2p2_loadgen_stats;
 
 typedef struct r2p2_timeline_bucket {

@@ -76,8 +76,11 @@ static void forget_below(r2p2_sessions *table, r2p2_session *session, uint64_t f
     session->first = first;
     if (session->end < first) session->end = first;
     uint64_t span = session->end - first;
-    /* A ring four times too large for its span is halved; without memory for that it stays. */
-    if (session->capacity > RING_FIRST && span * 4 <= session->capacity) (void)ring_resize(session, session->capacity / 2);
+    if (session->capacity <= RING_FIRST || span * 4 > session->capacity) return;
+    /* A ring four times too large for its span becomes twice as large as it; without memory for that it stays. */
+    uint32_t capacity = RING_FIRST;
+    while (capacity < 2 * span) capacity *= 2;
+    if (capacity < session->capacity) (void)ring_resize(session, capacity);
 }
 
 /* ---- the table ---- */

@@ -1,17 +1,21 @@
 """``r2p2 sim``: run seeds through the simulator, stop at the first that breaks a property, and say how to replay it.
 
-Left to others: the runs (world.py), what is right (checkers.py).
+Left to others: the runs (runner.py, world.py), what is right (checkers.py, histories.py), the search (exhaustive.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from dataclasses import fields
+from pathlib import Path
 
 from r2p2.errors import UserError
 from r2p2.sim.exhaustive import Bounds, Search
-from r2p2.sim.world import Violation, World
+from r2p2.sim.mutants import MUTANTS, Mutant
+from r2p2.sim.runner import Outcome, run_many
+from r2p2.sim.violation import Violation
 
 NAME = "sim"
 HELP = "run simulated clusters from seeds, with faults, and check Raft's properties"
@@ -25,8 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--events", type=int, default=2_000, metavar="N", help="events of a seed's safety phase (default: %(default)s)"
     )
     parser.add_argument(
-        "--trace", metavar="FILE", help="write the last events of a failing (or the last) seed as NDJSON"
+        "--jobs", type=int, default=0, metavar="N", help="processes to run seeds in (default: one a processor)"
     )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write the last events of a failing (or the last) seed as NDJSON, and beside it, with the suffix .mmd, as "
+        "a mermaid sequence diagram",
+    )
+    parser.add_argument("--mutant", metavar="NAME", help="put a known bug back into the core first; ? lists them")
     parser.add_argument(
         "--exhaustive", action="store_true", help="instead of seeds: every run of a tiny cluster, breadth first"
     )
@@ -79,36 +90,62 @@ def search(bounds: Bounds) -> int:
     return 0
 
 
+def mutant_of(name: str) -> Mutant:
+    """The one of that name."""
+    for mutant in MUTANTS:
+        if mutant.name == name:
+            return mutant
+    raise UserError(f"--mutant {name}: there is none of that name", "Write --mutant ? for a list.")
+
+
+def write_trace(path: str, outcome: Outcome) -> None:
+    """Both forms of it."""
+    diagram = Path(path).with_suffix(".mmd")
+    Path(path).write_text(outcome.ndjson)
+    diagram.write_text(outcome.mermaid)
+    print(f"the last events of seed {outcome.seed}: {path}, {diagram}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run them; 1 when a property broke."""
     if args.exhaustive:
         return search(bounds_of(args.bounds))
+    if args.mutant == "?":
+        print("\n".join(f"{mutant.name:42} {mutant.row}" for mutant in MUTANTS))
+        return 0
+    mutant = mutant_of(args.mutant) if args.mutant else None
     seeds = seeds_of(args.seeds)
     if args.events < 1:
         raise UserError(f"--events {args.events}: nothing to run", "Give a positive number.")
+    if args.jobs < 0:
+        raise UserError(f"--jobs {args.jobs}: not a number of processes", "Give 1 or more, or 0 for one a processor.")
     began = told = time.monotonic()
-    totals: dict[str, int] = {"events": 0}
-    failures = 0
-    for number, seed in enumerate(seeds, 1):
-        world = World(seed)
-        failed = False
-        try:
-            world.run(args.events)
-        except Violation as violation:
-            failed = True
-            failures += 1
-            print(f"FAILED {violation}", flush=True)
-        totals["events"] += world.events_count
-        for name, count in world.counts.items():
-            totals[name] = totals.get(name, 0) + count
-        last = number == len(seeds) or (failed and not args.keep_going)
-        if args.trace and (failed or last):
-            world.write_trace(args.trace)
-        if last:
-            break
-        if time.monotonic() - told > PROGRESS_S:
-            told = time.monotonic()
-            print(f"{number} of {len(seeds)} seeds, {totals['events']} events", flush=True)
+    totals: dict[str, int] = {}
+    failures = number = 0
+    outcomes = run_many(
+        seeds, events=args.events, jobs=args.jobs or os.cpu_count() or 1, mutant=mutant, trace=bool(args.trace)
+    )
+    last: Outcome | None = None
+    try:
+        for number, outcome in enumerate(outcomes, 1):
+            for name, count in outcome.counts.items():
+                totals[name] = totals.get(name, 0) + count
+            if outcome.failure:
+                failures += 1
+                last = outcome
+                print(f"FAILED {outcome.failure}", flush=True)
+                if not args.keep_going:
+                    break
+            elif not failures:
+                last = outcome
+            if time.monotonic() - told > PROGRESS_S:
+                told = time.monotonic()
+                rate = totals["events"] / (told - began)
+                print(f"{number} of {len(seeds)} seeds, {totals['events']} events, {rate:.0f} a second", flush=True)
+    finally:
+        outcomes.close()
+    if args.trace and last is not None:
+        write_trace(args.trace, last)
     counts = ", ".join(f"{count} {name}" for name, count in totals.items())
     print(f"{number} seeds, {failures} failed, {time.monotonic() - began:.1f} s: {counts}")
     return 1 if failures else 0

@@ -2,206 +2,70 @@
 
 The network is a set that only grows: any message in it may be delivered at any time and any number of times, or
 never. That is loss, duplication and every order at once. Time is left out: a timeout, a heartbeat, a proposal, a
-restart may happen whenever the bounds allow. What is the same but for clocks and counters is one state.
+restart, a change of members may happen whenever the bounds allow. What is the same but for clocks and counters is one
+state.
 
 What is checked in each state: one leader a term; a leader holds everything committed in earlier terms; committed
 entries agree everywhere and for ever; equal (index, term) means equal logs up to there.
 
-Left to others: what needs time (pre-votes, stickiness, check quorum: the seeded simulator) and slow disks.
+States are cheap because members are few and alike: the core runs once for each (state of one member, action) and that
+is remembered, so a state of the cluster is a few small numbers: one a member, a bit set of messages, one for what has
+been led and committed. Of a state that was seen 8 bytes are kept, and where it came from; two different states taken
+for one are as likely as the square of their number in 2**65.
+
+Left to others: the states of one member (locals.py); what needs time (pre-votes, stickiness, check quorum: the seeded
+simulator) and slow disks.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, replace
-from functools import partial
+import gc
+from array import array
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TypeAlias
 
-from r2p2.sim.checkers import Violation
-from r2p2.sim.node import Disk
-from raft import Append, Config, HardState, Message, Raft, Role
-from raft.list_log import Entry, ListLog
-from raft.progress import Progress
+from r2p2.sim.locals import CHANGE, HEARTBEAT, PROPOSE, RESTART, TIMEOUT, Locals
+from r2p2.sim.violation import Violation
+from raft import Raft
+from raft.list_log import Entry
 
-HEARTBEAT_NS = 1_000
+_DIGEST_BYTES = 8
+_SLOTS = 16  # members of a cluster at most, and so the radix of a recorded step
 
-Key: TypeAlias = tuple[object, ...]
-Step: TypeAlias = tuple[object, ...]  # who does what, with which message
+# What a cluster is: states of members, bit set of messages, aux, proposals, restarts, changes; and where it was found.
+_State: TypeAlias = tuple[tuple[int, ...], int, int, int, int, int, int]
+# What has been: (term, leader) pairs; committed entries with the term of the leader that committed them.
+_Past: TypeAlias = tuple[frozenset[tuple[int, int]], tuple[tuple[int, Entry], ...]]
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What keeps the search finite: members, terms, rounds of a term, proposals and restarts of a run, states."""
+    """What keeps the search finite: members, terms, rounds of a term; proposals, restarts and changes of members of a
+    run; states.
+    """
 
     members_count: int = 3
     term_max: int = 2
     round_max: int = 3
     proposals_max: int = 1
     restarts_max: int = 0
+    changes_max: int = 0
     states_max: int = 20_000
-
-
-class _Middle:
-    """Chance without any: all election timeouts are equal, and none is waited for."""
-
-    def random(self) -> float:
-        """Always the same."""
-        return 0.5
-
-
-_CHANCE = _Middle()
-_LISTS = {"_out", "_after", "_log_ops"}  # empty between actions
-_COPIED = {"_runs", "_peers", "_peers_list", "_voters", "_me", "_votes", "_unpersisted", "_log"} | _LISTS
-
-
-class _Node:
-    """A member between actions: never changed once it is part of a state; ``copy`` is what an action works on."""
-
-    __slots__ = ("hard_state", "key", "log", "raft")
-
-    def __init__(self, raft: Raft, log: ListLog, hard_state: HardState | None) -> None:
-        self.raft = raft
-        self.log = log
-        self.hard_state = hard_state  # as its Readies wanted it written
-        self.key: Key = ()
-
-    def copy(self) -> _Node:
-        old, raft = self.raft, Raft.__new__(type(self.raft))
-        for name in _slots(type(old)):
-            if name not in _COPIED:
-                setattr(raft, name, getattr(old, name))
-        log = ListLog(self.log.entries, first_index=self.log.first_index)
-        raft._log = log
-        raft._runs = old._runs.copy()
-        raft._me = _copy_progress(old._me)
-        raft._peers = {member: _copy_progress(peer) for member, peer in old._peers.items()}
-        raft._peers_list = list(raft._peers.values())
-        raft._voters = [raft._me, *raft._peers_list]
-        raft._votes = set(old._votes)
-        raft._unpersisted = deque()
-        raft._out, raft._after, raft._log_ops = [], [], []
-        return _Node(raft, log, self.hard_state)
-
-    def finish(self) -> list[Message]:
-        """Does the work that is ready, all durable at once; what goes to the network. Fixes the key."""
-        raft, log = self.raft, self.log
-        out: list[Message] = []
-        while raft.has_ready():
-            ready = raft.ready()
-            self.hard_state = ready.hard_state or self.hard_state
-            for op in ready.log_ops:
-                log.execute(op)
-            for message in (*ready.messages, *raft.persisted(ready.number)):
-                if isinstance(message, Append) and message.count:
-                    first = message.prev_index + 1
-                    message.payload = tuple(log.slice(first, message.prev_index + message.count))
-                out.append(message)
-            if ready.commit_index > raft.applied_index:
-                raft.applied(ready.commit_index)
-            if ready.forget_index:
-                log.drop_prefix(ready.forget_index)
-        peers = tuple(_progress_key(peer) for peer in raft._peers_list) if raft.role is Role.LEADER else ()
-        self.key = (
-            self.hard_state,
-            raft.role,
-            raft.term,
-            raft.vote,
-            raft.leader_id,
-            log.first_index,
-            tuple(log.entries),
-            raft.commit_index,
-            raft.applied_index,
-            raft.global_commit,
-            frozenset(raft._votes),
-            raft._round if raft.role is Role.LEADER else 0,
-            peers,
-        )
-        return out
-
-
-def _slots(cls: type) -> tuple[str, ...]:
-    names = _SLOTS.get(cls)
-    if names is None:
-        slots = [getattr(base, "__slots__", ()) for base in cls.__mro__]
-        names = _SLOTS[cls] = tuple(itertools.chain.from_iterable(slots))
-    return names
-
-
-_SLOTS: dict[type, tuple[str, ...]] = {}
-
-
-def _copy_progress(old: Progress) -> Progress:
-    new = Progress.__new__(type(old))
-    for name in _slots(type(old)):
-        setattr(new, name, getattr(old, name))
-    new.inflight = deque(old.inflight)
-    return new
-
-
-def _progress_key(peer: Progress) -> Key:
-    return (
-        peer.state,
-        peer.match_index,
-        peer.next_index,
-        peer.applied_index,
-        peer.epoch_round,
-        peer.sent_commit,
-        peer.probe_sent,
-        tuple(peer.inflight),
-    )
-
-
-def _message_key(message: Message) -> Key:
-    return (message.KIND, *(astuple(message)))
-
-
-class _State:
-    """Members, everything ever sent, and what is needed to judge: leaders by term, the longest committed log."""
-
-    __slots__ = ("committed", "leaders", "messages", "nodes", "parent", "proposals", "restarts", "what")
-
-    def __init__(
-        self,
-        nodes: tuple[_Node, ...],
-        messages: dict[Key, Message],
-        leaders: frozenset[tuple[int, int]],
-        committed: tuple[tuple[int, Entry], ...],  # (term of the leader that committed it, entry)
-        proposals: int,
-        restarts: int,
-    ) -> None:
-        self.nodes = nodes
-        self.messages = messages
-        self.leaders = leaders
-        self.committed = committed
-        self.proposals = proposals
-        self.restarts = restarts
-        self.parent: _State | None = None
-        self.what: Step = ("start",)
-
-    def key(self) -> Key:
-        nodes = tuple(node.key for node in self.nodes)
-        return (nodes, frozenset(self.messages), self.leaders, self.committed, self.proposals, self.restarts)
-
-    def path(self) -> list[str]:
-        """What led here, first to last."""
-        steps: list[str] = []
-        state: _State | None = self
-        while state is not None:
-            steps.append(" ".join(map(str, state.what)))
-            state = state.parent
-        return steps[::-1]
 
 
 @dataclass
 class Explored:
-    """How far a search went. ``complete``: nothing within the bounds is left."""
+    """How far a search went. ``complete``: nothing within the bounds is left; ``widths``: new states by depth."""
 
     states: int
     transitions: int
     depth: int
     complete: bool
+    locals_count: int = 0
+    messages_count: int = 0
+    widths: list[int] = field(default_factory=list)
 
 
 class Search:
@@ -210,134 +74,177 @@ class Search:
     def __init__(self, bounds: Bounds, raft_class: type[Raft] = Raft) -> None:
         """Nothing is explored yet."""
         self.bounds = bounds
-        self.raft_class = raft_class
-        self.members = tuple(range(bounds.members_count))
+        self.locals = Locals(bounds.members_count, raft_class)
+        self._pasts: dict[_Past, int] = {}
+        self._past_of: list[_Past] = []
+        self._judged: dict[tuple[int, int, int], int] = {}  # (past, member, its state) -> past
+        self._matching: set[tuple[int, int]] = set()  # pairs of states whose logs match
+        self._parents = array("I")
+        self._steps = array("q")
 
     def run(self) -> Explored:
         """Explores; raises Violation with the steps that lead to it."""
-        start = _State(tuple(self._fresh(i, None, ListLog()) for i in self.members), {}, frozenset(), (), 0, 0)
-        seen = {hash(start.key())}
+        enabled = gc.isenabled()
+        gc.disable()  # millions of tuples without a cycle among them
+        try:
+            return self._run()
+        finally:
+            if enabled:
+                gc.enable()
+
+    def _run(self) -> Explored:
+        bounds = self.bounds
+        members = tuple(self.locals.fresh(i) for i in range(bounds.members_count))
+        start: _State = (members, 0, self._past((frozenset(), ())), 0, 0, 0, 0)
+        self._parents.append(0)
+        self._steps.append(0)
+        seen = {self._digest(start)}
         level = [start]
-        transitions = depth = 0
-        while level:
+        widths: list[int] = []
+        transitions = 0
+        complete = True
+        while level and complete:
+            widths.append(len(level))
             following: list[_State] = []
             for state in level:
-                for successor in self._successors(state):
+                for successor, step in self._successors(state):
                     transitions += 1
-                    key = hash(successor.key())
-                    if key in seen:
+                    digest = self._digest(successor)
+                    if digest in seen:
                         continue
-                    seen.add(key)
-                    following.append(successor)
-                    if len(seen) >= self.bounds.states_max:
-                        return Explored(len(seen), transitions, depth + 1, False)
-                state.nodes, state.messages = (), {}  # only the path to here is still needed
+                    seen.add(digest)
+                    following.append((*successor[:6], len(self._parents)))
+                    self._parents.append(state[6])
+                    self._steps.append(step)
+                if len(seen) >= bounds.states_max:
+                    complete = False
+                    break
             level = following
-            depth += bool(level)
-        return Explored(len(seen), transitions, depth, True)
-
-    def _fresh(self, i: int, hard_state: HardState | None, log: ListLog) -> _Node:
-        config = Config(
-            i,
-            self.members,
-            heartbeat_ns=HEARTBEAT_NS,
-            election_min_ns=10 * HEARTBEAT_NS,
-            election_max_ns=20 * HEARTBEAT_NS,
-            inflight_max=2,
-            pre_vote=False,
-            check_quorum=False,
+        if level:
+            widths.append(len(level))
+        return Explored(
+            len(seen),
+            transitions,
+            len(widths) - 1,
+            complete,
+            self.locals.count,
+            self.locals.messages_count,
+            widths,
         )
-        terms = Disk(hard_state, log).term_runs()
-        raft = self.raft_class(config, log, rng=_CHANCE, now_ns=0, hard_state=hard_state, term_runs=terms)
-        node = _Node(raft, log, hard_state)
-        node.finish()
-        return node
 
-    def _successors(self, state: _State) -> Iterator[_State]:
-        bounds = self.bounds
-        for message in state.messages.values():
-            target = message.target
-            yield from self._act(state, target, (target, "gets", message), partial(_deliver, message))
-        for i, node in enumerate(state.nodes):
-            raft = node.raft
-            if raft.role is Role.LEADER:
-                if raft._round < bounds.round_max:
-                    yield from self._act(state, i, (i, "heartbeat"), lambda node: node.raft._heartbeat(HEARTBEAT_NS))
-                if state.proposals < bounds.proposals_max:
-                    for successor in self._act(state, i, (i, "propose"), partial(_propose, state.proposals)):
-                        successor.proposals += 1
-                        yield successor
-            elif raft.term < bounds.term_max:
-                yield from self._act(state, i, (i, "timeout"), lambda node: node.raft._campaign(0))
-            if state.restarts < bounds.restarts_max and node.log.first_index == 1:
-                again = self._fresh(i, node.hard_state, ListLog(node.log.entries))
-                yield self._next(state, i, again, [], (i, "restart"), restarts=1)
+    @staticmethod
+    def _digest(state: _State) -> int:
+        members, messages, past, proposals, restarts, changes, _ = state
+        numbers = (*members, past, proposals << 16 | restarts << 8 | changes)
+        head = b"".join([number.to_bytes(4, "big") for number in numbers])
+        data = head + messages.to_bytes((messages.bit_length() + 7) >> 3, "big")
+        return int.from_bytes(blake2b(data, digest_size=_DIGEST_BYTES).digest(), "big")
 
-    def _act(self, state: _State, i: int, what: Step, action: Callable[[_Node], None]) -> Iterator[_State]:
-        old = state.nodes[i]
-        if old.raft._round > self.bounds.round_max:
-            return
-        node = old.copy()
-        try:
-            action(node)
-            sent = node.finish()
-        except (ValueError, LookupError, RuntimeError) as error:
-            raise self._violation("exception", repr(error), state, what) from error
-        if node.key == old.key and all(_message_key(message) in state.messages for message in sent):
-            return
-        yield self._next(state, i, node, sent, what)
+    def _past(self, past: _Past) -> int:
+        number = self._pasts.get(past)
+        if number is None:
+            number = self._pasts[past] = len(self._past_of)
+            self._past_of.append(past)
+        return number
 
-    def _next(
-        self, state: _State, i: int, node: _Node, sent: list[Message], what: Step, *, restarts: int = 0
-    ) -> _State:
-        nodes = (*state.nodes[:i], node, *state.nodes[i + 1 :])
-        messages = state.messages
-        if sent:
-            messages = messages | {_message_key(message): message for message in sent}
-        raft, leaders, committed = node.raft, state.leaders, state.committed
-        if raft.role is Role.LEADER and (raft.term, i) not in leaders:
-            if any(term == raft.term for term, _ in leaders):
-                raise self._violation("election safety", f"two leaders in term {raft.term}", state, what)
-            leaders = leaders | {(raft.term, i)}
-            for index, (term, entry) in enumerate(committed, 1):
-                if node.log.first_index <= index and term < raft.term:
-                    ours = node.log.entry(index) if index <= node.log.last_index else None
+    def _successors(self, state: _State) -> Generator[tuple[_State, int], None, None]:
+        bounds, known = self.bounds, self.locals
+        members, messages, past, proposals, restarts, changes, number = state
+        for i, local in enumerate(members):
+            facts = known.facts[local]
+            actions: list[int] = []
+            if facts.round <= bounds.round_max:
+                candidates = messages & known.for_target[i] & ~facts.inert
+                while candidates:
+                    low = candidates & -candidates
+                    candidates ^= low
+                    actions.append(low.bit_length() - 1)
+                if facts.leads:
+                    if facts.round < bounds.round_max:
+                        actions.append(HEARTBEAT)
+                    if proposals < bounds.proposals_max:
+                        actions.append(PROPOSE - proposals)
+                    if changes < bounds.changes_max:
+                        actions += [CHANGE - j for j in range(bounds.members_count)]
+                elif facts.term < bounds.term_max:
+                    actions.append(TIMEOUT)
+            if restarts < bounds.restarts_max and facts.restartable:
+                actions.append(RESTART)
+            for action in actions:
+                result = facts.results.get(action)
+                if result is None:
+                    try:
+                        result = known.act(i, local, action)
+                    except (ValueError, LookupError, RuntimeError, AssertionError) as error:
+                        raise self._violation("exception", repr(error), number, i, action) from error
+                after, sent = result
+                if after == local and not sent & ~messages:
+                    continue
+                others = (*members[:i], after, *members[i + 1 :])
+                new_past = past
+                if after != local:
+                    judged = self._judged.get((past, i, after))
+                    if judged is None:
+                        judged = self._judged[past, i, after] = self._judge(past, i, after, number, action)
+                    new_past = judged
+                    for j, other in enumerate(others):
+                        if j != i and (after, other) not in self._matching:
+                            self._log_matching(i, after, j, other, number, action)
+                yield (
+                    (
+                        others,
+                        messages | sent,
+                        new_past,
+                        proposals + (CHANGE < action <= PROPOSE),
+                        restarts + (action == RESTART),
+                        changes + (action <= CHANGE),
+                        0,
+                    ),
+                    action * _SLOTS + i,
+                )
+
+    def _judge(self, past: int, i: int, local: int, number: int, action: int) -> int:
+        """What has been, with this member in this state; raises Violation where it must not be so."""
+        leaders, committed = self._past_of[past]
+        facts = self.locals.facts[local]
+        term, first, entries = facts.term, facts.first_index, facts.entries
+        if facts.leads and (term, i) not in leaders:
+            if any(led == term for led, _ in leaders):
+                raise self._violation("election safety", f"two leaders in term {term}", number, i, action)
+            leaders = leaders | {(term, i)}
+            for index, (of_term, entry) in enumerate(committed, 1):
+                if first <= index and of_term < term:
+                    ours = entries[index - first] if index < first + len(entries) else None
                     if ours != entry:
-                        raise self._violation("leader completeness", f"{i} has {ours}, not {entry}", state, what)
-        if raft.commit_index >= node.log.first_index:
-            mine = node.log.slice(node.log.first_index, raft.commit_index)
-            known = [entry for _, entry in committed[node.log.first_index - 1 : raft.commit_index]]
-            if known != mine[: len(known)]:
-                raise self._violation("state machine safety", f"{i} commits {mine}, agreed was {known}", state, what)
-            if raft.commit_index > len(committed):
-                new = mine[len(known) :]
-                committed += tuple((raft.term, entry) for entry in new)
-        self._log_matching(nodes, i, state, what)
-        successor = _State(nodes, messages, leaders, committed, state.proposals, state.restarts + restarts)
-        successor.parent, successor.what = state, what
-        return successor
+                        raise self._violation("leader completeness", f"{i} has {ours}, not {entry}", number, i, action)
+        commit = facts.commit_index
+        if commit >= first:
+            mine = entries[: commit + 1 - first]
+            agreed = tuple(entry for _, entry in committed[first - 1 : commit])
+            if agreed != mine[: len(agreed)]:
+                raise self._violation("state machine safety", f"{i} commits {mine}, not {agreed}", number, i, action)
+            if commit > len(committed):
+                committed += tuple((term, entry) for entry in mine[len(agreed) :])
+        return self._past((leaders, committed))
 
-    def _log_matching(self, nodes: tuple[_Node, ...], i: int, state: _State, what: Step) -> None:
-        mine = nodes[i].log
-        for other in (node.log for j, node in enumerate(nodes) if j != i):
-            low = max(mine.first_index, other.first_index)
-            high = min(mine.last_index, other.last_index)
-            same = False
-            for index in range(high, low - 1, -1):
-                ours, theirs = mine.entry(index), other.entry(index)
-                same = same or ours[0] == theirs[0]
-                if same and ours != theirs:
-                    raise self._violation("log matching", f"{i} at {index}: {ours}, elsewhere {theirs}", state, what)
+    def _log_matching(self, i: int, mine: int, j: int, other: int, number: int, action: int) -> None:
+        ours, theirs = self.locals.facts[mine], self.locals.facts[other]
+        low = max(ours.first_index, theirs.first_index)
+        high = min(ours.first_index + len(ours.entries), theirs.first_index + len(theirs.entries)) - 1
+        same = False
+        for index in range(high, low - 1, -1):
+            a, b = ours.entries[index - ours.first_index], theirs.entries[index - theirs.first_index]
+            same = same or a[0] == b[0]
+            if same and a != b:
+                raise self._violation("log matching", f"{i} at {index}: {a}, {j}: {b}", number, i, action)
+        self._matching.add((mine, other))
+        self._matching.add((other, mine))
 
-    def _violation(self, checker: str, detail: str, state: _State, what: Step) -> Violation:
-        steps = "\n  ".join([*state.path(), " ".join(map(str, what))])
-        return Violation(checker, f"{detail}, {self.bounds}\n  {steps}")
-
-
-def _deliver(message: Message, node: _Node) -> None:
-    node.raft.step(replace(message), 0)
-
-
-def _propose(value: int, node: _Node) -> None:
-    node.log.append(node.raft.term, value, 16)
-    node.raft.propose(1, 0)
+    def _violation(self, checker: str, detail: str, number: int, i: int, action: int) -> Violation:
+        steps = [self.locals.describe(i, action)]
+        while number:
+            action, i = divmod(self._steps[number], _SLOTS)
+            steps.append(self.locals.describe(i, action))
+            number = self._parents[number]
+        path = "\n  ".join(["start", *steps[::-1]])
+        return Violation(checker, f"{detail}, {self.bounds}\n  {path}")

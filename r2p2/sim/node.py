@@ -1,4 +1,4 @@
-"""One simulated member: the Raft core, a list log, a hash chain as state machine, a disk that loses unsynced writes.
+"""One simulated member: the core, a list log, a state machine under a hash chain, a disk that loses unsynced writes.
 
 It does the work of a Ready in the documented order and nothing else: the smallest example of embedding the core, and
 what the unit tests drive by hand.
@@ -8,14 +8,17 @@ Left to others: time, the network, faults (world.py), and judging the outcome (c
 
 from __future__ import annotations
 
-import zlib
+import marshal
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from r2p2.sim.machine import Machine, Reply, Request
 from raft import (
     Append,
+    AppendConfiguration,
     AppendEntries,
+    AppendNoop,
     Chance,
     Config,
     Configuration,
@@ -26,32 +29,38 @@ from raft import (
     Raft,
     Ready,
     RestoreSnapshot,
+    Role,
     SnapshotChunk,
     TermRuns,
+    Truncate,
 )
 from raft.list_log import Entry, ListLog
 
-SNAPSHOT_BYTES = 300  # more than one chunk, where a test wants that
-
-
-def snapshot_data(digest: int) -> bytes:
-    """The state machine in bytes, larger than it need be."""
-    return digest.to_bytes(4, "big") * (SNAPSHOT_BYTES // 4)
+SNAPSHOT_BYTES_MIN = 300  # more than one chunk, where a test wants that
 
 
 def chain(digest: int, entry: Entry) -> int:
-    """The state after ``entry``: equal digests mean equal histories."""
-    return zlib.crc32(repr(entry[:2]).encode(), digest)
+    """The state after ``entry``: equal digests mean equal histories. Of this process only: values hash as they do."""
+    return hash((digest, entry[0], entry[1]))
+
+
+def snapshot_data(digest: int, machine: Machine) -> bytes:
+    """The state in bytes, never very few."""
+    data = marshal.dumps((digest, machine.export()))
+    return data + bytes(max(0, SNAPSHOT_BYTES_MIN - len(data)))
 
 
 @dataclass
 class Disk:
-    """What is durable: term and vote, the log, and the state machine as it was at the log's start."""
+    """What is durable: term and vote, the log, and what was so at the log's start: the entry before it, the state
+    machine, the configuration in force (None: the first).
+    """
 
     hard_state: HardState | None = None
     log: ListLog = field(default_factory=ListLog)
     base_term: int = 0
     base_digest: int = 0
+    base_machine: Machine = field(default_factory=Machine)
     base_configuration: Configuration | None = None
 
     def configurations(self) -> list[tuple[int, Configuration]]:
@@ -76,7 +85,7 @@ class Write:
     number: int
     hard_state: HardState | None
     ops: list[LogOp]
-    digest: int = 0  # of the snapshot that one of the operations restores
+    restored: bytes = b""  # the snapshot that one of the operations restores
 
 
 class SimNode:
@@ -100,11 +109,19 @@ class SimNode:
             configurations=self._known_configurations(),
         )
         self.digests = {self.log.first_index - 1: self.disk.base_digest}  # after each applied index still in the log
-        self.applied: list[tuple[int, Entry]] = []  # since the last look; a checker takes them
+        self.machine = self.disk.base_machine.copy()
+        # Since the last look of whoever takes them: what was applied; what came of requests, where this member led;
+        # the lowest index whose entry was written or removed (0: none); configurations that were written.
+        self.applied: list[tuple[int, Entry]] = []
+        self.answers: list[tuple[Request, Reply]] = []
+        self.touched_from = 0
+        self.configurations: list[tuple[int, Configuration]] = []
         self.writes: deque[Write] = deque()
         self.readies: list[Ready] = []  # since the last look, for tests
+        self.restores_count = 0
         self._proposed_first = 0
-        self._snapshot = b""  # what the core may send
+        self._snapshot = b""  # what the core may send, of snapshot_index
+        self.snapshot_index = 0
         self._incoming = bytearray()
 
     def _known_configurations(self) -> list[tuple[int, Configuration]]:
@@ -113,12 +130,14 @@ class SimNode:
             known.insert(0, (0, Configuration(tuple(sorted(self.config.members)))))
         return known
 
-    def take_snapshot(self) -> None:
-        """Of the state as it is; the log before it may go."""
+    def take_snapshot(self, *, compact: bool = True) -> None:
+        """Of the state as it is; ``compact``: the log before it may go."""
         index = self.raft.applied_index
-        self._snapshot = snapshot_data(self.digest)
+        self._snapshot = snapshot_data(self.digest, self.machine)
+        self.snapshot_index = index
         self.raft.snapshot_taken(index, len(self._snapshot))
-        self.raft.compact(index)
+        if compact:
+            self.raft.compact(index)
 
     @property
     def digest(self) -> int:
@@ -138,6 +157,8 @@ class SimNode:
             raise
         if not self._proposed_first:
             self._proposed_first = first
+        if not self.touched_from:
+            self.touched_from = first
         return first
 
     def work(self) -> list[Message]:
@@ -152,13 +173,11 @@ class SimNode:
                 self.log.execute(op)
                 write.ops.append(self._durable_op(op))
                 if isinstance(op, SnapshotChunk):
-                    assert isinstance(op.payload, bytes)
-                    self._incoming[op.offset :] = op.payload
+                    self._take_chunk(op)
                 elif isinstance(op, RestoreSnapshot):
-                    write.digest = int.from_bytes(self._incoming[:4], "big")
-                    assert bytes(self._incoming) == snapshot_data(write.digest)
-                    self.digests = {op.index: write.digest}
-                    self._incoming.clear()
+                    self._restore(op, write)
+                else:
+                    self._note_touched(op)
             out += self._with_entries(ready.messages)
             self.writes.append(write)
             if self.sync_at_once:
@@ -178,16 +197,57 @@ class SimNode:
             number = write.number
         return self._with_entries(self.raft.persisted(number)) if number else []
 
-    def crash(self, *, writes_kept: int = 0, torn_ops: int = 0) -> Disk:
-        """The disk after a crash: ``writes_kept`` writes made it, and ``torn_ops`` operations of the next."""
+    def crash(self, *, writes_kept: int = 0, torn_ops: int = 0, torn_entries: int = 0) -> Disk:
+        """The disk after a crash: ``writes_kept`` writes made it, ``torn_ops`` operations of the next, and of the
+        operation behind those ``torn_entries`` entries.
+        """
         for _ in range(min(writes_kept, len(self.writes))):
             self._store(self.writes.popleft())
-        if torn_ops and self.writes:
+        if (torn_ops or torn_entries) and self.writes:
             write = self.writes.popleft()
             # Term and vote are one record in front of the entries, so operations survive only behind them.
-            self._store(Write(write.number, write.hard_state, write.ops[:torn_ops]))
+            ops = write.ops[:torn_ops]
+            torn = write.ops[torn_ops] if torn_ops < len(write.ops) else None
+            if torn_entries and isinstance(torn, AppendEntries):
+                count = min(torn_entries, torn.count)
+                ops.append(AppendEntries(torn.first_index, torn.skip, count, torn.term, torn.payload))
+            self._store(Write(write.number, write.hard_state, ops, write.restored))
         self.writes.clear()
         return self.disk
+
+    def _note_touched(self, op: Truncate | AppendEntries | AppendNoop | AppendConfiguration) -> None:
+        if isinstance(op, Truncate):
+            first = op.from_index
+        elif isinstance(op, AppendEntries):
+            first = op.first_index
+            value = self.log.entries[-1][1]
+            if isinstance(value, Configuration):  # it travels alone
+                self.configurations.append((first, value))
+        else:
+            first = op.index
+            if isinstance(op, AppendConfiguration):
+                self.configurations.append((first, op.configuration))
+        if not self.touched_from or first < self.touched_from:
+            self.touched_from = first
+
+    def _take_chunk(self, op: SnapshotChunk) -> None:
+        assert isinstance(op.payload, bytes) and len(op.payload) == op.bytes_count
+        if op.offset == 0:
+            self._incoming.clear()
+        if op.offset != len(self._incoming):
+            raise AssertionError(f"{op.offset} of a snapshot, behind {len(self._incoming)} bytes")
+        self._incoming += op.payload
+
+    def _restore(self, op: RestoreSnapshot, write: Write) -> None:
+        write.restored = bytes(self._incoming)
+        self._incoming.clear()
+        digest, exported = marshal.loads(write.restored)
+        self.digests = {op.index: digest}
+        self.machine = Machine.of(exported)
+        self.restores_count += 1
+        self.touched_from = 0  # nothing of the log is left
+        self.configurations.clear()
+        self.applied.clear()
 
     def _proposed_ops(self) -> list[LogOp]:
         """Entries proposed since the last Ready: they stand in the log already, the disk has yet to hear of them."""
@@ -207,9 +267,13 @@ class SimNode:
         if write.hard_state is not None:
             self.disk.hard_state = write.hard_state
         for op in write.ops:
+            if isinstance(op, SnapshotChunk):
+                continue
             self.disk.log.execute(op)
             if isinstance(op, RestoreSnapshot):
-                self.disk.base_term, self.disk.base_digest = op.term, write.digest
+                digest, exported = marshal.loads(write.restored)
+                self.disk.base_term, self.disk.base_digest = op.term, digest
+                self.disk.base_machine = Machine.of(exported)
                 self.disk.base_configuration = op.configuration
 
     def _with_entries(self, messages: list[Message]) -> list[Message]:
@@ -217,28 +281,45 @@ class SimNode:
             if isinstance(message, Append) and message.count:
                 message.payload = tuple(self.log.slice(message.prev_index + 1, message.prev_index + message.count))
             elif isinstance(message, InstallSnapshot):
+                assert message.index == self.snapshot_index, "the core sends a snapshot that was replaced"
                 message.payload = self._snapshot[message.offset : message.offset + message.bytes_count]
         return messages
 
     def _apply(self, commit_index: int) -> None:
-        first = self.raft.applied_index + 1
-        digest = self.digests[first - 1]
-        for index, entry in enumerate(self.log.slice(first, commit_index), first):
-            digest = self.digests[index] = chain(digest, entry)
-            self.applied.append((index, entry))
-        self.raft.applied(commit_index)
+        raft, machine, applied, digests = self.raft, self.machine, self.applied, self.digests
+        first = raft.applied_index + 1
+        leads = raft.role is Role.LEADER
+        digest = digests[first - 1]
+        base = self.log.first_index
+        entries = self.log.entries
+        for index in range(first, commit_index + 1):
+            entry = entries[index - base]
+            digest = digests[index] = chain(digest, entry)
+            request = entry[1]
+            if isinstance(request, Request):
+                reply = machine.apply(index, request)
+                if leads and reply is not None:
+                    self.answers.append((request, reply))
+            applied.append((index, entry))
+        raft.applied(commit_index)
 
     def _forget(self, through_index: int) -> None:
         """Drops the prefix in memory and on disk, with the state machine's state in its place."""
-        for index in range(self.log.first_index, through_index + 1):
-            del self.digests[index - 1]
+        digests = self.digests
+        for index in range(self.log.first_index - 1, through_index):
+            del digests[index]
         self.log.drop_prefix(through_index)
         disk = self.disk
-        if through_index > disk.log.last_index:
-            raise AssertionError(f"forget through {through_index}, durable through {disk.log.last_index}")
-        for index, configuration in disk.configurations():
-            if index <= through_index:
-                disk.base_configuration = configuration
-        disk.base_term = disk.log.entry(through_index)[0]
-        disk.base_digest = self.digests[through_index]
-        disk.log.drop_prefix(through_index)
+        log = disk.log
+        if through_index > log.last_index:
+            raise AssertionError(f"forget through {through_index}, durable through {log.last_index}")
+        first = log.first_index
+        for index in range(first, through_index + 1):
+            value = log.entries[index - first][1]
+            if isinstance(value, Request):
+                disk.base_machine.apply(index, value)
+            elif isinstance(value, Configuration):
+                disk.base_configuration = value
+        disk.base_term = log.entry(through_index)[0]
+        disk.base_digest = digests[through_index]
+        log.drop_prefix(through_index)

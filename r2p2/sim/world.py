@@ -2,83 +2,105 @@
 
 Everything that happens is an event in a heap; chance comes from generators seeded with the run's seed, so a seed is a
 run. First the safety phase, with every fault the seed's options allow; then the liveness phase: a random majority is
-healed for good (everybody, half of the time) and has to elect a leader and commit.
+healed for good (everybody, half of the time) and has to elect a leader, commit, and answer its clients. At last the
+clients' histories are judged.
 
-Left to others: what is right (checkers.py), the command line (command.py).
+A slot is a place for processes; a process that restarts with its disk is the same member, one that lost its disk comes
+back as another incarnation, which is no member until it is made one.
+
+Left to others: what goes wrong (faults.py), clients (clients.py), changes of members and snapshots (operators.py),
+what is right (checkers.py, histories.py), the command line (command.py).
 """
 
 from __future__ import annotations
 
 import heapq
-import json
 import random
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+from r2p2.sim import histories
 from r2p2.sim.checkers import Checkers, Violation
+from r2p2.sim.clients import Clients
+from r2p2.sim.faults import Faults
+from r2p2.sim.machine import Machine
 from r2p2.sim.node import Disk, SimNode
-from raft import Append, Config, Identity, Message, MessageError, NotLeader, Role, decode, encode
+from r2p2.sim.operators import Operators
+from r2p2.sim.options import MS, Options, draw
+from r2p2.sim.trace import Trace
+from raft import (
+    Append,
+    Config,
+    Configuration,
+    Identity,
+    InstallSnapshot,
+    Message,
+    MessageError,
+    Role,
+    decode,
+    decode_configuration,
+    encode,
+    encode_configuration,
+    incarnation_of,
+    slot_of,
+)
 
-MS = 1_000_000
 CLUSTER_ID = 0x5EED
-TRACE_EVENTS = 200
+COUNTS = (
+    "delivered",
+    "lost",
+    "crashes",
+    "disk_losses",
+    "partitions",
+    "clogs",
+    "pauses",
+    "slow",
+    "transfers",
+    "proposals",
+    "reads",
+    "forwards",
+    "calls",
+    "answers",
+    "retries",
+    "expired",
+    "changes",
+    "snapshots",
+    "restores",
+)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a seed draws. Probabilities per message or per client request, times in nanoseconds of the world's clock."""
+class Slot:
+    """A place where one process runs at a time."""
 
-    members_count: int = 3
-    loss: float = 0.0
-    duplicate: float = 0.0
-    straggler: float = 0.0  # delayed by a multiple of the usual: overtaken by what was sent later
-    delay_min_ns: int = 50_000
-    delay_max_ns: int = 500_000
-    straggler_max_ns: int = 80 * MS
-    sync_max_ns: int = 0  # 0: durable at once
-    fault_mean_ns: int = 150 * MS  # between faults; 0: none
-    partitions: bool = True
-    crashes: bool = True
-    pauses: bool = True
-    clock_drift: float = 0.0  # each member's clock runs up to this much faster or slower
-    request_mean_ns: int = 3 * MS
-    read_mean_ns: int = 10 * MS
-    transfers: bool = True
-    batch_max: int = 4
-    backlog_max: int = 100  # entries of a leader not yet committed, over which clients hold back
-    inflight_max: int = 64
-    append_bytes_max: int = 256 << 10
-    pre_vote: bool = True
-    check_quorum: bool = True
+    __slots__ = (
+        "busy_until",
+        "disk",
+        "doomed",
+        "joining",
+        "life",
+        "member",
+        "node",
+        "offset",
+        "paused_until",
+        "rate",
+        "slow_ns",
+        "sync_at",
+        "tick_at",
+    )
 
-    @staticmethod
-    def draw(rng: random.Random) -> Options:
-        """Somewhere between a good day and a very bad one."""
-        bad = rng.random()
-        return Options(
-            members_count=rng.choice((1, 2, 3, 3, 3, 3, 4, 5, 5)),
-            loss=rng.choice((0.0, 0.01, 0.1, 0.3)) * bad,
-            duplicate=rng.choice((0.0, 0.05, 0.3)) * bad,
-            straggler=rng.choice((0.0, 0.05, 0.3)) * bad,
-            delay_max_ns=rng.choice((100_000, 500_000, 5 * MS)),
-            straggler_max_ns=rng.choice((20 * MS, 80 * MS, 400 * MS)),
-            sync_max_ns=rng.choice((0, 1 * MS, 20 * MS)),
-            fault_mean_ns=rng.choice((0, 60 * MS, 150 * MS, 400 * MS)),
-            partitions=rng.random() < 0.8,
-            crashes=rng.random() < 0.8,
-            pauses=rng.random() < 0.5,
-            clock_drift=rng.choice((0.0, 0.0, 0.05, 0.2)),
-            request_mean_ns=rng.choice((1 * MS, 3 * MS, 20 * MS)),
-            read_mean_ns=rng.choice((1 * MS, 10 * MS)),
-            transfers=rng.random() < 0.5,
-            backlog_max=rng.choice((10, 100, 1_000)),
-            batch_max=rng.choice((1, 4, 40)),
-            inflight_max=rng.choice((1, 2, 64)),
-            append_bytes_max=rng.choice((64, 300, 256 << 10)),
-            pre_vote=rng.random() < 0.9,
-            check_quorum=rng.random() < 0.9,
-        )
+    def __init__(self, member: int, rate: float, offset: int, disk: Disk, joining: bool) -> None:
+        self.member = member
+        self.joining = joining  # it was none of those the cluster began with
+        self.rate = rate  # its clock's seconds a second
+        self.offset = offset
+        self.disk = disk
+        self.node: SimNode | None = None
+        self.life = 0  # counts processes, so that old events find their process gone
+        self.paused_until = 0
+        self.slow_ns = 0  # what each of its messages takes it
+        self.busy_until = 0
+        self.tick_at = -1
+        self.sync_at = False
+        self.doomed = False  # its next work will be its last, and only a part of it gets done
 
 
 class World:
@@ -88,35 +110,34 @@ class World:
         """Nothing has happened yet."""
         self.seed = seed
         self.rng = random.Random(seed)
-        self.options = options or Options.draw(self.rng)
-        self.members = tuple(range(self.options.members_count))
+        self.options = options or draw(self.rng)
+        options = self.options
+        self.first_members = tuple(range(options.members_count))
         self.now = 0
         self.events_count = 0
-        self.trace: deque[dict[str, object]] = deque(maxlen=TRACE_EVENTS)
-        self.counts = dict.fromkeys(
-            ("delivered", "lost", "crashes", "partitions", "pauses", "transfers", "proposals", "reads"), 0
-        )
-        self.faults = True
+        self.trace = Trace()
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.faulty = True  # the safety phase
         self._heap: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
         self._sequence = 0
-        self._lives = [0] * len(self.members)  # counts processes, so that old events find their process gone
-        self._blocked: set[tuple[int, int]] = set()
-        self._paused_until = [0] * len(self.members)
-        self._tick_at: list[int | None] = [None] * len(self.members)
-        self._sync_at = [False] * len(self.members)
-        self._disks = [Disk() for _ in self.members]
-        self._value = 0
-        drift = self.options.clock_drift
-        self._rate = [1 + self.rng.uniform(-drift, drift) for _ in self.members]
-        self._offset = [self.rng.randrange(10**12) for _ in self.members]
-        self.nodes: list[SimNode | None] = [None] * len(self.members)
-        self.checkers = Checkers(self.members, lambda i: self._disks[i])
-        for i in self.members:
-            self._start(i)
-        self._after(self._request_gap(), self._client)
-        self._after(self._gap(self.options.read_mean_ns), self._reader)
-        if self.options.fault_mean_ns:
-            self._after(self._gap(self.options.fault_mean_ns), self._fault)
+        self.blocked: set[tuple[int, int]] = set()  # (sender, target) slots: nothing gets through
+        self.clogged: dict[tuple[int, int], int] = {}  # nothing gets through before that time, then all of it
+        drift = options.clock_drift
+        self._disks: dict[int, Disk] = {}  # by member, those that are gone for ever, too
+        self.slots: list[Slot] = []
+        for slot in range(options.members_count + options.spares_count):
+            rate, offset = 1 + self.rng.uniform(-drift, drift), self.rng.randrange(10**12)
+            disk = self._disks[slot] = self.new_disk()
+            self.slots.append(Slot(slot, rate, offset, disk, slot >= options.members_count))
+        self.checkers = Checkers(self.first_members, self._disks.__getitem__)
+        self.clients = Clients(self)
+        self.operators = Operators(self)
+        self.faults = Faults(self)
+        for slot in range(options.members_count):
+            self.start(slot)
+        self.clients.begin()
+        self.operators.begin()
+        self.faults.begin()
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -124,9 +145,10 @@ class World:
         """``events`` of the safety phase, then as many as liveness takes (bounded by virtual time)."""
         try:
             while self.events_count < events:
-                self._next()
-            self._heal()
+                self.step()
+            self.faults.heal()
             self._until_live()
+            self.clients.judge()
         except (Violation, AssertionError, ValueError, LookupError, RuntimeError, MessageError) as error:
             checker = error.checker if isinstance(error, Violation) else type(error).__name__
             place = f"seed {self.seed}, event {self.events_count}, {self.now / MS:.3f} ms"
@@ -136,315 +158,267 @@ class World:
                 f"  replay: r2p2 sim --seeds {self.seed}:{self.seed + 1} --events {events} --trace FILE",
             ) from error
 
-    def write_trace(self, path: str) -> None:
-        """The last events as NDJSON: one object a line; t_ns, event, and what belongs to it."""
-        with open(path, "w") as file:
-            for line in self.trace:
-                file.write(json.dumps(line, default=repr) + "\n")
-
-    def _next(self) -> None:
+    def step(self) -> None:
+        """The next event."""
         self.now, _, action, arguments = heapq.heappop(self._heap)
         self.events_count += 1
         action(*arguments)
 
-    def _after(self, delay_ns: int, action: Callable[..., None], *arguments: object) -> None:
+    def after(self, delay_ns: int, action: Callable[..., None], *arguments: object) -> None:
+        """``action(*arguments)`` is an event, that much later."""
         self._sequence += 1
         heapq.heappush(self._heap, (self.now + delay_ns, self._sequence, action, arguments))
 
-    def _gap(self, mean_ns: int) -> int:
+    def gap(self, mean_ns: int) -> int:
+        """A random time until something that happens so often on average."""
         return int(self.rng.expovariate(1 / mean_ns)) + 1
 
-    def _request_gap(self) -> int:
-        return self._gap(self.options.request_mean_ns)
-
-    def _note(self, event: str, **more: object) -> None:
-        self.trace.append({"t_ns": self.now, "event": event, **more})
+    def note(self, event: str, **more: object) -> None:
+        """For the trace."""
+        self.trace.note(self.now, event, more)
 
     # -- members ------------------------------------------------------------------------------------------------------
 
-    def _clock(self, i: int) -> int:
-        return self._offset[i] + int(self.now * self._rate[i])
+    def new_disk(self) -> Disk:
+        """An empty one."""
+        return Disk(base_machine=Machine(self.options.sessions_max))
 
-    def _start(self, i: int) -> None:
-        self._lives[i] += 1
-        self._tick_at[i] = None
-        self._sync_at[i] = False
+    def clock(self, slot: Slot) -> int:
+        """What the time is there."""
+        return slot.offset + int(self.now * slot.rate)
+
+    def awake(self, slot: Slot) -> SimNode | None:
+        """Its process, when there is one and it is not paused."""
+        return slot.node if slot.paused_until <= self.now else None
+
+    def leaders(self) -> list[Slot]:
+        """Whoever thinks so."""
+        return [slot for slot in self.slots if slot.node is not None and slot.node.raft.role is Role.LEADER]
+
+    def start(self, number: int) -> None:
+        """A process for that slot, with the disk that is there."""
+        slot, options = self.slots[number], self.options
+        slot.life += 1
+        slot.tick_at = -1
+        slot.sync_at = slot.doomed = False
         config = Config(
-            i,
-            self.members,
-            inflight_max=self.options.inflight_max,
-            append_bytes_max=self.options.append_bytes_max,
-            pre_vote=self.options.pre_vote,
-            check_quorum=self.options.check_quorum,
+            slot.member,
+            self.first_members,
+            inflight_max=options.inflight_max,
+            append_bytes_max=options.append_bytes_max,
+            pre_vote=options.pre_vote,
+            check_quorum=options.check_quorum,
+            joining=slot.joining,
         )
-        rng = random.Random(self.seed << 20 | i << 10 | self._lives[i] & 1023)
-        at_once = not self.options.sync_max_ns
-        node = SimNode(config, rng=rng, now_ns=self._clock(i), disk=self._disks[i], sync_at_once=at_once)
-        self.nodes[i] = node
-        self._note("start", member=i, term=node.raft.term, last=node.raft.last_index)
-        self.checkers.started(i, node)
-        self._touched(i, node)
+        rng = random.Random(self.seed << 20 | number << 10 | slot.life & 1023)
+        at_once = not options.sync_max_ns
+        node = SimNode(config, rng=rng, now_ns=self.clock(slot), disk=slot.disk, sync_at_once=at_once)
+        slot.node = node
+        self.note("start", member=slot.member, term=node.raft.term, last=node.raft.last_index)
+        self.checkers.started(slot.member, node)
+        self.touched(slot)
 
-    def _touched(self, i: int, node: SimNode) -> None:
-        """Work to do, messages to send, timers to set, checkers to ask."""
-        role, term = node.raft.role, node.raft.term
+    def replace_disk(self, slot: Slot) -> None:
+        """The process is gone, and all it knew: whoever comes next is somebody else."""
+        slot.member += 1 << 16
+        slot.joining = True
+        slot.disk = self._disks[slot.member] = self.new_disk()
+
+    def touched(self, slot: Slot) -> None:
+        """Something was done to its core: there is work to do, messages to send, a timer to set, checkers to ask."""
+        node = slot.node
+        assert node is not None
+        raft = node.raft
+        role, term = raft.role, raft.term
         sent = node.work()
-        if (node.raft.role, node.raft.term) != (role, term):
-            self._note("role", member=i, role=node.raft.role.value, term=node.raft.term)
-        self._send_all(i, node, sent)
-        if node.writes and not self._sync_at[i]:
-            self._sync_at[i] = True
-            self._after(self.rng.randrange(self.options.sync_max_ns) + 1, self._sync, i, self._lives[i])
-        self._set_timer(i, node)
+        if raft.snapshot_wanted:
+            node.take_snapshot(compact=False)
+            self.counts["snapshots"] += 1
+            sent += node.work()
+        if raft.role is not role or raft.term != term:
+            self.note("role", member=slot.member, role=raft.role.value, term=raft.term)
+        self._say(slot, node, sent)
+        if slot.doomed:
+            return
+        if node.writes and not slot.sync_at:
+            slot.sync_at = True
+            self.after(int(self.rng.random() * self.options.sync_max_ns) + 1, self._sync, slot, slot.life)
+        due = int((raft.deadline_ns - slot.offset) / slot.rate) + 1
+        if slot.tick_at < 0 or due < slot.tick_at:
+            slot.tick_at = due
+            self.after(max(0, due - self.now), self._tick, slot, slot.life, due)
 
-    def _send_all(self, i: int, node: SimNode, sent: list[Message]) -> None:
-        self.checkers.after(i, node, sent)
-        for ready in node.readies:
-            for ticket, index in ready.reads:
-                self.counts["reads"] += 1
-                self.checkers.read_confirmed(i, self._lives[i], ticket, index)
-        node.readies.clear()
+    def _say(self, slot: Slot, node: SimNode, sent: list[Message]) -> None:
+        self.counts["restores"] += node.restores_count
+        self.checkers.after(slot.member, node, sent)
+        if node.readies:
+            for ready in node.readies:
+                for ticket, index in ready.reads:
+                    self.counts["reads"] += 1
+                    self.checkers.read_confirmed(slot.member, slot.life, ticket, index)
+                    self.clients.read_confirmed(slot, ticket, index)
+                if ready.configuration is not None:
+                    self.note("configuration", member=slot.member, now=ready.configuration)
+            node.readies.clear()
+        self.clients.applied(slot, node)
+        if slot.doomed:
+            # It dies in the middle: what is on disk is on disk, of the messages only the first ones left.
+            sent = sent[: self.rng.randint(0, len(sent))]
         for message in sent:
             self._send(message)
+        if slot.doomed:
+            self.faults.kill(slot)
 
-    def _set_timer(self, i: int, node: SimNode) -> None:
-        due = int((node.raft.deadline_ns - self._offset[i]) / self._rate[i]) + 1
-        pending = self._tick_at[i]
-        if pending is None or due < pending:
-            self._tick_at[i] = due
-            self._after(max(0, due - self.now), self._tick, i, self._lives[i], due)
-
-    def _tick(self, i: int, life: int, due: int) -> None:
-        node = self._living(i, life, self._tick, i, life, due)
-        if node is None or self._tick_at[i] != due:
+    def _tick(self, slot: Slot, life: int, due: int) -> None:
+        node = self._living(slot, life, self._tick, slot, life, due)
+        if node is None or slot.tick_at != due:
             return
-        self._tick_at[i] = None
+        slot.tick_at = -1
         before = node.raft.role
-        node.raft.tick(self._clock(i))
+        node.raft.tick(self.clock(slot))
         if node.raft.role is not before:
-            self._note("role", member=i, role=node.raft.role.value, term=node.raft.term)
-        self._touched(i, node)
+            self.note("role", member=slot.member, role=node.raft.role.value, term=node.raft.term)
+        self.touched(slot)
 
-    def _sync(self, i: int, life: int) -> None:
+    def _sync(self, slot: Slot, life: int) -> None:
         """Some of the writes under way get durable, in order."""
-        node = self._living(i, life, self._sync, i, life)
+        node = self._living(slot, life, self._sync, slot, life)
         if node is None:
             return
-        self._sync_at[i] = False
+        slot.sync_at = False
         sent = node.sync(self.rng.randint(1, len(node.writes)))
-        self._send_all(i, node, sent)
-        self._touched(i, node)
+        self._say(slot, node, sent)
+        if not slot.doomed:
+            self.touched(slot)
 
-    def _living(self, i: int, life: int, action: Callable[..., None], *arguments: object) -> SimNode | None:
+    def _living(self, slot: Slot, life: int, action: Callable[..., None], *arguments: object) -> SimNode | None:
         """The process, unless it is gone; while it is paused its events wait."""
-        if self._lives[i] != life:
+        if slot.life != life:
             return None
-        if self._paused_until[i] > self.now:
-            self._after(self._paused_until[i] - self.now, action, *arguments)
+        if slot.paused_until > self.now:
+            self.after(slot.paused_until - self.now, action, *arguments)
             return None
-        return self.nodes[i]
+        return slot.node
 
     # -- the network --------------------------------------------------------------------------------------------------
 
-    def _send(self, message: Message) -> None:
+    def delay(self) -> int:
+        """How long a datagram takes; -1: for ever."""
         rng, options = self.rng, self.options
-        entries_bytes = message.bytes_count if isinstance(message, Append) else 0
-        data = encode(message, Identity(CLUSTER_ID, message.sender, 1))
-        copies = 1
-        if self.faults and options.duplicate and rng.random() < options.duplicate:
-            copies += rng.randint(1, 3)
-        for _ in range(copies):
-            if self.faults and options.loss and rng.random() < options.loss:
-                self.counts["lost"] += 1
-                continue
-            delay_ns = rng.randint(options.delay_min_ns, options.delay_max_ns)
-            if self.faults and options.straggler and rng.random() < options.straggler:
-                delay_ns += rng.randrange(options.straggler_max_ns)
-            arguments = (message.sender, message.target, data, len(data) + entries_bytes, message.payload)
-            self._after(delay_ns, self._deliver, *arguments)
-
-    def _deliver(self, sender: int, target: int, data: bytes, total_bytes: int, payload: object) -> None:
-        if (sender, target) in self._blocked:
+        if self.faulty and options.loss and rng.random() < options.loss:
             self.counts["lost"] += 1
+            return -1
+        delay_ns = options.delay_min_ns + int(rng.random() * (options.delay_max_ns - options.delay_min_ns))
+        if self.faulty and options.straggler and rng.random() < options.straggler:
+            delay_ns += int(rng.random() * options.straggler_max_ns)
+        return delay_ns
+
+    def copies(self) -> int:
+        """How often it arrives, if it does."""
+        if self.faulty and self.options.duplicate and self.rng.random() < self.options.duplicate:
+            return 1 + self.rng.randint(1, 3)
+        return 1
+
+    def _send(self, message: Message) -> None:
+        sender = message.sender
+        data = encode(message, Identity(CLUSTER_ID, slot_of(sender), incarnation_of(sender) + 1))
+        total_bytes = len(data)
+        configuration = b""
+        if isinstance(message, Append):
+            total_bytes += message.bytes_count
+            if message.configuration is not None:
+                configuration = encode_configuration(message.configuration)
+        elif isinstance(message, InstallSnapshot):
+            total_bytes += message.bytes_count
+        link = (slot_of(sender), slot_of(message.target))
+        for _ in range(self.copies()):
+            delay_ns = self.delay()
+            if delay_ns < 0:
+                self.note("lost", message=message)
+                continue
+            if self.clogged:
+                delay_ns += max(0, self.clogged.get(link, 0) - self.now)
+            self.after(delay_ns, self._deliver, message, data, total_bytes, configuration)
+
+    def _deliver(self, sent: Message, data: bytes, total_bytes: int, configuration: bytes) -> None:
+        slot = self.slots[slot_of(sent.target)]
+        if (slot_of(sent.sender), slot_of(sent.target)) in self.blocked or slot.member != sent.target:
+            self.counts["lost"] += 1
+            self.note("lost", message=sent)
             return
-        node = self._living(target, self._lives[target], self._deliver, sender, target, data, total_bytes, payload)
+        node = self._living(slot, slot.life, self._deliver, sent, data, total_bytes, configuration)
         if node is None:
             return
-        message = replace(decode(data, total_bytes, cluster_id=CLUSTER_ID)[0], target=target, payload=payload)
+        if slot.slow_ns:
+            if slot.busy_until > self.now:
+                self.after(slot.busy_until - self.now, self._deliver, sent, data, total_bytes, configuration)
+                return
+            slot.busy_until = self.now + slot.slow_ns
+        message, _ = decode(data, total_bytes, cluster_id=CLUSTER_ID)
+        message.sender = sent.sender
+        message.target = sent.target
+        message.payload = sent.payload
+        if configuration:
+            assert isinstance(message, Append)
+            message.configuration = decode_configuration(configuration)
         self.counts["delivered"] += 1
-        self._note("deliver", kind=type(message).__name__, message=message)
-        node.raft.step(message, self._clock(target))
-        self._touched(target, node)
-
-    # -- clients ------------------------------------------------------------------------------------------------------
-
-    def _client(self) -> None:
-        """A batch of new values, to whoever thinks it leads; to a random member when several or none do."""
-        self._after(self._request_gap(), self._client)
-        leaders = [i for i in self.members if (node := self.nodes[i]) and node.raft.role is Role.LEADER]
-        i = self.rng.choice(leaders or list(self.members))
-        node = self.nodes[i]
-        if node is None or self._paused_until[i] > self.now:
-            return
-        if node.raft.last_index - node.raft.commit_index > self.options.backlog_max:
-            return
-        values = range(self._value, self._value + self.rng.randint(1, self.options.batch_max))
-        self._value = values.stop
-        try:
-            first = node.propose(values, self._clock(i), bytes_count=16 + 8 * self.rng.randrange(10))
-        except NotLeader:
-            return
-        self.counts["proposals"] += len(values)
-        self._note("propose", member=i, first=first, count=len(values))
-        self._touched(i, node)
-
-    def _reader(self) -> None:
-        """A linearizable read, at any member."""
-        self._after(self._gap(self.options.read_mean_ns), self._reader)
-        i = self.rng.choice(self.members)
-        node = self.nodes[i]
-        if node is None or self._paused_until[i] > self.now:
-            return
-        try:
-            ticket = node.raft.read_index(self._clock(i))
-        except NotLeader:
-            return
-        self.checkers.read_asked(i, self._lives[i], ticket)
-        self._touched(i, node)
-
-    # -- faults -------------------------------------------------------------------------------------------------------
-
-    def _fault(self) -> None:
-        if not self.faults:
-            return
-        self._after(self._gap(self.options.fault_mean_ns), self._fault)
-        kinds = [self._heal_network]
-        if self.options.partitions and len(self.members) > 1:
-            kinds += [self._partition, self._partition]
-        if self.options.crashes:
-            kinds += [self._crash, self._crash]
-        if self.options.pauses:
-            kinds += [self._pause]
-        if self.options.transfers and len(self.members) > 1:
-            kinds += [self._transfer]
-        self.rng.choice(kinds)()
-
-    def _heal_network(self) -> None:
-        self._blocked.clear()
-        self._note("heal")
-
-    def _partition(self) -> None:
-        """A member alone, two sides, a link, one direction of it, a member that only sends, or only hears."""
-        rng, members = self.rng, self.members
-        one = self._favourite()
-        others = [i for i in members if i != one]
-        side = set(rng.sample(members, rng.randint(1, len(members) - 1)))
-        other = rng.choice(others)
-        shapes: tuple[set[tuple[int, int]], ...] = (
-            {(one, i) for i in others} | {(i, one) for i in others},
-            {(a, b) for a in members for b in members if (a in side) != (b in side)},
-            {(one, other), (other, one)},
-            {(one, other)},
-            {(i, one) for i in others},
-            {(one, i) for i in others},
-        )
-        if rng.random() < 0.7:
-            self._blocked.clear()
-        self._blocked |= rng.choice(shapes)
-        self.counts["partitions"] += 1
-        self._note("partition", blocked=sorted(self._blocked))
-
-    def _favourite(self) -> int:
-        """The leader, more often than chance has it: that is where it hurts."""
-        leaders = [i for i in self.members if (node := self.nodes[i]) and node.raft.role is Role.LEADER]
-        return self.rng.choice(leaders if leaders and self.rng.random() < 0.5 else self.members)
-
-    def _crash(self) -> None:
-        """kill -9 and, later, a restart; of the writes under way a part may be durable."""
-        how_many = 1 if self.rng.random() < 0.8 else self.rng.randint(1, len(self.members))
-        victims = {self._favourite()} | set(self.rng.sample(self.members, how_many - 1))
-        for i in sorted(victims):
-            node = self.nodes[i]
-            if node is None:
-                continue
-            kept = self.rng.randint(0, len(node.writes))
-            node.crash(writes_kept=kept, torn_ops=self.rng.choice((0, 0, 1)))
-            self.nodes[i] = None
-            self._lives[i] += 1
-            self._paused_until[i] = 0
-            self.counts["crashes"] += 1
-            self._note("crash", member=i, writes_kept=kept)
-            self._after(self._gap(50 * MS), self._restart, i)
-
-    def _restart(self, i: int) -> None:
-        if self.nodes[i] is None:
-            self._start(i)
-
-    def _pause(self) -> None:
-        i = self._favourite()
-        if self.nodes[i] is not None:
-            self._paused_until[i] = self.now + self._gap(150 * MS)
-            self.counts["pauses"] += 1
-            self._note("pause", member=i, until_ns=self._paused_until[i])
-
-    def _transfer(self) -> None:
-        for i in self.members:
-            node = self.nodes[i]
-            if node is not None and node.raft.role is Role.LEADER and self._paused_until[i] <= self.now:
-                target = self.rng.choice([other for other in self.members if other != i])
-                node.raft.transfer(target, self._clock(i))
-                self.counts["transfers"] += 1
-                self._note("transfer", member=i, target=target)
-                self._touched(i, node)
+        self.note("deliver", message=sent)
+        node.raft.step(message, self.clock(slot))
+        self.touched(slot)
 
     # -- liveness -----------------------------------------------------------------------------------------------------
 
-    def _heal(self) -> None:
-        """A majority is well from now on; the rest, if any, is gone."""
-        self.faults = False
-        self._blocked.clear()
-        count = len(self.members)
-        survivors = self.rng.choice((count, count // 2 + 1))
-        self.healthy = sorted(self.rng.sample(self.members, survivors))
-        for i in self.members:
-            self._paused_until[i] = 0
-            if i not in self.healthy:
-                self.nodes[i] = None
-                self._lives[i] += 1
-            elif self.nodes[i] is None:
-                self._start(i)
-        self._note("liveness", healthy=self.healthy)
-
-    def _restart_forbidden(self, i: int) -> bool:
-        return not self.faults and i not in self.healthy
-
     def _until_live(self) -> None:
-        """One leader commits in its own term, further than before, and every healthy member applies it, in seconds."""
-        options = self.options
+        """One leader commits in its own term, further than before, every healthy voter applies it, and an operation
+        that began after the healing is answered, in seconds.
+        """
+        options, checkers = self.options, self.checkers
         slowest_ns = 10 * MS + options.sync_max_ns + 4 * options.delay_max_ns  # an Append of one entry, and its answer
         backlog_ns = slowest_ns * (options.backlog_max + options.batch_max) if options.append_bytes_max < 1_000 else 0
-        deadline = self.now + 5_000 * MS + 4 * options.straggler_max_ns + backlog_ns
-        before = self.checkers.committed_last
+        chunks_ns = 0
+        if options.append_bytes_max < 1_000:  # a snapshot goes piece by piece
+            chunks_ns = slowest_ns * (20_000 // options.append_bytes_max)
+        deadline = self.now + 8_000 * MS + 4 * options.straggler_max_ns + backlog_ns + chunks_ns
+        before = checkers.committed_last
         goal = 0
+        self.clients.answered_since = self.now
         while self.now < deadline:
-            self._next()
-            for i in self.members:
-                if self.nodes[i] is not None and self._restart_forbidden(i):
-                    self.nodes[i] = None  # a restart that was already under way
-                    self._lives[i] += 1
-            nodes = [node for i in self.healthy if (node := self.nodes[i]) is not None]
+            self.step()
+            healthy = self.faults.healthy
+            nodes = [slot.node for slot in healthy if slot.node is not None]
             if not goal:
                 leaders = [node for node in nodes if node.raft.role is Role.LEADER]
                 if len(leaders) == 1:
-                    commit = leaders[0].raft.commit_index
-                    in_its_term = commit > before and leaders[0].log.entry(commit)[0] == leaders[0].raft.term
-                    goal = commit if in_its_term else 0
-            elif len(nodes) == len(self.healthy) and all(node.raft.applied_index >= goal for node in nodes):
-                if len({(node.digests.get(goal)) for node in nodes if goal in node.digests}) > 1:
-                    raise Violation("state machine safety", f"digests differ at {goal}")
+                    raft = leaders[0].raft
+                    commit = raft.commit_index
+                    if commit > before and checkers.committed_in[commit] == raft.term:
+                        goal = commit
+            elif self.clients.new_answers and self._caught_up(healthy, goal):
+                self._same_machines(nodes)
                 return
-        statuses = [node.raft.status() if node else None for node in self.nodes]
-        raise Violation("liveness", f"healthy {self.healthy}, goal {goal}, after {deadline / MS:.0f} ms: {statuses}")
+        statuses = [slot.node.raft.status() if slot.node else None for slot in self.slots]
+        raise Violation(
+            "liveness",
+            f"healthy {[slot.member for slot in self.faults.healthy]}, goal {goal}, "
+            f"{self.clients.new_answers} answers, after {deadline / MS:.0f} ms: {statuses}",
+        )
+
+    def _caught_up(self, healthy: list[Slot], goal: int) -> bool:
+        """Whether every healthy member of the configuration that counts now has applied that."""
+        configuration: Configuration = self.checkers.configuration
+        voters = {*configuration.voters, *configuration.outgoing}
+        for slot in healthy:
+            if slot.member in voters and (slot.node is None or slot.node.raft.applied_index < goal):
+                return False
+        return True
+
+    @staticmethod
+    def _same_machines(nodes: list[SimNode]) -> None:
+        machines: dict[int, object] = {}
+        for node in nodes:
+            exported = node.machine.export()
+            if machines.setdefault(node.raft.applied_index, exported) != exported:
+                raise Violation("state machine safety", f"machines differ at {node.raft.applied_index}")
 
 
 def run_seed(seed: int, events: int = 2_000, options: Options | None = None) -> World:
@@ -454,4 +428,4 @@ def run_seed(seed: int, events: int = 2_000, options: Options | None = None) -> 
     return world
 
 
-__all__ = ["Options", "Violation", "World", "run_seed"]
+__all__ = ["MS", "Options", "Slot", "Violation", "World", "histories", "run_seed"]

@@ -26,7 +26,7 @@ from r2p2.processes import ManagedProcess, Supervisor
 from r2p2.torture.checker import Verdict, check
 from r2p2.torture.client import Spec
 from r2p2.torture.history import read_history
-from r2p2.torture.nemesis import FAULTS, Fault, Nemesis
+from r2p2.torture.nemesis import ALL, FAULTS, Fault, Nemesis
 
 __all__ = ["HELP", "NAME", "TorturedCluster", "add_arguments", "run"]
 
@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="replicas")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of faults")
     parser.add_argument("--every", type=float, default=3.0, metavar="S", help="at most between faults")
-    parser.add_argument("--faults", default=",".join(FAULTS), metavar="KIND,...", help="of " + ", ".join(FAULTS))
+    parser.add_argument(
+        "--faults", default=",".join(FAULTS), metavar="KIND,...", help="of " + ", ".join((*FAULTS, ALL))
+    )
     parser.add_argument("--clients", type=int, default=16, metavar="N", help="logical clients, a call at a time each")
     parser.add_argument("--seed", type=int, default=1, help="of faults, keys and operations")
     parser.add_argument(
@@ -145,8 +147,10 @@ class TorturedCluster:
 def run(args: argparse.Namespace) -> int:
     """Tortures a cluster; 0 only if it held."""
     kinds = tuple(args.faults.split(","))
-    if wrong := [kind for kind in kinds if kind not in FAULTS]:
-        raise UserError(f"--faults {args.faults}: {wrong[0]!r} is none of {', '.join(FAULTS)}")
+    if wrong := [kind for kind in kinds if kind not in (*FAULTS, ALL)]:
+        raise UserError(f"--faults {args.faults}: {wrong[0]!r} is none of {', '.join((*FAULTS, ALL))}")
+    if ALL in kinds and args.storage is None:
+        raise UserError("--faults all: nodes in memory do not live through it", "Give --storage DIR.")
     if args.nodes < 3:
         raise UserError(f"--nodes {args.nodes}: a cluster that shall live through a fault has at least 3")
     if reason := missing(args.backend):
@@ -193,7 +197,7 @@ def _report(verdict: Verdict, faults: list[Fault], done: dict[str, Any]) -> dict
 def summary(verdict: Verdict, faults: list[Fault], done: dict[str, Any]) -> str:
     """A few lines."""
     times = [fault.whole_after_s for fault in faults]
-    by_kind = ", ".join(f"{sum(f.kind == kind for f in faults)} {kind}" for kind in FAULTS)
+    by_kind = ", ".join(f"{sum(f.kind == kind for f in faults)} {kind}" for kind in (*FAULTS, ALL))
     lines = [
         "",
         f"  {len(faults)} faults ({by_kind}), {sum(f.leader for f in faults)} of the leader; "

@@ -1,8 +1,8 @@
 """Breaks the processes of a cluster, one at a time, and lets them come back.
 
-Never more than a minority is broken at once, and the next fault waits until the cluster is whole again: every node
-answers, knows the same leader and has applied what had been committed. So a violation found afterwards is the
-cluster's fault and not the test's.
+Never more than a minority is broken at once (but by ``all``, which durable nodes alone live through), and the next
+fault waits until the cluster is whole again: every node answers, knows the same leader and has applied what had been
+committed. So a violation found afterwards is the cluster's fault and not the test's.
 
 Leaves to others: starting processes (command.py), load (client.py), judging (checker.py).
 """
@@ -18,10 +18,13 @@ from typing import Any, Final, Protocol
 
 from r2p2.processes import ProcessFailed
 
-__all__ = ["FAULTS", "Fault", "Nemesis", "Victims", "is_whole"]
+__all__ = ["ALL", "FAULTS", "Fault", "Nemesis", "Victims", "is_whole"]
 
 FAULTS: Final = ("kill", "stop", "term")
 """kill: SIGKILL, then started anew. stop: SIGSTOP, after a while SIGCONT. term: SIGTERM, then started anew."""
+
+ALL: Final = "all"
+"""SIGKILL to every node at once, then all are started anew: only durable ones live through it."""
 
 STOP_SECONDS: Final = (0.05, 1.5)
 DOWN_SECONDS: Final = (0.0, 1.0)
@@ -118,7 +121,12 @@ class Nemesis:
         name = leaders[0] if leaders and rng.random() < 0.5 else rng.choice(victims.names)
         kind = rng.choice(self._kinds)
         at = time.monotonic()
-        if kind == "stop":
+        if kind == ALL:
+            for each in rng.sample(victims.names, len(victims.names)):
+                victims.end(each, signal.SIGKILL)
+            for each in victims.names:
+                victims.start(each)
+        elif kind == "stop":
             victims.send(name, signal.SIGSTOP)
             try:
                 victims.pause(rng.uniform(*STOP_SECONDS))

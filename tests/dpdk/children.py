@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import dpdk_backend as dpdk
 from dpdk_backend import _native
+from dpdk_backend.hugepages import free_mb
 
 NOBODY = 65534
 Result = dict[str, Any]
@@ -325,6 +326,94 @@ def resolution(socket_path: str) -> Result:
     return result | {"leaked": port.leaked_mbufs + wire.leaked_mbufs}
 
 
+def routes(paths: list[str], rx_path: str) -> Result:
+    """A port over three devices that write captures, of which the last receives one too."""
+    prefixes = (("10.1.0.0/16",), ("10.1.2.0/24", "10.1.3.7"), ("0.0.0.0/0",))
+    devices = tuple(
+        dpdk.pcap(i, rx_path=rx_path if i == 2 else None, tx_path=path, routes=prefixes[i])
+        for i, path in enumerate(paths)
+    )
+    # net_pcap without a capture to receive still answers polls, with nothing.
+    hosts = ("10.1.9.9", "10.1.2.3", "10.1.3.7", "10.1.3.8", "192.0.2.1")
+    neighbours = {host: f"02:00:00:00:00:{number:02x}" for number, host in enumerate(hosts, 1)}
+    port = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", devices, neighbours=neighbours, mbufs_count=2047))
+    sent = port.send([dpdk.Datagram(host.encode(), host, 9000) for host in hosts])
+    # 10.1.5.5 has a route to the first device and is heard on the third: it is answered where it was heard.
+    got: list[dpdk.Datagram] = []
+    while not port.exhausted(2):
+        got += port.receive()
+    port.send([dpdk.Datagram(b"back", datagram.ip, 9000) for datagram in got])
+    return summary(port) | {"sent": sent, "heard": [datagram.ip for datagram in got]}
+
+
+def pool_empty(socket_path: str) -> Result:
+    """Datagrams that wait for neighbours hold every buffer: nothing can be sent or received until they are given up."""
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=96))
+    near_link = dpdk.memif(0, socket_path, role="server", routes=("10.0.0.0/16",), neighbours_derived=False)
+    far_link = dpdk.memif(1, socket_path, role="client", routes=("10.0.0.1",))
+    config = dpdk.PortConfig("10.0.0.1", (near_link,), neighbours={"10.0.0.2": "02:00:0a:00:00:02"}, mbufs_count=127)
+    near = dpdk.DpdkPort(config)
+    far = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.2", (far_link,), mbufs_count=1023))
+    while not (near.link_up() and far.link_up()):
+        near.control()
+        far.control()
+    far.receive()
+
+    def exchange() -> bool:
+        far.send([dpdk.Datagram(b"anybody?", "10.0.0.1", 9000)])
+        return len(near.receive()) == 1
+
+    before = exchange()
+    reserved = near.send([dpdk.Datagram(b"x", f"10.0.1.{i // 4}", 9000) for i in range(200)])
+    held = near.pool_in_use()
+    blocked = [exchange() for _ in range(3)]
+    refused = near.send([dpdk.Datagram(b"no room", "10.0.0.2", 9000)])
+    failed = near.counters()["tx_reserve_failed"]
+    deadline = time.monotonic() + 20
+    while near.pool_in_use() > 0:  # asked for a while, then given up
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{near.pool_in_use()} buffers are still held")
+        near.receive()
+    resumed = exchange()
+    answered = near.send([dpdk.Datagram(b"room", "10.0.0.2", 9000)])
+    arrived = [d.payload for d in far.receive()]
+    far_summary = summary(far)
+    return summary(near) | {
+        "far": far_summary,
+        "before": before,
+        "reserved": reserved,
+        "held": held,
+        "blocked": blocked,
+        "refused": refused,
+        "failed": failed,
+        "resumed": resumed,
+        "answered": answered,
+        "arrived": b"room" in arrived,
+    }
+
+
+def interface_gone(kind: str) -> Result:
+    """The kernel's interface under a port is deleted while the port works. Called as root."""
+    make = dpdk.af_packet if kind == "af_packet" else dpdk.af_xdp
+    for arguments in (["add", "veth0", "type", "veth", "peer", "name", "veth1"], ["set", "veth0", "up"]):
+        subprocess.run(["ip", "link", *arguments], check=True)
+    subprocess.run(["ip", "link", "set", "veth1", "up"], check=True)
+    dpdk.start_eal(dpdk.EalConfig(memory_mb=96))
+    device = make(0, "veth0", routes=("10.9.0.0/24",))
+    neighbours = {"10.9.0.2": "02:00:0a:09:00:02"}
+    port = dpdk.DpdkPort(dpdk.PortConfig("10.9.0.1", (device,), neighbours=neighbours, mbufs_count=8191))
+    datagrams = [dpdk.Datagram(b"x", "10.9.0.2", 9000)] * 64
+    port.send(datagrams)
+    before = port.counters()["tx_packets"]
+    subprocess.run(["ip", "link", "delete", "veth0"], check=True)
+    for _ in range(100):
+        port.send(datagrams)
+        port.receive()
+    counters = port.counters()
+    accounted = counters["tx_packets"] + counters["tx_drop_full"] + counters["tx_drop_error"]
+    return summary(port) | {"before": before, "accounted": accounted}
+
+
 def kernel_peer(kind: str) -> Result:
     """The kernel's own stack as the other side, in a network namespace: ARP, ping, UDP both ways. Called as root."""
 
@@ -426,24 +515,39 @@ def second_start() -> Result:
 
 def hold_prefix(prefix: str, hold_s: float) -> Result:
     """Holds a file prefix as DPDK's default configuration does: with shared files."""
-    arguments = _shared_files(prefix)
+    arguments = dpdk.EalConfig(memory_mb=32, file_prefix=prefix, shared_files=True)
     started = caught(lambda: dpdk.start_eal(arguments))
     say(ready=True, started=started)
     time.sleep(hold_s)
     return {"started": started}
 
 
-def _shared_files(prefix: str) -> dpdk.EalConfig:
-    class SharedFiles(dpdk.EalConfig):
-        def arguments(self) -> list[str]:
-            return [argument for argument in super().arguments() if argument != "--no-shconf"]
-
-    return SharedFiles(memory_mb=32, file_prefix=prefix)
+def in_hugepages() -> Result:
+    """A port whose buffers lie in hugepages; a ring brings back what it sends."""
+    before = free_mb()
+    config = dpdk.PortConfig(
+        "10.0.0.1", (dpdk.ring(0),), mbufs_count=8191, neighbours={"10.0.0.2": "02:00:0a:00:00:02"}
+    )
+    port = dpdk.DpdkPort(config, dpdk.EalConfig(memory_mb=64, hugepages=True))
+    taken = before - free_mb()
+    at_start = port.pool_in_use()
+    for _ in range(100):
+        # The ring gives a port its own datagrams, which are for another: dropped and counted.
+        port.send([dpdk.Datagram(bytes(1400), "10.0.0.2", 9000)] * 64)
+        for _ in range(2):
+            port.receive()
+    return summary(port) | {"taken_mb": taken, "at_start": at_start}
 
 
 def eal_error(**config: Any) -> Result:
     """An EAL start that fails."""
     return caught(lambda: dpdk.start_eal(dpdk.EalConfig(**config)))
+
+
+def forbidden_device(kind: str) -> Result:
+    """A device on the kernel's network, which not everybody may have."""
+    device = dpdk.af_packet(0, "lo") if kind == "af_packet" else dpdk.tap(0, "r2p2test0")
+    return caught(lambda: dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,))).close())
 
 
 def device_errors(directory: str) -> Result:

@@ -12,6 +12,7 @@ from launch import Children
 
 import dpdk_backend as dpdk
 from dpdk_backend import _native
+from dpdk_backend.eal import remedy_for
 from dpdk_backend.port import format_mac, mac_of_ip, memory_mb_for, parse_mac
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,13 +39,15 @@ def test_a_busy_prefix_names_itself(children: Children, shared_folder: Path) -> 
     assert second["kind"] == "EalError"
     assert "rte_eal_init" in second["text"]
     assert "own EalConfig.file_prefix" in second["text"]
+    # Without shared files nobody is in the way, whatever the prefix.
+    assert children.run("eal_error", memory_mb=32, file_prefix=prefix)["kind"] == ""
 
 
 @pytest.mark.needs("dpdk")
 @pytest.mark.parametrize(
     ("config", "texts"),
     [
-        ({"hugepages": True, "memory_mb": 64}, ["rte_eal_init", "hugepage", "dpdk-hugepages.py"]),
+        ({"hugepages": True, "memory_mb": 64}, ["rte_eal_init", "hugepage", "vm.nr_hugepages"]),
         ({"cpus": (1000,)}, ["rte_eal_init", "EalConfig.cpus"]),
         ({"extra_arguments": ("--no-such-thing",)}, ["rte_eal_init", "no-such-thing", "extra_arguments"]),
     ],
@@ -64,7 +67,7 @@ def test_a_device_that_cannot_be_made_says_why_and_the_process_goes_on(children:
     wanted = {
         "no driver": ("DeviceError", "net_nosuch0"),
         "bad argument": ("DeviceError", "/nonexistent/x.pcap"),
-        "not there": ("DeviceError", "dpdk-devbind.py --status"),
+        "not there": ("DeviceError", "no such PCI device"),
         "no interface": ("DeviceError", "nosuchif0"),
         "socket in no folder": ("DeviceError", "Invalid socket directory"),
         "no socket": ("DeviceError", "is not a socket"),
@@ -78,6 +81,39 @@ def test_a_device_that_cannot_be_made_says_why_and_the_process_goes_on(children:
         if errors[name]["kind"] != kind or text not in errors[name]["text"]
     }
     assert not wrong
+
+
+@pytest.mark.needs("dpdk", "root")
+@pytest.mark.parametrize(("kind", "text"), [("af_packet", "CAP_NET_RAW"), ("tap", "CAP_NET_ADMIN")])
+def test_a_device_one_may_not_have_says_what_it_needs(children: Children, kind: str, text: str) -> None:
+    error = children.run("forbidden_device", kind=kind, as_nobody=True)
+    assert error["kind"] == "DeviceError"
+    assert "Operation not permitted" in error["text"]
+    assert text in error["text"]
+
+
+@pytest.mark.parametrize(
+    ("log", "text"),
+    [
+        ("EAL: Expecting 'PA' IOVA mode but current mode is 'VA', not initializing", "uio_pci_generic needs hugepages"),
+        ("EAL: Error, directory path / is world-writable and insecure", "chmod o-w"),
+        ("EAL: No DPDK runtime directory created", "XDG_RUNTIME_DIR"),
+        ("EAL: Cannot get hugepage information.", "vm.nr_hugepages"),
+        ("all is well", ""),
+    ],
+)
+def test_a_line_of_the_log_names_its_remedy(log: str, text: str) -> None:
+    remedy = remedy_for(log)
+    assert text in remedy
+    assert bool(remedy) == bool(text)
+
+
+def test_pci_addresses() -> None:
+    assert dpdk.pci("00:05.0").name == dpdk.pci("0000:00:05.0").name == "0000:00:05.0"
+    assert dpdk.pci("0000:AF:1F.7").name == "0000:af:1f.7"
+    for text in ("", "eth0", "0:5.0", "00:05", "00:05.8", "00:25.0", "zz:05.0"):
+        with pytest.raises(ValueError, match="no PCI address"):
+            dpdk.pci(text)
 
 
 HIDE = """
@@ -139,6 +175,10 @@ def test_arguments_of_other_configurations() -> None:
     )
     arguments = config.arguments()
     assert not {"--no-huge", "--no-pci", "--no-shconf"} & set(arguments)
+    assert "--in-memory" in arguments
+    shared = dpdk.EalConfig(shared_files=True).arguments()
+    assert "--no-huge" in shared
+    assert not {"--in-memory", "--no-shconf"} & set(shared)
     assert arguments[-5:] == ["-a", "0000:00:05.0", "--vdev", "net_null0", "--single-file-segments"]
     assert dpdk.EalConfig().arguments() != dpdk.EalConfig(file_prefix="other").arguments()
 

@@ -8,6 +8,15 @@ from launch import Children
 pytestmark = pytest.mark.needs("dpdk", "root", "netns")
 
 
+@pytest.mark.parametrize("kind", ["af_packet", "af_xdp"])
+def test_an_interface_that_is_deleted_costs_datagrams_and_nothing_else(children: Children, kind: str) -> None:
+    result = children.run_in_own_network("interface_gone", kind=kind)
+    assert result["before"] == 64
+    assert result["accounted"] == 101 * 64, "each datagram is counted as sent or under a reason"
+    assert result["counters"]["tx_packets"] < 101 * 64
+    assert result["leaked"] == 0
+
+
 @pytest.mark.parametrize("kind", ["af_packet", "af_xdp", "tap"])
 def test_the_kernel_and_we_understand_each_other(children: Children, kind: str) -> None:
     result = children.run_in_own_network("kernel_peer", kind=kind)

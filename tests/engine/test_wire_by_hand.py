@@ -103,7 +103,7 @@ def test_feedback_to_a_router_in_bytes() -> None:
         sent = sent_by(server.engine, SERVER[0])
         server.engine.close()
     feedback = [packet for ip, port, packet in sent if (ip, port) == router]
-    # Bytes 0, 2 and 8..15 are what routers read: rid, the client's port 7777 and address 10.0.0.99. One for each answer.
+    # Bytes 0, 2 and 8..15 are what routers read: rid, the client's port 7777 and address 10.0.0.99.
     read = sorted((packet[0], packet[2] >> 4, packet[8:].hex(" ", 2)) for packet in feedback)
     assert read == [(0xCC, 2, "abcd 1e61 0a00 0063"), (0xCC, 2, "abce 1e61 0a00 0063")]
     assert all(len(packet) == 16 for packet in feedback), "and every byte of it is written"

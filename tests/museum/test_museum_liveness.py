@@ -1,6 +1,6 @@
 """Known liveness bugs of this family, one scenario a bug.
 
-Not here: loops of forwarded requests (L8), which the node bounds to one hop.
+Loops of forwarded requests (L8) and transfers to removed members: test_museum_members.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Known safety bugs of this family, one scenario a bug. Each docstring says what went wrong, and where it was seen.
 
-Not here, because the core does not offer the feature: snapshots (S14), changing members one at a time (S9), leases
-(S13), bodies apart from their order (S19), switches that count votes (S20). Retried client requests (S15) are the
-transport's.
+Changes of members, snapshots, retried requests, and what the design leaves no room for: test_museum_members.py.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from mutants import MUTANTS, Mutant, applied, kill
+from mutants import EVENTS, kill
 
+from r2p2.sim.mutants import MUTANTS, Mutant, applied
 from r2p2.sim.world import World
 
 
@@ -17,7 +18,7 @@ def test_a_mutant_is_killed(mutant: Mutant) -> None:
     assert killed, f"{mutant.name} lives: {mutant.row}"
     seed = re.match(r"seed (\d+):", killed)
     if seed:
-        World(int(seed[1]), mutant.options).run(2_000)
+        World(int(seed[1]), mutant.options).run(EVENTS)
 
 
 def test_a_mutant_that_no_longer_applies_says_so() -> None:

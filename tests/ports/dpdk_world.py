@@ -41,7 +41,7 @@ def checksum(data: bytes) -> int:
 
 
 class DpdkWorld(World):
-    """Over memif."""
+    """Over memif; with ``R2P2_DPDK_HUGEPAGES=1`` out of hugepages."""
 
     def __init__(self, probe_module: ModuleType) -> None:
         super().__init__(probe_module)
@@ -51,7 +51,8 @@ class DpdkWorld(World):
         self.ports: dict[int, tuple[int, dpdk.DpdkPort]] = {}
         self.endpoints: list[Endpoint] = []
         if dpdk.eal_state() == "not started":
-            dpdk.start_eal(dpdk.EalConfig(memory_mb=192))
+            hugepages = os.environ.get("R2P2_DPDK_HUGEPAGES") == "1"
+            dpdk.start_eal(dpdk.EalConfig(memory_mb=192, hugepages=hugepages))
 
     def _link(self, low: int, high: int | str, role: str) -> dpdk.Device:
         path = str(Path(self._folder.name) / f"{low}-{high}")

@@ -13,7 +13,14 @@ A file is prose, commands, a line ``----``, the expected output, an empty line, 
     sync I [N]         the N oldest writes of member I (default: all) are durable (slow-disk)
     crash I            kill -9: writes that were not synced are gone; restart I starts it again from its disk
     read I             a linearizable read; transfer I J: member I hands over to J
-    show [I ...]       where members stand
+    slow I             from here on member I's writes are durable only when synced
+    quietly COMMAND    without its trace
+    join               a new process, with the next number, that is no member yet
+    change I add J | promote J [instead-of K] | remove J | voters J...
+                       leader I changes the members
+    snapshot I         member I keeps its state and lets the log before it go
+    caught-up I J      whether leader I says that J keeps up
+    show [I ...]       where members stand; members [I ...]: whom they hold for members
 
 Times are virtual, chance is seeded: the same script has the same trace. ``REWRITE=1 pytest tests/raft/test_scripts.py``
 writes what came out into the files, for a look at the difference.
@@ -23,29 +30,68 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from raft_harness import MS, over_the_wire
 
 from r2p2.sim.node import Disk, SimNode
 from raft import (
     Append,
-    AppendEntries,
+    AppendConfiguration,
     AppendNoop,
     AppendReply,
+    ChangeRefused,
     Config,
+    Configuration,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    LogOp,
     Message,
     NotLeader,
     PreVote,
     PreVoteReply,
     ReadIndex,
     ReadIndexReply,
+    RestoreSnapshot,
     Role,
+    SnapshotChunk,
     Truncate,
     Vote,
     VoteReply,
 )
+from raft.list_log import Entry
 
 SEPARATOR = "----"
+
+
+def listed(configuration: Configuration) -> str:
+    """voters[+learners], a joint one as old->new."""
+    text = ",".join(map(str, configuration.voters))
+    if configuration.outgoing:
+        text = f"{','.join(map(str, configuration.outgoing))}->{text}"
+    if configuration.learners:
+        text = f"{text}+{','.join(map(str, configuration.learners))}"
+    return f"[{text}]"
+
+
+def valued(entry: Entry) -> str:
+    """What an entry holds."""
+    return listed(entry[1]) if isinstance(entry[1], Configuration) else str(entry[1])
+
+
+def done(op: LogOp) -> str:
+    """One operation on a log."""
+    if isinstance(op, Truncate):
+        return f"truncates from {op.from_index}"
+    if isinstance(op, AppendNoop):
+        return f"appends no-op {op.index}@{op.term}"
+    if isinstance(op, AppendConfiguration):
+        return f"appends members {op.index}@{op.term}={listed(op.configuration)}"
+    if isinstance(op, SnapshotChunk):
+        return f"keeps bytes {op.offset}..{op.offset + op.bytes_count - 1} of {op.total_bytes}"
+    if isinstance(op, RestoreSnapshot):
+        return f"restores the snapshot of {op.index}@{op.term}, members {listed(op.configuration)}"
+    return f"appends {op.first_index}..{op.first_index + op.count - 1}@{op.term}"
 
 
 def shown(message: Message) -> str:
@@ -56,6 +102,8 @@ def shown(message: Message) -> str:
         if message.count:
             first = message.prev_index + 1
             entries = f"{first}..{message.prev_index + message.count}@{message.entries_term}"
+            if message.configuration is not None:
+                entries += f"={listed(message.configuration)}"
         return (
             f"{head} round={message.round} prev={message.prev_index}@{message.prev_term} entries={entries} "
             f"commit={message.commit} global={message.global_commit}"
@@ -66,6 +114,16 @@ def shown(message: Message) -> str:
         return (
             f"{head} round={message.round} refused={message.match_index} hint={message.hint_index}@{message.hint_term}"
         )
+    if isinstance(message, InstallSnapshot):
+        members = "" if message.configuration is None else f" members={listed(message.configuration)}"
+        last = message.offset + message.bytes_count - 1
+        return (
+            f"{head} index={message.index}@{message.index_term} bytes={message.offset}..{last} "
+            f"of {message.total_bytes}{members}"
+        )
+    if isinstance(message, InstallSnapshotReply):
+        state = "installed" if message.installed else f"has={message.offset}"
+        return f"{head} index={message.index} {state} applied={message.applied_index}"
     if isinstance(message, PreVote | Vote):
         transfer = " transfer" if isinstance(message, Vote) and message.transfer else ""
         return f"{head} last={message.last_index}@{message.last_term}{transfer}"
@@ -92,6 +150,7 @@ class Script:
         self.settings: dict[str, int] = {}
         self.disks: list[Disk] = []
         self.slow = False
+        self.used: dict[int, Configuration] = {}  # the members each was last said to use
 
     def run(self, text: str) -> str:
         """The file again, with what really comes out."""
@@ -131,7 +190,14 @@ class Script:
             "restart": self._restart,
             "read": self._read,
             "transfer": self._transfer,
+            "slow": self._slow,
+            "quietly": self._quietly,
+            "join": self._join,
+            "change": self._change,
+            "snapshot": self._snapshot,
+            "caught-up": self._caught_up,
             "show": self._show,
+            "members": self._show_members,
         }
 
     def _command(self, line: str) -> None:
@@ -152,6 +218,7 @@ class Script:
         self.settings = {key: int(value) for key, _, value in (item.partition("=") for item in settings) if value}
         self.members = tuple(range(int(count)))
         self.now, self.flight, self.tickets = 0, [], {}
+        self.used = dict.fromkeys(self.members, Configuration(self.members))
         self.disks = [Disk() for _ in self.members]
         self.nodes = [self._start(i, disk) for i, disk in enumerate(self.disks)]
 
@@ -164,12 +231,10 @@ class Script:
                 vote = "nobody" if ready.hard_state.vote is None else ready.hard_state.vote
                 self.lines.append(f"  {i} term {ready.hard_state.term}, vote for {vote}")
             for op in ready.log_ops:
-                if isinstance(op, Truncate):
-                    self.lines.append(f"  {i} truncates from {op.from_index}")
-                elif isinstance(op, AppendNoop):
-                    self.lines.append(f"  {i} appends no-op {op.index}@{op.term}")
-                elif isinstance(op, AppendEntries):
-                    self.lines.append(f"  {i} appends {op.first_index}..{op.first_index + op.count - 1}@{op.term}")
+                self.lines.append(f"  {i} {done(op)}")
+            if ready.configuration is not None and ready.configuration != self.used.get(i):
+                self.used[i] = ready.configuration
+                self.lines.append(f"  {i} uses members {listed(ready.configuration)}")
             if ready.forget_index:
                 self.lines.append(f"  {i} forgets through {ready.forget_index}")
             for ticket, index in ready.reads:
@@ -178,7 +243,7 @@ class Script:
                 self.lines.append(f"  {i} read {self.tickets[ticket]} failed")
         node.readies.clear()
         if node.applied:
-            self.lines.append(f"  {i} applies {', '.join(f'{index}={entry[1]}' for index, entry in node.applied)}")
+            self.lines.append(f"  {i} applies {', '.join(f'{index}={valued(entry)}' for index, entry in node.applied)}")
             node.applied.clear()
         self._sent(sent)
 
@@ -243,7 +308,7 @@ class Script:
         self.lines += [f"lost {shown(message)}" for message in self._take(filters)]
 
     def _copy(self, *filters: str) -> None:
-        self.flight += self._chosen(filters)
+        self.flight += [replace(message) for message in self._chosen(filters)]  # apart, so that each can be named
 
     def _propose(self, i: str, *values: str) -> None:
         try:
@@ -279,6 +344,49 @@ class Script:
     def _transfer(self, i: str, target: str) -> None:
         self._do(int(i), lambda node: node.raft.transfer(int(target), self.now))
 
+    def _slow(self, i: str) -> None:
+        self._node(i).sync_at_once = False
+
+    def _quietly(self, *command: str) -> None:
+        lines, self.lines = self.lines, []
+        self._command(" ".join(command))
+        self.lines = lines
+
+    def _join(self) -> None:
+        i = len(self.nodes)
+        config = Config(i, self.members, joining=True, **self.settings)  # type: ignore[arg-type]
+        self.disks.append(Disk())
+        node = SimNode(config, rng=random.Random(i), now_ns=self.now, disk=self.disks[i], sync_at_once=not self.slow)
+        self.nodes.append(node)
+
+    def _change(self, i: str, what: str, *members: str) -> None:
+        current = self._node(i).raft.configuration
+        if what == "add":
+            target = current.with_learner(int(members[0]))
+        elif what == "promote":
+            target = current.with_voter(int(members[0]), instead_of=int(members[2]) if members[1:] else None)
+        elif what == "remove":
+            target = current.without(int(members[0]))
+        else:
+            target = Configuration(tuple(map(int, members)))
+        try:
+            self._do(int(i), lambda node: node.raft.propose_configuration(target, self.now))
+        except (NotLeader, ChangeRefused) as error:
+            self.lines.append(str(error))
+
+    def _snapshot(self, i: str) -> None:
+        self._do(int(i), SimNode.take_snapshot)
+
+    def _caught_up(self, i: str, member: str) -> None:
+        self.lines.append("yes" if self._node(i).raft.caught_up(int(member)) else "no")
+
+    def _show_members(self, *members: str) -> None:
+        for i in members or tuple(str(i) for i, node in enumerate(self.nodes) if node is not None):
+            raft = self._node(i).raft
+            said = "removed" if raft.removed else "voter" if raft.is_voter else "no voter"
+            state = "" if raft.configuration_committed else ", not committed"
+            self.lines.append(f"{i} {said}: {listed(raft.configuration)} of {raft.configuration_index}{state}")
+
     def _show(self, *members: str) -> None:
         for i in members or tuple(map(str, range(len(self.nodes)))):
             if self.nodes[int(i)] is None:
@@ -287,7 +395,8 @@ class Script:
             node = self._node(i)
             raft = node.raft
             entries = " ".join(
-                f"{index}@{entry[0]}={entry[1]}" for index, entry in enumerate(node.log.entries, node.log.first_index)
+                f"{index}@{entry[0]}={valued(entry)}"
+                for index, entry in enumerate(node.log.entries, node.log.first_index)
             )
             self.lines.append(
                 f"{i} {raft.role.value} term={raft.term} vote={raft.vote} leader={raft.leader_id} "

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from raft import (
     Append,
     AppendReply,
+    Configuration,
     Formed,
     Forward,
     Hello,
     Identity,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     MessageError,
     PreVote,
@@ -71,6 +74,24 @@ GOLDEN: list[tuple[Message, str, int]] = [
         "01 0d 00" + COMMON + "0000000000000008 0000000000000011 0000000000000007",
         0,
     ),
+    (
+        InstallSnapshot(2, 0, 8, 16, 6, 0, 900, 300, Configuration((1, 2), addresses=((1, 0x7F000001, 9000),))),
+        "01 0e 00" + COMMON + "0000000000000008 0000000000000010 0000000000000006 0000000000000000 0000000000000384"
+        "0000012c 00000030 01 0000000000 0002 0001 2328 7f000001 0000000000000000 01 000000"
+        "0002 0000 00000000 0000000000000000 01 000000",
+        300,
+    ),
+    (
+        InstallSnapshot(2, 0, 8, 16, 6, 300, 900, 600),
+        "01 0e 00" + COMMON + "0000000000000008 0000000000000010 0000000000000006 000000000000012c 0000000000000384"
+        "00000258 00000000",
+        600,
+    ),
+    (
+        InstallSnapshotReply(2, 0, 8, 16, 900, True, 16),
+        "01 0f 00" + COMMON + "0000000000000008 0000000000000010 0000000000000384 01 00000000000000 0000000000000010",
+        0,
+    ),
 ]
 IDS = [type(message).__name__ for message, _, _ in GOLDEN]
 
@@ -81,7 +102,7 @@ def test_golden_bytes(message: Message, golden: str, entries_bytes: int) -> None
     data = encode(message, IDENTITY)
     assert data.hex() == bytes.fromhex(golden).hex()
     assert data[1] == (13 if getattr(message, "transfer", False) else message.KIND)
-    assert len(data) == message.HEADER_BYTES or isinstance(message, Formed)
+    assert len(data) == message.HEADER_BYTES or isinstance(message, Formed | InstallSnapshot)
     assert decode(data, len(data) + entries_bytes, cluster_id=CLUSTER) == (message, IDENTITY.incarnation)
 
 
@@ -149,7 +170,22 @@ def formed(draw: st.DrawFn) -> Message:
     return Formed(2, 0, draw(index), tuple((i, draw(st.integers(1, 2**64 - 1))) for i in ids))
 
 
+@st.composite
+def snapshots(draw: st.DrawFn) -> Message:
+    """A piece of a snapshot, the first one with its members."""
+    term = draw(terms)
+    offset = draw(st.one_of(st.just(0), st.integers(1, TOP - 2**32)))
+    count = draw(st.integers(1, 2**32 - 1))
+    voters = tuple(sorted(draw(st.sets(st.integers(0, 0xFFFE), min_size=1, max_size=16))))
+    configuration = None if offset else Configuration(voters)
+    total = draw(st.integers(offset + count, TOP))
+    fields = (draw(st.integers(1, TOP)), draw(st.integers(1, term)), offset, total, count)
+    return InstallSnapshot(2, 0, term, *fields, configuration)
+
+
 messages = st.one_of(
+    snapshots(),
+    st.builds(InstallSnapshotReply, st.just(2), st.just(0), terms, st.integers(1, TOP), index, st.booleans(), index),
     asks(),
     appends(),
     replies(),
@@ -222,6 +258,7 @@ def patched(message: Message, offset: int, value: bytes) -> bytes:
 
 
 A_VOTE, AN_APPEND, A_REPLY = GOLDEN[2][0], GOLDEN[4][0], GOLDEN[5][0]
+A_PIECE, AN_INSTALLED = GOLDEN[13][0], GOLDEN[15][0]
 U64 = struct.Struct(">Q")
 
 
@@ -253,6 +290,7 @@ U64 = struct.Struct(">Q")
         (patched(AN_APPEND, 72, struct.pack(">I", 0)), 128, Reason.FIELD),
         (patched(AN_APPEND, 72, struct.pack(">I", 4)), 128, Reason.FIELD),
         (patched(AN_APPEND, 76, struct.pack(">I", 49)), 129, Reason.FIELD),
+        (encode(A_REPLY, IDENTITY), 73, Reason.LENGTH),
         (patched(A_REPLY, 64, b"\x02"), 72, Reason.FIELD),
         (patched(A_REPLY, 71, b"\x01"), 72, Reason.FIELD),
         (patched(A_REPLY, 48, U64.pack(9)), 72, Reason.FIELD),
@@ -265,6 +303,25 @@ U64 = struct.Struct(">Q")
         (patched(GOLDEN[8][0], 24, b"\x00\x11"), 64, Reason.FIELD),
         (patched(GOLDEN[8][0], 48, b"\x00\x01"), 64, Reason.FIELD),
         (encode(GOLDEN[8][0], IDENTITY)[:60], 64, Reason.LENGTH),
+        (patched(A_PIECE, 24, bytes(8)), 412, Reason.FIELD),
+        (patched(A_PIECE, 24, b"\x80"), 412, Reason.FIELD),
+        (patched(A_PIECE, 32, bytes(8)), 412, Reason.FIELD),
+        (patched(A_PIECE, 32, U64.pack(9)), 412, Reason.FIELD),
+        (patched(A_PIECE, 40, U64.pack(1)), 412, Reason.FIELD),
+        (patched(A_PIECE, 48, U64.pack(299)), 412, Reason.FIELD),
+        (patched(A_PIECE, 48, b"\x80"), 412, Reason.FIELD),
+        (patched(A_PIECE, 56, bytes(4)), 112, Reason.FIELD),
+        (patched(A_PIECE, 64, b"\x02"), 412, Reason.VERSION),
+        (patched(A_PIECE, 88, b"\x00"), 412, Reason.FIELD),
+        (encode(A_PIECE, IDENTITY), 411, Reason.LENGTH),
+        (encode(A_PIECE, IDENTITY)[:111], 412, Reason.LENGTH),
+        (patched(GOLDEN[14][0], 40, bytes(8)), 664, Reason.FIELD),
+        (patched(AN_INSTALLED, 24, bytes(8)), 56, Reason.FIELD),
+        (patched(AN_INSTALLED, 32, b"\x80"), 56, Reason.FIELD),
+        (patched(AN_INSTALLED, 40, b"\x02"), 56, Reason.FIELD),
+        (patched(AN_INSTALLED, 47, b"\x01"), 56, Reason.FIELD),
+        (patched(AN_INSTALLED, 48, b"\x80"), 56, Reason.FIELD),
+        (encode(AN_INSTALLED, IDENTITY), 57, Reason.LENGTH),
     ],
 )
 def test_each_field_is_checked(data: bytes, total: int, reason: Reason) -> None:
@@ -276,8 +333,13 @@ def test_each_field_is_checked(data: bytes, total: int, reason: Reason) -> None:
 
 
 def test_a_prefix_of_104_bytes_holds_every_header_and_a_formed_of_four() -> None:
-    """What the engine hands over is enough."""
+    """What the engine hands over is enough; for a snapshot's first piece it is not, and the error says how much is."""
+    with pytest.raises(MessageError, match="needs 112 bytes, got 104") as caught:
+        decode(encode(A_PIECE, IDENTITY)[:104], 412, cluster_id=CLUSTER)
+    assert caught.value.reason is Reason.LENGTH
     for message, _, entries_bytes in GOLDEN:
+        if message is A_PIECE:
+            continue
         data = encode(message, IDENTITY) + bytes(entries_bytes)
         assert decode(data[:104], len(data), cluster_id=CLUSTER)[0] == message
     four = encode(Formed(2, 0, 0, ((0, 1), (1, 1), (2, 1), (3, 1))), IDENTITY)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from r2p2.cli import main
 from r2p2.sim import node as sim_node
-from r2p2.sim.checkers import Violation
 from r2p2.sim.exhaustive import Bounds, Search
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "museum"))
-
-from mutants import MUTANTS, applied
+from r2p2.sim.mutants import MUTANTS, applied
+from r2p2.sim.violation import Violation
 
 
 @pytest.mark.parametrize(
@@ -24,6 +18,7 @@ from mutants import MUTANTS, applied
         (Bounds(2, term_max=2, round_max=1, proposals_max=0), 1_000),
         (Bounds(2, term_max=1, round_max=1, restarts_max=1), 100),
         (Bounds(3, term_max=1, round_max=1), 5_000),
+        (Bounds(2, term_max=1, round_max=3, proposals_max=0, changes_max=1), 300),
     ],
 )
 def test_a_whole_space_holds_no_violation(bounds: Bounds, at_least: int) -> None:
@@ -34,11 +29,18 @@ def test_a_whole_space_holds_no_violation(bounds: Bounds, at_least: int) -> None
     assert explored.depth > 10
 
 
-def test_the_beginning_of_a_larger_space() -> None:
-    """Two terms of three members, breadth first, as far as a few seconds go."""
-    explored = Search(Bounds(3, term_max=2, round_max=2, restarts_max=1, states_max=8_000)).run()
+def test_more_than_a_million_states() -> None:
+    """Two terms of three members, a proposal, a restart of each: breadth first, as far as a minute goes."""
+    explored = Search(Bounds(3, term_max=2, round_max=2, restarts_max=1, states_max=1_100_000)).run()
     assert not explored.complete
-    assert explored.states == 8_000
+    assert explored.states >= 1_100_000
+    assert explored.depth >= 8
+
+
+def test_the_beginning_of_a_change_of_members() -> None:
+    """One member leaves, through a joint configuration, while leaders come and go."""
+    explored = Search(Bounds(3, term_max=2, round_max=2, changes_max=1, proposals_max=0, states_max=200_000)).run()
+    assert explored.states >= 200_000
 
 
 @pytest.mark.parametrize("name", ["a_vote_for_whoever_asks", "vote_not_persisted"])

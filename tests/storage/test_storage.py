@@ -301,3 +301,36 @@ def test_many_readies_share_one_sync(tmp_path: Path) -> None:
         storage.sync()
     assert synced.call_count == 1
     storage.close()
+
+
+def test_a_truncation_below_the_oldest_file_that_is_left(tmp_path: Path) -> None:
+    """The entries it takes back stood in a file that went under a snapshot of a later index."""
+    storage = Storage(tmp_path, segment_bytes=1)
+    storage.append(1, 1, 3, some(range(3)))
+    storage.sync()  # and a new file, whose head says that the log ends at 3
+    storage.truncate(2, 1)
+    storage.append(2, 2, 5, some(range(20, 25)))
+    storage.sync()
+    storage.save_snapshot(Snapshot(4, 2, b"four"))
+    assert storage.drop_prefix(4) >= 1
+    storage.close()
+    assert values_of(reopened(tmp_path)) == [(5, 2, 23), (6, 2, 24)]
+
+
+def test_a_snapshot_from_elsewhere_takes_the_logs_place(tmp_path: Path) -> None:
+    """Whether the log ended before its index, or went on behind it with other entries."""
+    for name, index in (("ahead", 100), ("inside", 3)):
+        storage = Storage(tmp_path / name)
+        storage.save(HardState(9, (5 << 64) | 2))
+        storage.append(1, 1, 5, some(range(5)))
+        storage.sync()
+        storage.install_snapshot(Snapshot(index, 8, b"theirs"))
+        storage.append(index + 1, 9, 2, some(range(70, 72)))
+        storage.sync()
+        storage.close()
+        for _ in range(2):
+            recovered = reopened(tmp_path / name)
+            assert recovered.hard_state == HardState(9, (5 << 64) | 2)
+            assert recovered.snapshot == Snapshot(index, 8, b"theirs")
+            assert values_of(recovered) == [(index + 1, 9, 70), (index + 2, 9, 71)]
+            assert (recovered.base_index, recovered.base_term) == (index, 8)

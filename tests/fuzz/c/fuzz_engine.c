@@ -1,5 +1,5 @@
 /*
- * Hostile input for the whole engine: codec, reassembly, pair tables, log, Raft lane, capture.
+ * Hostile input for the whole engine: codec, reassembly, pair tables, sessions on both sides, log, Raft lane, capture.
  *
  * What: bytes of an input are read as a script of steps: datagrams (raw, or built so that they pass the first checks), polls,
  * role changes, and every call that Python makes, with arguments a correct caller could give. The engine runs over a port
@@ -192,6 +192,24 @@ static uint32_t payload_length(script *input) {
 
 static uint16_t a_port(script *input) { return below(input, 2) ? CLIENT_PORT : SERVER_PORT; }
 
+static const r2p2_sessions *table_now; /* of the script's engine */
+
+/* The id of a session there is, or one that may never have been. */
+static uint64_t any_session(script *input) {
+    if (table_now->count == 0 || below(input, 8) == 0) return below(input, 30);
+    return table_now->sessions[below(input, 2) ? table_now->newest : table_now->oldest].id;
+}
+
+/* Few sessions and few requests of each, so that they meet. */
+static void session_numbers(uint8_t out[R2P2_SESSION_BYTES], script *input) {
+    r2p2_session_extension extension = {any_session(input), 1 + below(input, 40), 1};
+    if (below(input, 4) == 0) extension.oldest_pending += below(input, 40);
+    if (below(input, 64) == 0) extension.sequence = below(input, R2P2_SESSION_WINDOW_MAX + 2);
+    if (extension.client_id < 2 || below(input, 16) == 0) extension = (r2p2_session_extension){0, 0, 0};
+    if (below(input, 8) == 0) extension.sequence ^= (uint64_t)take(input, 4) << below(input, 60);
+    r2p2_session_write(out, &extension);
+}
+
 /* A datagram of few rids and sources, so that they meet in the tables; a quarter has one byte of its header changed. */
 static void send_built(fuzz_port *port, script *input) {
     uint8_t data[R2P2_DATAGRAM_BYTES_MAX];
@@ -203,6 +221,11 @@ static void send_built(fuzz_port *port, script *input) {
     if (below(input, 4) == 0)
         data[below(input, R2P2_HEADER_BYTES)] = below(input, 2) ? edges[below(input, sizeof edges)] : (uint8_t)take(input, 1);
     memset(data + R2P2_HEADER_BYTES, 0, bytes);
+    if (index == 0 && bytes + R2P2_SESSION_BYTES <= R2P2_PAYLOAD_BYTES_MAX && below(input, 2)) {
+        data[1] = R2P2_SESSION_HEADER_BYTES;
+        session_numbers(data + R2P2_HEADER_BYTES, input);
+        bytes += R2P2_SESSION_BYTES;
+    }
     enqueue_filled(port, data, R2P2_HEADER_BYTES + bytes, 1 + below(input, 2), (uint16_t)below(input, 3), a_port(input));
 }
 
@@ -246,8 +269,11 @@ static void send_entries(fuzz_port *port, script *input) {
             break;
         }
         if (body == 0) entry = (r2p2_entry){.kind = R2P2_ENTRY_NOOP};
+        int has_session = body >= R2P2_SESSION_BYTES && below(input, 2);
+        if (has_session) entry.kind = R2P2_ENTRY_SESSION;
         r2p2_entry_encode(bytes + length, &entry);
         memset(bytes + length + R2P2_ENTRY_HEADER_BYTES, 3, body);
+        if (has_session) session_numbers(bytes + length + R2P2_ENTRY_HEADER_BYTES, input);
         memset(bytes + length + R2P2_ENTRY_HEADER_BYTES + body, 0, all - R2P2_ENTRY_HEADER_BYTES - body);
         length += all;
     }
@@ -376,6 +402,34 @@ static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_byte
     return packets;
 }
 
+/* The session table's bounds and books. */
+static void check_sessions(const r2p2_sessions *table) {
+    uint64_t count = 0, places = 0, block_bytes = 0, own;
+    for (uint32_t i = table->oldest; i != R2P2_NO_SESSION; i = table->sessions[i].newer) {
+        const r2p2_session *session = &table->sessions[i];
+        uint64_t span = session->end - session->first;
+        expect("a session is found", r2p2_sessions_find(table, session->id), i);
+        expect_at_most("places of a session", span, session->capacity);
+        expect_at_most("a ring is no larger than four times its span", session->capacity, span * 4 < 8 ? 8 : span * 4);
+        own = 0;
+        for (uint32_t at = 0; at < session->capacity; at++) {
+            const r2p2_kept *kept = &session->ring[at];
+            int is_long = kept->state == R2P2_KEPT_REPLY && kept->length > R2P2_KEPT_INLINE_BYTES;
+            if (is_long) own += kept->length;
+            if (kept->state) expect_at_most("a place in use is in the span", (at - session->first) & (session->capacity - 1), span - 1);
+        }
+        expect("block bytes of a session", session->block_bytes, own);
+        block_bytes += own;
+        places += span;
+        count++;
+    }
+    expect("sessions", table->count, count);
+    expect("places", table->places, places);
+    expect("block bytes", table->block_bytes, block_bytes);
+    expect_at_most("sessions", count, table->count_max);
+    expect_at_most("places", places, table->places_max);
+}
+
 /* All tables; returns the packets of half messages. */
 static uint64_t check_tables(const r2p2_engine *engine) {
     uint64_t detached_bytes = 0;
@@ -386,6 +440,7 @@ static uint64_t check_tables(const r2p2_engine *engine) {
     expect_at_most("applied", engine->applied_index, engine->log.last_index);
     expect_at_most("first", engine->log.first_index, engine->applied_index + 1);
     expect_at_most("calls", engine->clients[0]->waiting_count, CALLS_MAX);
+    check_sessions(&engine->sessions);
     return check_table(&engine->client_halves, 0) + check_table(&engine->raft_halves, detached_bytes);
 }
 
@@ -439,7 +494,14 @@ static void drain(r2p2_engine *engine, fuzz_port *port, script *input) {
     expect("half packets at the end", check_tables(engine), 0);
     expect("halves at the end", engine->client_halves.count + engine->raft_halves.count, 0);
     expect("half bytes at the end", engine->client_halves.bytes + engine->raft_halves.bytes, 0);
-    expect("calls at the end", engine->clients[0]->waiting_count + engine->clients[0]->quarantined_count, 0);
+    expect("calls at the end",
+           engine->clients[0]->waiting_count + engine->clients[0]->quarantined_count + engine->clients[0]->openings_count, 0);
+    for (uint32_t i = 0; i < engine->clients[0]->sessions_count; i++) {
+        const r2p2_client_session *session = engine->clients[0]->sessions[i];
+        if (!session) continue;
+        expect("a session's calls at the end", session->waiting_count, 0);
+        expect("all of a session's calls have ended", session->oldest_pending, session->next_sequence);
+    }
     expect("held at the end", engine->held_count, 0);
 }
 
@@ -519,6 +581,56 @@ static void call(r2p2_engine *engine, script *input) {
         expect("cancel", (uint64_t)(int64_t)r2p2_client_cancel(engine, CLIENT_PORT, (uint16_t)rid), R2P2_OK);
 }
 
+static void session_call(r2p2_engine *engine, script *input) {
+    static uint8_t payload[R2P2_REQUEST_BYTES_MAX];
+    uint64_t length = below(input, 8) ? payload_length(input) : take(input, 3) % (sizeof payload + 1);
+    uint32_t session = below(input, 4);
+    r2p2_target targets[2] = {{LOCAL_IP, SERVER_PORT, 0}, {2, SERVER_PORT, 0}};
+    r2p2_session_info info;
+    if (r2p2_session_read_info(engine, CLIENT_PORT, session, &info) != R2P2_OK) {
+        int32_t number = r2p2_session_new(engine, CLIENT_PORT, targets, 1 + below(input, 2));
+        expect_at_most("a session's number", (uint64_t)(int64_t)number, session);
+        return;
+    }
+    if (below(input, 16) == 0) (void)r2p2_session_close(engine, CLIENT_PORT, session);
+    else if (info.state == R2P2_SESSION_EXPIRED && below(input, 2))
+        expect("renew", (uint64_t)(int64_t)r2p2_session_renew(engine, CLIENT_PORT, session), R2P2_OK);
+    else {
+        pattern(payload, (uint32_t)length, R2P2_FIRST_PAYLOAD_BYTES);
+        int32_t rid = r2p2_session_call(engine, CLIENT_PORT, session, payload, length, below(input, 200) * UINT64_C(1000000),
+                                        below(input, 10) * UINT64_C(1000000), take(input, 1));
+        if (rid >= 0 && below(input, 4) == 0)
+            expect("cancel", (uint64_t)(int64_t)r2p2_client_cancel(engine, CLIENT_PORT, (uint16_t)rid), R2P2_OK);
+    }
+}
+
+/* A table taken out and in again is the same; bytes that are not a table change nothing. */
+static void export_import(r2p2_engine *engine, script *input) {
+    uint64_t length = r2p2_sessions_export(engine, NULL, 0);
+    uint8_t *saved = malloc(length), *again = malloc(length);
+    expect("export", r2p2_sessions_export(engine, saved, length), length);
+    expect("import", (uint64_t)(int64_t)r2p2_sessions_import(engine, saved, length), R2P2_OK);
+    check_sessions(&engine->sessions);
+    expect("export again", r2p2_sessions_export(engine, again, length), length);
+    expect("the same bytes", (uint64_t)memcmp(saved, again, length), 0);
+    for (uint32_t i = 1 + below(input, 3); i > 0; i--) again[take(input, 4) % length] ^= (uint8_t)(1 + below(input, 255));
+    uint64_t shorter = below(input, 4) ? length : take(input, 4) % (length + 1);
+    uint8_t *exact = malloc(shorter);
+    if (shorter) memcpy(exact, again, shorter);
+    if (r2p2_sessions_import(engine, exact, shorter) == R2P2_OK) {
+        check_sessions(&engine->sessions);
+        /* What was taken is what the bytes say, and nothing else. */
+        expect("export of what was taken", r2p2_sessions_export(engine, again, length), shorter);
+        expect("what was taken", (uint64_t)memcmp(exact, again, shorter), 0);
+    } else {
+        expect("export of what was there", r2p2_sessions_export(engine, again, length), length);
+        expect("what was there", (uint64_t)memcmp(saved, again, length), 0);
+    }
+    free(saved);
+    free(again);
+    free(exact);
+}
+
 static void restrict_senders(r2p2_engine *engine, script *input) {
     r2p2_target senders[2] = {{1, SERVER_PORT, 0}, {2, (uint16_t)below(input, 3), 0}};
     expect("restrict", (uint64_t)(int64_t)r2p2_client_restrict(engine, CLIENT_PORT, senders, below(input, 3)), R2P2_OK);
@@ -550,7 +662,7 @@ static void resp(script *input) {
 }
 
 static void step(r2p2_engine *engine, fuzz_port *port, script *input) {
-    switch (below(input, 24)) {
+    switch (below(input, 28)) {
     case 0: case 1: case 2: case 3: send_built(port, input); break;
     case 4: send_raw(port, input); break;
     case 5: case 6: send_entries(port, input); break;
@@ -578,6 +690,10 @@ static void step(r2p2_engine *engine, fuzz_port *port, script *input) {
     case 20: reply_later(engine, input); break;
     case 21:
         if (below(input, 4) == 0) restrict_senders(engine, input);
+        break;
+    case 22: case 23: session_call(engine, input); break;
+    case 24:
+        if (below(input, 4) == 0) export_import(engine, input);
         break;
     default: poll_and_handle(engine, input);
     }
@@ -609,6 +725,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                  .backlog_entries_max = below(&input, 2) ? 100 : 1000,
                                  .hold_bytes_max = 1000000,
                                  .hold_timeout_ns = 20000000,
+                                 .sessions_bytes_max = 2 * R2P2_SESSION_WINDOW_MAX * R2P2_SESSION_KEPT_BYTES,
+                                 .sessions_count_max = 1 + below(&input, 12),
                                  .router_ip = below(&input, 2) ? 9 : 0,
                                  .router_port = 9000,
                                  .reassembly_count_max = 16,
@@ -616,6 +734,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     later_count = 0;
     r2p2_engine *engine = r2p2_engine_new((uintptr_t)&port.port, &config, &error);
     expect("engine", engine != NULL, 1);
+    table_now = &engine->sessions;
     expect("client", (uint64_t)(int64_t)r2p2_client_open(engine, CLIENT_PORT, CALLS_MAX), R2P2_OK);
     while (input.left > 0) step(engine, &port, &input);
     drain(engine, &port, &input);

@@ -1,0 +1,290 @@
+"""The file that describes a cluster: TOML, every key checked, every error naming its key and what is allowed.
+
+Leaves to others: starting anything from it (:mod:`r2p2.serve`, `launcher.py`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from r2p2 import limits
+from r2p2.address import format_address, parse_address
+from r2p2.app import BUILT_IN
+from r2p2.busy_loop import IDLE_POLICIES
+from r2p2.errors import UserError
+from r2p2.node import Timers
+from r2p2.ports import BACKENDS
+from r2p2.truncation import POLICIES
+from raft.configuration import SLOT_MAX, VOTERS_MAX
+
+__all__ = ["ClusterFile", "NodeEntry", "load", "parse"]
+
+_LOG_MIB_MAX: Final = 1 << 20
+_MS_MAX: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry:
+    """One member: its slot, its address, and what is its own.
+
+    Attributes:
+        storage: the directory of its log; None: in memory.
+        links, vdevs: of the dpdk backend, as ``r2p2 serve`` takes them.
+    """
+
+    slot: int
+    address: tuple[int, int]
+    storage: Path | None
+    links: tuple[str, ...]
+    vdevs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFile:
+    """What the file says, whole and consistent."""
+
+    path: Path
+    cluster_id: int
+    app: str
+    backend: str
+    idle: str
+    log_mib: int
+    truncation: str | None
+    timers: Timers
+    nodes: tuple[NodeEntry, ...]
+
+    @property
+    def members(self) -> dict[int, tuple[int, int]]:
+        """Slot -> address."""
+        return {node.slot: node.address for node in self.nodes}
+
+    @property
+    def addresses(self) -> list[str]:
+        """``IP:PORT`` of every member."""
+        return [format_address(node.address) for node in self.nodes]
+
+    def node(self, slot: int) -> NodeEntry:
+        """The member in ``slot``.
+
+        Raises:
+            UserError: there is none.
+        """
+        for node in self.nodes:
+            if node.slot == slot:
+                return node
+        slots = ", ".join(str(node.slot) for node in self.nodes)
+        raise UserError(f"{self.path}: there is no node {slot}", f"Its nodes are {slots}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One key: what is allowed, in words, and the check, which raises ValueError or UserError."""
+
+    allowed: str
+    read: Callable[[Any], Any]
+
+
+def _integer(least: int, most: int) -> _Key:
+    def read(value: Any) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return _Key(f"an integer in {least}..{most}", read)
+
+
+def _one_of(*choices: str) -> _Key:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError
+        return value
+
+    return _Key(" or ".join(f'"{choice}"' for choice in choices), read)
+
+
+def _text(allowed: str, is_right: Callable[[str], object]) -> _Key:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or "\0" in value or not is_right(value):
+            raise ValueError
+        return value
+
+    return _Key(allowed, read)
+
+
+def _read_address(value: Any) -> tuple[int, int]:
+    if not isinstance(value, str):
+        raise ValueError
+    ip, port = parse_address(value)
+    if not ip or not port:
+        raise ValueError
+    return ip, port
+
+
+def _read_texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _read_timers(value: Any) -> Timers:
+    if not isinstance(value, dict):
+        return Timers.profile(value) if isinstance(value, str) else _raise()
+    found = _table("cluster.timers", value, _TIMERS)
+    heartbeat, least, most = (found.get(name) for name in _TIMERS)
+    if heartbeat is None or least is None or most is None or not heartbeat < least < most:
+        raise ValueError
+    return Timers(heartbeat * limits.MS, least * limits.MS, most * limits.MS)
+
+
+def _raise() -> Timers:
+    raise ValueError
+
+
+def _is_app(value: str) -> bool:
+    module, colon, name = value.partition(":")
+    return value in BUILT_IN or bool(colon and module and name)
+
+
+_MILLISECONDS: Final = _integer(1, _MS_MAX)
+_TIMERS: Final[Mapping[str, _Key]] = {
+    "heartbeat_ms": _MILLISECONDS,
+    "election_min_ms": _MILLISECONDS,
+    "election_max_ms": _MILLISECONDS,
+}
+_STORAGE: Final = _text("the path of a directory", bool)
+_CLUSTER: Final[Mapping[str, _Key]] = {
+    "id": _integer(0, (1 << 32) - 1),
+    "app": _text(f"{', '.join(BUILT_IN)}, or MODULE:NAME", _is_app),
+    "backend": _one_of(*BACKENDS),
+    "idle": _one_of(*IDLE_POLICIES),
+    "log_mib": _integer(1, _LOG_MIB_MAX),
+    "truncation": _one_of(*POLICIES),
+    "storage": _STORAGE,
+    "timers": _Key(
+        '"default" or "datacenter", or a table of heartbeat_ms < election_min_ms < election_max_ms', _read_timers
+    ),
+}
+_NODE: Final[Mapping[str, _Key]] = {
+    "slot": _integer(0, SLOT_MAX),
+    "address": _Key('IP:PORT, as in "10.0.0.1:8000"; neither is 0', _read_address),
+    "storage": _STORAGE,
+    "links": _Key("a list of ROLE:PEER_IP:SOCKET (backend dpdk)", _read_texts),
+    "vdevs": _Key("a list of NAME,ARGS (backend dpdk)", _read_texts),
+}
+_TOP: Final = ("cluster", "nodes")
+
+
+def _table(where: str, table: Any, keys: Mapping[str, _Key]) -> dict[str, Any]:
+    """The values of a table, each checked.
+
+    Raises:
+        UserError: a key is not known or its value is not allowed.
+    """
+    if not isinstance(table, dict):
+        raise UserError(f"{where} is {_shown(table)}, not a table", f"Allowed in it: {', '.join(keys)}.")
+    found = {}
+    for name, value in table.items():
+        key = keys.get(name)
+        if key is None:
+            raise UserError(f"{where}.{name} is not a key", f"Allowed: {', '.join(keys)}.")
+        try:
+            found[name] = key.read(value)
+        except UserError as error:
+            if error.message.startswith(where):  # an inner table's: it names its own key
+                raise
+            raise UserError(f"{where}.{name} is {_shown(value)}: {error.message}", f"Allowed: {key.allowed}.") from None
+        except ValueError:
+            raise UserError(f"{where}.{name} is {_shown(value)}", f"Allowed: {key.allowed}.") from None
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def parse(text: str, path: Path) -> ClusterFile:
+    """The cluster that ``text`` describes; ``path`` is where it stands, for messages and relative directories.
+
+    Raises:
+        UserError: it is wrong; the message names the file and the key, the remedy says what is allowed.
+    """
+    try:
+        return _parse(text, path)
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", error.remedy) from None
+
+
+def _parse(text: str, path: Path) -> ClusterFile:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"not TOML: {error}", "Write key = value, with texts in quotes.") from None
+    for name in document:
+        if name not in _TOP:
+            raise UserError(f"{name} is not a key", f"Allowed: {', '.join(_TOP)}.")
+    cluster = _table("cluster", document.get("cluster", {}), _CLUSTER)
+    entries = document.get("nodes", [])
+    if not isinstance(entries, list) or not 1 <= len(entries) <= VOTERS_MAX:
+        raise UserError(
+            f"nodes is {_shown(entries)}", f"Allowed: 1..{VOTERS_MAX} tables [[nodes]], one for each member."
+        )
+    backend = cluster.get("backend", "uv")
+    nodes = tuple(
+        _node(f"nodes[{i}]", i, _table(f"nodes[{i}]", entry, _NODE), cluster.get("storage"), backend, path.parent)
+        for i, entry in enumerate(entries)
+    )
+    for name in ("slot", "address", "storage"):
+        seen: dict[Any, int] = {}
+        for i, node in enumerate(nodes):
+            value = getattr(node, name)
+            if value is not None and value in seen:
+                raise UserError(
+                    f"nodes[{i}].{name} is that of nodes[{seen[value]}], too", f"Allowed: another {name} for each node."
+                )
+            seen[value] = i
+    return ClusterFile(
+        path,
+        cluster.get("id", 1),
+        cluster.get("app", "echo"),
+        backend,
+        cluster.get("idle", "yield"),
+        cluster.get("log_mib", limits.LOG_BYTES_MAX >> 20),
+        cluster.get("truncation"),
+        cluster.get("timers", Timers()),
+        nodes,
+    )
+
+
+def _node(where: str, place: int, found: dict[str, Any], storage: str | None, backend: str, folder: Path) -> NodeEntry:
+    if "address" not in found:
+        raise UserError(f"{where}.address is missing", f"Allowed: {_NODE['address'].allowed}.")
+    slot = found.get("slot", place)
+    links, vdevs = found.get("links", ()), found.get("vdevs", ())
+    if backend == "dpdk" and not links and not vdevs:
+        raise UserError(f"{where}.links is missing", "The dpdk backend needs links or vdevs for each node.")
+    if backend != "dpdk" and (links or vdevs):
+        name = "links" if links else "vdevs"
+        raise UserError(f"{where}.{name} is there", f'Allowed: only with cluster.backend = "dpdk"; it is "{backend}".')
+    own = found.get("storage")
+    directory = folder / own if own else folder / storage / f"node-{slot}" if storage else None
+    return NodeEntry(slot, found["address"], directory, links, vdevs)
+
+
+def load(path: Path) -> ClusterFile:
+    """The cluster that a file describes.
+
+    Raises:
+        UserError: it cannot be read, or as :func:`parse`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "Name a cluster file; docs/operations.md shows one.") from error
+    return parse(text, path)

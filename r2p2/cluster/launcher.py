@@ -1,0 +1,142 @@
+"""Members of a cluster as processes of this machine: started detached, found again by their process ids, ended.
+
+Each has a file with its process id and the moment it began, so that a number the kernel has given to somebody else is
+never taken for a member. What it prints goes into a log beside it. Leaves to others: what a member is (``r2p2 serve``).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from r2p2.cluster.config import ClusterFile
+from r2p2.errors import UserError
+from r2p2.serve import READY_PREFIX
+
+__all__ = ["Launcher"]
+
+_STEP_S: Final = 0.02
+_TAIL_LINES: Final = 12
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks; None: there is none, or only its remains."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+class Launcher:
+    """The local processes of one cluster.
+
+    Args:
+        cluster: its file.
+        folder: where process ids and logs are kept.
+    """
+
+    def __init__(self, cluster: ClusterFile, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = folder
+
+    def log(self, slot: int) -> Path:
+        """What the member in ``slot`` printed."""
+        return self.folder / f"node-{slot}.log"
+
+    def _pid_file(self, slot: int) -> Path:
+        return self.folder / f"node-{slot}.pid"
+
+    def pid(self, slot: int) -> int | None:
+        """The process of the member in ``slot``, if it runs."""
+        try:
+            number, began = self._pid_file(slot).read_text().split()
+            pid = int(number)
+        except (OSError, ValueError):
+            return None
+        return pid if _began(pid) == began else None
+
+    def start(self, slot: int) -> int:
+        """Starts a member; :meth:`wait_ready` waits for it. Returns its process id.
+
+        Raises:
+            UserError: it runs already.
+        """
+        node = self.cluster.node(slot)
+        running = self.pid(slot)
+        if running is not None:
+            raise UserError(f"node {slot} runs already, as process {running}", "r2p2 cluster restart, or down first.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.log(slot).open("wb") as log:
+                argv = [sys.executable, "-u", "-m", "r2p2", "serve"]
+                process = subprocess.Popen(
+                    [*argv, "--config", str(self.cluster.path.resolve()), "--node", str(node.slot)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C in this terminal is not meant for it
+                )
+            self._pid_file(slot).write_text(f"{process.pid} {_began(process.pid)}\n")
+        except OSError as error:
+            raise UserError(f"node {slot} cannot be started: {error}") from error
+        return process.pid
+
+    def wait_ready(self, slot: int, timeout_s: float) -> None:
+        """Until the member says that it serves.
+
+        Raises:
+            UserError: it ended, or took longer; with what it printed last.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            ended = self.pid(slot) is None
+            printed = self.log(slot).read_text(errors="replace")
+            if any(line.startswith(READY_PREFIX) for line in printed.splitlines()) and not ended:
+                return
+            if ended or time.monotonic() > end:
+                what = "ended" if ended else f"is not ready after {timeout_s:g} s"
+                tail = "\n".join(f"    {line}" for line in printed.splitlines()[-_TAIL_LINES:])
+                raise UserError(f"node {slot} {what}\n{tail}", f"all it printed: {self.log(slot)}")
+            time.sleep(_STEP_S)
+
+    def signal(self, slot: int, number: signal.Signals) -> bool:
+        """Sends a signal; whether there was somebody to get it."""
+        pid = self.pid(slot)
+        if pid is None:
+            return False
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def wait_ended(self, slots: list[int], timeout_s: float) -> list[int]:
+        """Waits for the ends of members; those that have not ended in time."""
+        end = time.monotonic() + timeout_s
+        while left := [slot for slot in slots if self.pid(slot) is not None]:
+            if time.monotonic() > end:
+                break
+            time.sleep(_STEP_S)
+        return left
+
+    def stop(self, slots: list[int], timeout_s: float) -> None:
+        """SIGTERM, and SIGKILL to those that do not heed it in time.
+
+        Raises:
+            UserError: one does not even end then.
+        """
+        for slot in slots:
+            self.signal(slot, signal.SIGTERM)
+        for slot in self.wait_ended(slots, timeout_s):
+            self.signal(slot, signal.SIGKILL)
+        left = self.wait_ended(slots, timeout_s)
+        if left:
+            raise UserError(f"nodes {left} do not end")
+        for slot in slots:
+            self._pid_file(slot).unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""``r2p2 top``: the status of a cluster again and again, with what changed since the last time as rates.
+
+Leaves to others: asking (`status.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from r2p2.cluster.status import addresses_of, ask, is_healthy, table
+from r2p2.errors import UserError
+
+__all__ = ["page"]
+
+NAME = "top"
+HELP = "watch a cluster: roles, indices, rates, and which counters of drops move"
+
+_HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
+_MOVERS_MAX: Final = 8
+_PERIOD_MIN_S: Final = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--config", type=Path, metavar="FILE", help="the cluster's file")
+    which.add_argument("--nodes", metavar="IP:PORT,...", help="the members, or some of them")
+    parser.add_argument("--period", type=float, default=2.0, metavar="SECONDS", help="between two looks")
+    parser.add_argument("--count", type=int, default=0, help="looks, then end; 0: until Ctrl-C")
+
+
+def _rate(name: str, before: dict[str, Any], now: dict[str, Any], seconds: float) -> str:
+    """How fast an index rises; "-" where it is not known twice, or the member is another one than before."""
+    if before.get("incarnation") != now.get("incarnation") or name not in before or name not in now:
+        return "-"
+    return f"{(now[name] - before[name]) / seconds:,.0f}/s"
+
+
+def _movers(before: dict[str, Any], now: dict[str, Any], seconds: float) -> list[str]:
+    """Counters of drops and of what was wrong that have risen, the fastest first."""
+    if before.get("incarnation") != now.get("incarnation"):
+        return []
+    old, new = before.get("counters", {}), now.get("counters", {})
+    risen = {name: count - old.get(name, 0) for name, count in new.items() if "drop" in name or "bad" in name}
+    fastest = sorted((item for item in risen.items() if item[1] > 0), key=lambda item: -item[1])
+    return [f"{name} {count / seconds:,.1f}/s" for name, count in fastest[:_MOVERS_MAX]]
+
+
+def page(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], seconds: float) -> str:
+    """One look as text: the table of the status, then each member's rates over ``seconds``."""
+    lines = [f"{'healthy' if is_healthy(now) else 'NOT HEALTHY'}, {time.strftime('%H:%M:%S')}", "", table(now), ""]
+    for address, status in now.items():
+        if "error" in status:
+            continue
+        old = before.get(address, {})
+        rates = [f"applied {_rate('applied_index', old, status, seconds)}"]
+        rates += _movers(old, status, seconds)
+        lines.append(f"{address}  {', '.join(rates)}")
+    return "\n".join(lines)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Looks until Ctrl-C, or ``--count`` times; 0 when the last look showed a healthy cluster, else 1."""
+    if args.period < _PERIOD_MIN_S or args.count < 0:
+        raise UserError(
+            f"--period is {args.period} and --count {args.count}: at least {_PERIOD_MIN_S}, and not below 0"
+        )
+    addresses = addresses_of(args)
+    is_terminal = sys.stdout.isatty()
+    before: dict[str, dict[str, Any]] = {}
+    before_s = time.monotonic()
+    looks = 0
+    while True:
+        now = ask(addresses, args.period)
+        now_s = time.monotonic()
+        text = page(before, now, max(now_s - before_s, 1e-3))
+        print(f"{_HOME_AND_CLEAR}{text}" if is_terminal else f"{text}\n", flush=True)
+        before, before_s = now, now_s
+        looks += 1
+        if looks == args.count:
+            return 0 if is_healthy(now) else 1
+        time.sleep(args.period)

@@ -1,0 +1,93 @@
+"""``r2p2 gateway``: Redis clients over TCP in front of a replicated key-value store."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import signal
+
+from r2p2 import limits
+from r2p2.address import format_address, parse_address
+from r2p2.errors import UserError
+from r2p2.gateway.server import Gateway, GatewayConfig
+
+NAME = "gateway"
+HELP = "let Redis clients over TCP use a replicated key-value store"
+
+_DESCRIPTORS_BESIDES = 64
+
+READY_PREFIX = "r2p2: gateway on "
+"""A line that begins so says that clients may connect."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("--listen", default="127.0.0.1:6379", metavar="HOST:PORT", help="where Redis clients connect")
+    parser.add_argument(
+        "--cluster", required=True, metavar="IP:PORT,...", help="the members of the cluster, which run --app kv"
+    )
+    parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="what a command may take in all")
+    parser.add_argument(
+        "--drain", type=float, default=2.0, metavar="SECONDS", help="what commands under way may take after a stop"
+    )
+    parser.add_argument(
+        "--max-clients", type=int, default=limits.GATEWAY_CLIENTS_MAX, help="connections at once; more are refused"
+    )
+
+
+def config_of(args: argparse.Namespace) -> GatewayConfig:
+    """The gateway that the arguments describe.
+
+    Raises:
+        UserError: one of them is wrong; the message names it.
+    """
+    host, colon, port_text = args.listen.rpartition(":")
+    if not colon or not port_text.isdecimal() or int(port_text) > 65535:
+        raise UserError(f"--listen {args.listen!r} is not HOST:PORT", "For example 127.0.0.1:6379, or 0.0.0.0:6379.")
+    for name in ("timeout", "drain", "max_clients"):
+        least = 0.001 if name == "timeout" else 1 if name == "max_clients" else 0
+        if not getattr(args, name) >= least:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}, not at least {least}")
+    cluster = tuple(format_address(parse_address(text)) for text in args.cluster.split(","))
+    return GatewayConfig(cluster, host, int(port_text), args.timeout, args.drain, args.max_clients)
+
+
+def _allow_descriptors(clients_max: int) -> None:
+    """Has the kernel allow a descriptor for each client, as far as this user may.
+
+    Raises:
+        UserError: it does not.
+    """
+    wanted = clients_max + _DESCRIPTORS_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise UserError(
+            f"--max-clients {clients_max} needs {wanted} open files, and this user may have {hard}",
+            f"Give --max-clients {max(hard - _DESCRIPTORS_BESIDES, 1)}, or raise the bound (ulimit -n).",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _serve(config: GatewayConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    async with Gateway(config) as gateway:
+        print(f"{READY_PREFIX}{config.host}:{gateway.port} to {','.join(config.cluster)}", flush=True)
+        await stop.wait()
+    counted = ", ".join(f"{name} {count}" for name, count in sorted(gateway.counters.items()))
+    print(f"r2p2: gateway stopped: {counted or 'nobody came'}", flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGINT or SIGTERM; 0 after a clean stop."""
+    config = config_of(args)
+    _allow_descriptors(config.clients_max)
+    from uv_backend.driver import run as run_loop
+
+    run_loop(_serve(config))
+    return 0

@@ -1,0 +1,211 @@
+"""What the gateway answers by itself: greetings, settings, and questions about commands and the gateway.
+
+As little as redis-cli, redis-benchmark and the usual libraries need to work. Leaves to others: transactions
+(`connection.py`), data (the cluster).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv.registry import COMMANDS, Command, find
+from r2p2.apps.kv.resp import NIL, NIL_ARRAY, NOT_AN_INTEGER, OK, bulk, error, integer, parse_int64, wrong_number
+
+__all__ = ["LOCAL", "ClientState", "LocalCommand", "run_local"]
+
+NAME_BYTES_MAX: Final = 128
+
+
+@dataclass(slots=True)
+class ClientState:
+    """What a connection knows of itself, and of its gateway."""
+
+    client_id: int
+    address: str
+    info: Callable[[], Mapping[str, Mapping[str, object]]]
+    name: bytes = b""
+    protocol: int = 2
+    library: dict[bytes, bytes] = field(default_factory=dict)
+
+
+Handler: TypeAlias = Callable[[ClientState, list[bytes]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCommand:
+    """A command of the gateway's own: words it takes at least and at most, the name included, and its handler."""
+
+    least: int
+    most: int
+    run: Handler
+
+
+LOCAL: Final[dict[bytes, LocalCommand]] = {}
+"""By name in capitals."""
+
+
+def _local(name: str, least: int, most: int = 1 << 30) -> Callable[[Handler], Handler]:
+    def put(handler: Handler) -> Handler:
+        LOCAL[name.encode()] = LocalCommand(least, most, handler)
+        return handler
+
+    return put
+
+
+def _array(items: list[bytes]) -> bytes:
+    return b"*%d\r\n%b" % (len(items), b"".join(items))
+
+
+def _map(state: ClientState, items: list[bytes]) -> bytes:
+    """Names and values in turn: a map in RESP3, an array in RESP2."""
+    return b"%%%d\r\n%b" % (len(items) // 2, b"".join(items)) if state.protocol == 3 else _array(items)
+
+
+def _unknown(words: list[bytes]) -> bytes:
+    return error(b"unknown subcommand '%b'. Try %b HELP." % (words[1][:NAME_BYTES_MAX], words[0].upper()))
+
+
+@_local("PING", 1, 2)
+def _ping(state: ClientState, words: list[bytes]) -> bytes:
+    return bulk(words[1]) if len(words) == 2 else b"+PONG\r\n"
+
+
+@_local("ECHO", 2, 2)
+def _echo(state: ClientState, words: list[bytes]) -> bytes:
+    return bulk(words[1])
+
+
+@_local("SELECT", 2, 2)
+def _select(state: ClientState, words: list[bytes]) -> bytes:
+    number = parse_int64(words[1])
+    if number is None:
+        return NOT_AN_INTEGER
+    return OK if number == 0 else error(b"DB index is out of range")
+
+
+@_local("AUTH", 2, 3)
+def _auth(state: ClientState, words: list[bytes]) -> bytes:
+    return error(
+        b"AUTH <password> called without any password configured for the default user. "
+        b"Are you sure your configuration is correct?"
+    )
+
+
+@_local("HELLO", 1)
+def _hello(state: ClientState, words: list[bytes]) -> bytes:
+    version = parse_int64(words[1]) if len(words) > 1 else state.protocol
+    if version is None:
+        return error(b"Protocol version is not an integer or out of range")
+    if version not in (2, 3):
+        return b"-NOPROTO unsupported protocol version\r\n"
+    at = 2
+    while at < len(words):
+        if words[at].upper() == b"SETNAME" and at + 1 < len(words):
+            state.name = words[at + 1][:NAME_BYTES_MAX]
+            at += 2
+        elif words[at].upper() == b"AUTH" and at + 2 < len(words):
+            return _auth(state, words)
+        else:
+            return error(b"Syntax error in HELLO option '%b'" % words[at][:NAME_BYTES_MAX])
+    state.protocol = version
+    pairs = (
+        b"server",
+        b"redis",
+        b"version",
+        b"7.0.0",
+        b"proto",
+        state.protocol,
+        b"id",
+        state.client_id,
+        b"mode",
+        b"standalone",
+    )
+    fields = [integer(item) if isinstance(item, int) else bulk(item) for item in (*pairs, b"role", b"master")]
+    return _map(state, [*fields, bulk(b"modules"), b"*0\r\n"])
+
+
+@_local("CLIENT", 2)
+def _client(state: ClientState, words: list[bytes]) -> bytes:
+    what = words[1].upper()
+    if what == b"ID":
+        return integer(state.client_id)
+    if what == b"GETNAME":
+        return bulk(state.name) if state.name else NIL
+    if what == b"SETNAME" and len(words) == 3:
+        if any(not 33 <= byte <= 126 for byte in words[2]):
+            return error(b"Client names cannot contain spaces, newlines or special characters.")
+        state.name = words[2][:NAME_BYTES_MAX]
+        return OK
+    if what == b"SETINFO" and len(words) == 4:
+        if words[2].upper() not in (b"LIB-NAME", b"LIB-VER"):
+            return error(b"Unrecognized option '%b'" % words[2][:NAME_BYTES_MAX])
+        state.library[words[2].upper()] = words[3][:NAME_BYTES_MAX]
+        return OK
+    if what in (b"INFO", b"LIST"):
+        name = state.name.decode("ascii", "replace")
+        return bulk(f"id={state.client_id} addr={state.address} name={name} db=0 resp={state.protocol}\n".encode())
+    return _unknown(words)
+
+
+def _describe(command: Command) -> bytes:
+    """A command as Redis's COMMAND shows it: name, count of words, flags, keys, and no more."""
+    arity = command.least if command.least == command.most else -command.least
+    flags = [b"+write\r\n" if command.writes else b"+readonly\r\n"]
+    keys = [integer(place) for place in command.keys]
+    return _array([bulk(command.name.lower()), integer(arity), _array(flags), *keys, b"*0\r\n"])
+
+
+@_local("COMMAND", 1)
+def _command(state: ClientState, words: list[bytes]) -> bytes:
+    table = [COMMANDS[name] for name in sorted(COMMANDS) if name.isupper()]
+    what = words[1].upper() if len(words) > 1 else b""
+    if what == b"":
+        return _array([_describe(command) for command in table])
+    if what == b"COUNT":
+        return integer(len(table))
+    if what == b"INFO":
+        chosen = [find(name) for name in words[2:]] if len(words) > 2 else list(table)
+        return _array([NIL_ARRAY if command is None else _describe(command) for command in chosen])
+    if what == b"LIST":
+        return _array([bulk(command.name.lower()) for command in table])
+    if what == b"DOCS":
+        return b"*0\r\n"
+    return _unknown(words)
+
+
+_SETTINGS: Final = {b"save": b"", b"appendonly": b"no", b"databases": b"1", b"maxmemory": b"0", b"timeout": b"0"}
+
+
+@_local("CONFIG", 2)
+def _config(state: ClientState, words: list[bytes]) -> bytes:
+    what = words[1].upper()
+    if what == b"GET" and len(words) > 2:
+        patterns = [compiled(word.lower()) for word in words[2:]]
+        found = [item for item in _SETTINGS.items() if any(pattern.fullmatch(item[0]) for pattern in patterns)]
+        return _map(state, [bulk(text) for item in found for text in item])
+    if what == b"SET":
+        return error(b"this is a gateway: its settings are arguments of `r2p2 gateway`")
+    return _unknown(words)
+
+
+@_local("INFO", 1)
+def _info(state: ClientState, words: list[bytes]) -> bytes:
+    wanted = {word.decode("ascii", "replace").lower() for word in words[1:]} - {"all", "default", "everything"}
+    lines = []
+    for section, values in state.info().items():
+        if not wanted or section.lower() in wanted:
+            lines += [f"# {section}", *(f"{name}:{value}" for name, value in values.items()), ""]
+    return bulk("\r\n".join(lines).encode())
+
+
+def run_local(state: ClientState, words: list[bytes]) -> bytes | None:
+    """The reply; None: not a command of the gateway's own."""
+    command = LOCAL.get(words[0].upper())
+    if command is None:
+        return None
+    if not command.least <= len(words) <= command.most:
+        return wrong_number(words[0])
+    return command.run(state, words)

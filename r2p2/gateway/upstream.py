@@ -1,0 +1,136 @@
+"""From commands to R2P2 requests and back: policy, size, retries, and errors that say what happened.
+
+A client's commands must be executed in its order, and requests that are on their way together may arrive in any. So a
+connection has one request on its way at a time, and what came meanwhile goes as the next: one R2P2.PIPELINE. Leaves to
+others: which commands go together (`connection.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Final
+
+from r2p2 import limits
+from r2p2.apps.kv import encode_command
+from r2p2.apps.kv.batches import is_read
+from r2p2.apps.kv.registry import Command, check
+from r2p2.client import REPLICATED, REPLICATED_READ, Client
+from r2p2.errors import CallDropped, CallError, CallTimeout
+
+__all__ = ["Upstream", "encoded_bytes", "too_large"]
+
+# A word's header, and the header of a command with its count of words in a pipeline.
+_WORD_BYTES: Final = 16
+_COMMAND_BYTES: Final = 32
+# Between tries after a refusal.
+_PAUSE_S: Final = 0.005
+_PAUSE_MAX_S: Final = 0.1
+# A read that is not answered is asked again: safe, since it changes nothing.
+_READ_TRIES: Final = 4
+
+
+def encoded_bytes(words: list[bytes]) -> int:
+    """At least the bytes that a command adds to a request."""
+    return _COMMAND_BYTES + sum(map(len, words)) + _WORD_BYTES * len(words)
+
+
+def _reads_only(words: list[bytes]) -> bool:
+    found = check(words)
+    if not isinstance(found, Command) or not found.writes:
+        return True
+    return not found.batched and found.name != b"R2P2.WATCH" and is_read(words)
+
+
+class Upstream:
+    """The cluster.
+
+    Args:
+        client: open, with the cluster's members as targets.
+        timeout_s: what a command may take in all, seconds.
+        counters: counted into.
+    """
+
+    def __init__(self, client: Client, timeout_s: float, counters: Counter[str]) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._counters = counters
+
+    async def one(self, words: list[bytes]) -> bytes:
+        """The reply to a command, sent as a request of its own."""
+        return await self._request(encode_command(*words), REPLICATED_READ if _reads_only(words) else REPLICATED)
+
+    async def many(self, commands: list[list[bytes]]) -> AsyncIterator[bytes]:
+        """The replies to commands executed in order, as many at a time as a response carries, end to end."""
+        at = 0
+        while at < len(commands):
+            size, end = 0, at
+            while end < len(commands) and end - at < limits.KV_BATCH_COMMANDS_MAX:
+                size += encoded_bytes(commands[end])
+                if size > limits.REQUEST_BYTES_MAX - _COMMAND_BYTES and end > at:
+                    break
+                end += 1
+            if end - at == 1:
+                yield await self.one(commands[at])
+                at = end
+                continue
+            part = commands[at:end]
+            reply = await self._pipeline(part)
+            if reply[:1] == b"*":
+                header, _, rest = reply.partition(b"\r\n")
+                at += int(header[1:])
+                yield rest
+            else:  # what became of the request became of each command in it
+                yield reply * len(part)
+                at = end
+
+    async def _pipeline(self, commands: list[list[bytes]]) -> bytes:
+        words: list[bytes | str | int] = ["R2P2.PIPELINE"]
+        for command in commands:
+            words.append(len(command))
+            words += command
+        self._counters["pipelines"] += 1
+        return await self._request(
+            encode_command(*words), REPLICATED_READ if all(map(_reads_only, commands)) else REPLICATED
+        )
+
+    async def _request(self, payload: bytes, policy: int) -> bytes:
+        if len(payload) > limits.REQUEST_BYTES_MAX:
+            self._counters["errors_too_large"] += 1
+            return too_large(len(payload))
+        is_a_read = policy == REPLICATED_READ
+        end = time.monotonic() + self._timeout_s
+        pause_s = _PAUSE_S
+        self._counters["reads" if is_a_read else "writes"] += 1
+        while True:
+            left_s = end - time.monotonic()
+            try:
+                return await self._client.call(
+                    payload,
+                    policy=policy,
+                    timeout_s=max(min(left_s, self._timeout_s / _READ_TRIES) if is_a_read else left_s, 0.001),
+                )
+            except CallDropped:
+                # Not executed: it may be asked again, of the next member.
+                if time.monotonic() + pause_s >= end:
+                    self._counters["errors_refused"] += 1
+                    return b"-TRYAGAIN the cluster refused the request for %d ms (no leader, or overload); " \
+                        b"it was not executed\r\n" % (self._timeout_s * 1000)  # fmt: skip
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            except CallTimeout:
+                if not is_a_read or time.monotonic() >= end:
+                    self._counters["errors_timeout"] += 1
+                    what = b"nothing was changed" if is_a_read else b"it may or may not have been executed"
+                    return b"-TIMEOUT no answer from the cluster in %d ms: %b\r\n" % (self._timeout_s * 1000, what)
+            except CallError as error:
+                self._counters["errors_other"] += 1
+                return b"-ERR %b\r\n" % str(error).replace("\n", " ").encode()
+            self._counters["retries"] += 1
+
+
+def too_large(bytes_count: int) -> bytes:
+    """The error for a command that no request carries."""
+    return b"-ERR a request of %d bytes; at most %d fit\r\n" % (bytes_count, limits.REQUEST_BYTES_MAX)

@@ -1,0 +1,58 @@
+"""What a node tells its operator, as text or as JSON, a line each (``--log-format``).
+
+Leaves to others: what is told, and where the lines go (standard output).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Final, TextIO
+
+__all__ = ["FORMATS", "JsonFormatter", "configure"]
+
+FORMATS: Final = ("text", "json")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object: ``time`` (unix seconds), ``level``, ``logger``, ``message``, and the fields that
+    every line of this process has.
+    """
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, object] = {
+            "time": round(record.created, 6),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self._fields,
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure(form: str, fields: dict[str, object] | None = None, out: TextIO | None = None) -> Callable[[str], None]:
+    """Sets logging up for this process; returns what tells the operator one thing that happened.
+
+    Args:
+        form: ``text``: lines that begin with ``r2p2: ``; ``json``: an object a line.
+        fields: in every line of JSON.
+        out: where events go; by default standard output.
+    """
+    stream = sys.stdout if out is None else out
+    if form == "text":
+        logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
+        return lambda text: print(f"r2p2: {text}", file=stream, flush=True)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(fields or {}))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    events = logging.getLogger("r2p2.event")
+    return events.info

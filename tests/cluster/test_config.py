@@ -1,0 +1,190 @@
+"""The cluster file: what it says, and that every wrong line names its key and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from r2p2 import limits
+from r2p2.cluster.config import ClusterFile, load, parse
+from r2p2.errors import UserError
+from r2p2.node import Timers
+
+WHOLE = """
+[cluster]
+id = 7
+app = "kv"
+backend = "uv"
+idle = "yield"
+log_mib = 64
+truncation = "block"
+storage = "data"
+timers = { heartbeat_ms = 5, election_min_ms = 50, election_max_ms = 90 }
+
+[[nodes]]
+address = "10.0.0.1:8000"
+
+[[nodes]]
+slot = 4
+address = "10.0.0.2:8000"
+storage = "/var/lib/r2p2"
+"""
+
+
+def parsed(text: str) -> ClusterFile:
+    return parse(text, Path("/etc/c.toml"))
+
+
+def test_a_whole_file() -> None:
+    cluster = parsed(WHOLE)
+    assert (cluster.cluster_id, cluster.app, cluster.backend, cluster.log_mib) == (7, "kv", "uv", 64)
+    assert cluster.timers == Timers(5 * limits.MS, 50 * limits.MS, 90 * limits.MS)
+    assert cluster.truncation == "block"
+    assert cluster.addresses == ["10.0.0.1:8000", "10.0.0.2:8000"]
+    assert list(cluster.members) == [0, 4]
+    assert [node.storage for node in cluster.nodes] == [Path("/etc/data/node-0"), Path("/var/lib/r2p2")]
+    assert cluster.node(4).slot == 4
+
+
+def test_defaults_are_those_of_serve() -> None:
+    cluster = parsed('nodes = [{ address = "127.0.0.1:8000" }]')
+    assert (cluster.cluster_id, cluster.app, cluster.backend, cluster.idle) == (1, "echo", "uv", "yield")
+    assert cluster.timers == Timers() and cluster.truncation is None and cluster.nodes[0].storage is None
+    assert cluster.log_mib == limits.LOG_BYTES_MAX >> 20
+
+
+# ---- every wrong line ----
+
+anything = st.one_of(
+    st.integers(-(1 << 70), 1 << 70).filter(lambda n: abs(n) < 1 << 63),
+    st.booleans(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=12),
+    st.just([]),
+    st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    st.just({}),
+    st.just({"heartbeat_ms": 5}),
+    st.just({"heartbeat_ms": 50, "election_min_ms": 20, "election_max_ms": 90}),
+    st.just({"heartbeat_ms": 5, "election_min_ms": 20, "election_max_ms": "x"}),
+    st.sampled_from(
+        ["10.0.0.1", "10.0.0.1:0", "0.0.0.0:80", "10.0.0.1:99999", "a:1", ":1", "fast", "", "UV", "mod:", ":x"]
+    ),
+)
+KEYS = {
+    **{
+        f"cluster.{name}": "" for name in ("id", "app", "backend", "idle", "log_mib", "truncation", "storage", "timers")
+    },
+    **{f"nodes[0].{name}": "" for name in ("slot", "address", "storage", "links", "vdevs")},
+}
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml(item)}" for name, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
+
+
+def right(key: str, value: Any) -> bool:
+    """Whether the documentation (docs/operations.md) allows it; written down once more, apart from the code."""
+    name = key.rpartition(".")[2]
+    whole = type(value) is int
+    match name:
+        case "id":
+            return whole and 0 <= value < 1 << 32
+        case "slot":
+            return whole and 0 <= value <= 65534
+        case "log_mib":
+            return whole and 1 <= value <= 1 << 20
+        case "storage":
+            return isinstance(value, str) and value != ""
+        case "app":
+            return isinstance(value, str) and (
+                value in ("echo", "kv", "spin", "stss") or (":" in value and value[0] != ":" and value[-1] != ":")
+            )
+        case "links" | "vdevs":
+            return value == []
+        case _:  # of texts, and of tables of timers, none above is right
+            return False
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.sampled_from(sorted(KEYS)), anything)
+def test_a_wrong_value_names_its_key_and_what_is_allowed(key: str, value: Any) -> None:
+    where, _, name = key.rpartition(".")
+    cluster = f"[cluster]\n{name} = {toml(value)}\n" if where == "cluster" else ""
+    address = "" if name == "address" else 'address = "127.0.0.1:8000"\n'
+    node = f"[[nodes]]\n{address}" + (f"{name} = {toml(value)}\n" if where != "cluster" else "")
+    if right(key, value):
+        parsed(cluster + node)
+        return
+    with pytest.raises(UserError) as raised:
+        parsed(cluster + node)
+    assert raised.value.message.startswith(f"/etc/c.toml: {key}"), raised.value.message
+    assert raised.value.remedy.startswith("Allowed"), raised.value.remedy
+
+
+@given(st.sampled_from(["", "cluster.", "nodes[0]."]), st.from_regex(r"[a-z_]{1,8}", fullmatch=True))
+def test_an_unknown_key_is_named(where: str, name: str) -> None:
+    assume(f"{where}{name}" not in KEYS and name not in ("cluster", "nodes"))
+    cluster = f"[cluster]\n{name} = 1\n" if where == "cluster." else ""
+    node = '[[nodes]]\naddress = "127.0.0.1:8000"\n' + (f"{name} = 1\n" if where == "nodes[0]." else "")
+    top = f"{name} = 1\n" if not where else ""
+    with pytest.raises(UserError, match="is not a key") as raised:
+        parsed(top + cluster + node)
+    assert f": {where}{name} is not a key" in raised.value.message and raised.value.remedy.startswith("Allowed: ")
+
+
+NODE = '[[nodes]]\naddress = "127.0.0.1:{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "nodes is []"),
+        ("nodes = 1", "nodes is 1"),
+        ("nodes = [1]", "nodes[0] is 1, not a table"),
+        ("cluster = 1\n" + NODE.format(1), "cluster is 1, not a table"),
+        ("[[nodes]]\nslot = 1", "nodes[0].address is missing"),
+        (NODE.format(1) + NODE.format(1), "nodes[1].address is that of nodes[0], too"),
+        (NODE.format(1) + "slot = 1\n" + NODE.format(2), "nodes[1].slot is that of nodes[0], too"),
+        (
+            NODE.format(1) + 'storage = "d"\n' + NODE.format(2) + 'storage = "d"\n',
+            "nodes[1].storage is that of nodes[0]",
+        ),
+        ("".join(NODE.format(n) for n in range(1, 18)), "nodes is [{"),
+        ('[cluster]\nbackend = "dpdk"\n' + NODE.format(1), "nodes[0].links is missing"),
+        (NODE.format(1) + 'vdevs = ["net_ring0,x=1"]', "nodes[0].vdevs is there"),
+        ("[cluster]\ntimers = { heartbeat = 5 }\n" + NODE.format(1), "cluster.timers.heartbeat is not a key"),
+        ('[cluster]\ntimers = { heartbeat_ms = "x" }\n' + NODE.format(1), "cluster.timers.heartbeat_ms is 'x'"),
+        ("[cluster\n", "not TOML: Expected ']'"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(text: str, told: str) -> None:
+    with pytest.raises(UserError) as raised:
+        parsed(text)
+    assert raised.value.message.startswith(f"/etc/c.toml: {told}"), raised.value.message
+    assert raised.value.remedy
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not a text in UTF-8"):
+        load(tmp_path / "bytes.toml")
+
+
+def test_the_documents_example_is_right() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    example = text.split("```toml\n")[1].split("```")[0]
+    assert len(parsed(example).nodes) == 3

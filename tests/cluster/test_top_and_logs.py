@@ -1,0 +1,94 @@
+"""`r2p2 top` shows what changes; `--log-format json` is an object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+
+from r2p2.cluster.metrics import READY_PREFIX
+from r2p2.cluster.top import page
+from r2p2.logs import JsonFormatter
+from r2p2.processes import Supervisor
+from tests.cluster.test_local_cluster import r2p2
+from tests.gateway.support import free_udp_ports
+
+
+def status(applied: int, drops: int, incarnation: str = "a") -> dict[str, object]:
+    return {
+        "node_id": 0,
+        "replicated": True,
+        "formed": True,
+        "role": "leader",
+        "term": 3,
+        "leader": 0,
+        "incarnation": incarnation,
+        "applied_index": applied,
+        "counters": {"rx_drop_reply": drops, "replies": applied},
+    }
+
+
+def test_a_page_shows_rates_and_the_drops_that_move() -> None:
+    text = page({"a:1": status(1000, 5)}, {"a:1": status(5000, 9), "b:2": {"error": "no answer"}}, 2.0)
+    assert text.startswith("NOT HEALTHY")
+    assert "a:1  applied 2,000/s, rx_drop_reply 2.0/s" in text
+    assert "no answer" in text
+    assert page({}, {"a:1": status(5000, 9)}, 2.0).startswith("healthy")
+
+
+def test_a_member_that_came_back_has_no_rates_at_first() -> None:
+    text = page({"a:1": status(5000, 9, "a")}, {"a:1": status(10, 20, "b")}, 2.0)
+    assert "a:1  applied -" in text.splitlines()
+
+
+def test_an_exception_stays_within_its_line() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        record = logging.LogRecord("r2p2", logging.ERROR, "f", 1, "it %s", ("broke",), sys.exc_info())
+    line = JsonFormatter({"node": 4}).format(record)
+    found = json.loads(line)
+    assert "\n" not in line and found["message"] == "it broke" and found["node"] == 4 and found["level"] == "error"
+    assert "ValueError: two\nlines" in found["exception"]
+
+
+def test_a_node_that_logs_json_and_top_that_watches_it(tmp_path: Path) -> None:
+    (port,) = free_udp_ports(1)
+    config = tmp_path / "one.toml"
+    config.write_text(f'[cluster]\napp = "kv"\nid = 9\n[[nodes]]\nslot = 3\naddress = "127.0.0.1:{port}"\n')
+    serve = [sys.executable, "-m", "r2p2", "serve", "--config", str(config), "--node", "3", "--log-format", "json"]
+    with Supervisor(tmp_path / "logs") as supervisor:
+        process = supervisor.start("node", serve)
+        process.wait_line(lambda line: json.loads(line)["message"].startswith("leader of term"), 30)
+        top = r2p2("top", "--config", str(config), "--count", "2", "--period", "0.1")
+        assert top.returncode == 0 and top.stdout.count("healthy") == 2, top.stderr + top.stdout
+        metrics = supervisor.start(
+            "metrics", [sys.executable, "-m", "r2p2", "metrics", "--config", str(config), "--listen", "127.0.0.1:0"]
+        )
+        line = metrics.wait_line(lambda line: line.startswith(READY_PREFIX), 30)
+        url = f"http://{line.removeprefix(READY_PREFIX).split()[0]}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            text = answer.read().decode()
+        member = f'{{member="127.0.0.1:{port}"}}'
+        assert f"r2p2_up{member} 1.0" in text and f"r2p2_is_leader{member} 1.0" in text
+        assert re.search(r'^r2p2_events_total{member="[0-9.:]+",name="[a-z_]+"} [0-9.e+]+$', text, re.MULTILINE)
+        process.signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            text = answer.read().decode()
+        assert f"r2p2_up{member} 0.0" in text and "r2p2_term{" not in text
+        metrics.signal(signal.SIGTERM)
+        assert metrics.wait(30) == 0
+    lines = [json.loads(line) for line in process.lines]
+    assert {(line["node"], line["cluster"]) for line in lines} == {(3, 9)}
+    assert any(line["message"].startswith("serving kv on") for line in lines)
+    assert lines[-1]["message"].startswith("stopped; dropped:")
+
+
+def test_wrong_arguments_of_top_are_named() -> None:
+    ended = r2p2("top", "--nodes", "127.0.0.1:1", "--period", "0")
+    assert ended.returncode == 1 and "--period is 0.0" in ended.stderr

@@ -1,0 +1,262 @@
+"""The gateway with a cluster behind it, in one event loop: order, transactions, failures, bounds, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from r2p2 import limits
+from r2p2.apps.kv import encode_command
+from r2p2.errors import UserError
+from r2p2.gateway import Gateway, GatewayConfig
+from tests.gateway.support import Raw, gateway_of
+
+
+def test_a_pipeline_is_answered_in_order_and_goes_in_few_requests() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            commands = [encode_command("INCR", "n") for _ in range(500)] + [encode_command("GET", "n")]
+            replies = await client.ask(b"".join(commands), 501)
+            assert replies == [*range(1, 501), b"500"]
+            assert gateway.counters["pipelines"] <= 3
+            assert gateway.counters["commands"] == 501
+
+    asyncio.run(main())
+
+
+def test_random_pipelines_answer_as_one_command_at_a_time_would() -> None:
+    """Reads and writes of one client are executed in its order although reads do not go through the log."""
+
+    async def main() -> None:
+        chance = random.Random(7)
+        async with gateway_of(3) as (_, gateway):
+            client = await Raw.open(gateway)
+            model: dict[str, int] = {}
+            for _ in range(60):
+                sent, expected = [], []
+                for _ in range(chance.randrange(1, 30)):
+                    key = chance.choice("abc")
+                    if chance.random() < 0.5:
+                        model[key] = model.get(key, 0) + 1
+                        sent.append(encode_command("INCR", key))
+                        expected.append(model[key])
+                    else:
+                        sent.append(encode_command("GET", key))
+                        expected.append(str(model[key]).encode() if key in model else None)
+                assert await client.ask(b"".join(sent), len(sent)) == expected
+
+    asyncio.run(main())
+
+
+def test_errors_stand_in_their_place() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            text = b"SET k v\r\nINCR k\r\nFLY high\r\nGET\r\nECHO hi\r\nSELECT 1\r\nGET k\r\n"
+            assert await client.ask(text, 7) == [
+                b"OK",
+                "ERR value is not an integer or out of range",
+                "ERR unknown command 'FLY', with args beginning with: 'high' ",
+                "ERR wrong number of arguments for 'get' command",
+                b"hi",
+                "ERR DB index is out of range",
+                b"v",
+            ]
+
+    asyncio.run(main())
+
+
+def test_a_broken_protocol_is_answered_after_what_came_before_and_cut_off() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            assert await client.ask(encode_command("SET", "k", "v") + b"*1\r\n$x\r\n", 2) == [
+                b"OK",
+                "ERR Protocol error: invalid bulk length",
+            ]
+            assert await client.is_closed()
+            assert gateway.counters["errors_protocol"] == 1
+
+    asyncio.run(main())
+
+
+def test_resp3_differs_in_nil_alone() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            (greeting,) = await client.ask(b"HELLO 3\r\n")
+            assert isinstance(greeting, dict) and greeting[b"proto"] == 3
+            tricky = b"$-1\r\n*-1\r\n"
+            await client.ask(encode_command("SET", "k", tricky))
+            client.writer.write(encode_command("MGET", "none", "k", "none") + encode_command("GET", "none"))
+            expected = b"*3\r\n_\r\n$%d\r\n%b\r\n_\r\n_\r\n" % (len(tricky), tricky)
+            assert await client.read_exactly(len(expected)) == expected
+            assert await client.ask(b"HELLO 4\r\nHELLO x\r\n", 2) == [
+                "NOPROTO unsupported protocol version",
+                "ERR Protocol version is not an integer or out of range",
+            ]
+
+    asyncio.run(main())
+
+
+def test_large_values_pass_and_larger_ones_are_refused_without_harm() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            large = b"\r\n" * 185_000
+            sets = [encode_command("SET", f"k{i}", large) for i in range(4)]
+            assert await client.ask(b"".join(sets), 4) == [b"OK"] * 4
+            gets = [encode_command("GET", f"k{i}") for i in range(4)]
+            # No response carries two of them: the pipeline goes on where it stopped.
+            assert await client.ask(b"".join(gets), 4) == [large] * 4
+            (refused,) = await client.ask(encode_command("SET", "k", b"x" * 400_000))
+            assert str(refused).startswith("ERR a request of 4000")
+            (refused,) = await client.ask(encode_command("SET", "k", b"x" * (limits.REQUEST_BYTES_MAX - 20)))
+            assert str(refused).startswith("ERR a request of 3704")
+            assert await client.ask(encode_command("EXISTS", "k")) == [0]
+
+    asyncio.run(main())
+
+
+def test_transactions() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            one, two = await Raw.open(gateway), await Raw.open(gateway)
+            assert await one.ask(b"MULTI\r\nINCR n\r\nGET n\r\nEXEC\r\n", 4) == [b"OK", b"QUEUED", b"QUEUED", [1, b"1"]]
+            # A write by another, even of the same value, has the transaction fail.
+            await one.ask(b"WATCH n\r\n")
+            await two.ask(b"SET n 1\r\n")
+            assert await one.ask(b"MULTI\r\nINCR n\r\nEXEC\r\n", 3) == [b"OK", b"QUEUED", None]
+            await one.ask(b"WATCH n other\r\n")
+            assert await one.ask(b"MULTI\r\nINCR n\r\nEXEC\r\n", 3) == [b"OK", b"QUEUED", [2]]
+            await one.ask(b"WATCH n\r\nSET n 5\r\nUNWATCH\r\n", 3)
+            assert await one.ask(b"MULTI\r\nGET n\r\nEXEC\r\n", 3) == [b"OK", b"QUEUED", [b"5"]]
+            await one.ask(b"MULTI\r\nSET n 9\r\nDISCARD\r\n", 3)
+            assert await one.ask(b"GET n\r\nMULTI\r\nEXEC\r\n", 3) == [b"5", b"OK", []]
+            assert (await one.ask(b"MULTI\r\nFLY\r\nSET n 9\r\nEXEC\r\n", 4))[3] == (
+                "EXECABORT Transaction discarded because of previous errors."
+            )
+            assert await one.ask(b"EXEC\r\nDISCARD\r\nMULTI\r\nMULTI\r\nWATCH a\r\nEXEC\r\n", 6) == [
+                "ERR EXEC without MULTI",
+                "ERR DISCARD without MULTI",
+                b"OK",
+                "ERR MULTI calls can not be nested",
+                "ERR WATCH inside MULTI is not allowed",
+                [],
+            ]
+            assert await one.ask(b"MULTI\r\nSET a 1\r\nINCR a\r\nAPPEND a x\r\nINCR a\r\nEXEC\r\n", 6) == [
+                b"OK",
+                *[b"QUEUED"] * 4,
+                [b"OK", 2, 2, "ERR value is not an integer or out of range"],
+            ]
+
+    asyncio.run(main())
+
+
+def test_a_member_stopped_is_gone_around_and_nothing_acknowledged_is_lost() -> None:
+    async def main() -> None:
+        async with gateway_of(3, timeout_s=1.0) as (cluster, gateway):
+            client = await Raw.open(gateway)
+            leader = cluster.leader
+            assert leader is not None
+            assert await client.ask(b"INCR n\r\n") == [1]
+            cluster.stop_member(leader)
+            acknowledged = 1
+            async with asyncio.timeout(30):
+                while acknowledged < 5:
+                    (reply,) = await client.ask(b"INCR n\r\n")
+                    if isinstance(reply, int):
+                        acknowledged += 1
+                    else:
+                        assert str(reply).startswith(("TIMEOUT no answer from", "TRYAGAIN the cluster refused"))
+            (value,) = await client.ask(b"GET n\r\n")
+            assert isinstance(value, bytes) and int(value) >= acknowledged
+
+    asyncio.run(main())
+
+
+def test_a_cluster_that_is_gone_is_told_in_time() -> None:
+    async def main() -> None:
+        async with Gateway(GatewayConfig(["127.0.0.1:1"], port=0, timeout_s=0.2)) as gateway:
+            client = await Raw.open(gateway)
+            assert await client.ask(b"SET k v\r\nGET k\r\nPING\r\n", 3) == [
+                *["TIMEOUT no answer from the cluster in 200 ms: it may or may not have been executed"] * 2,
+                b"PONG",
+            ]
+            assert await client.ask(b"GET k\r\n") == [
+                "TIMEOUT no answer from the cluster in 200 ms: nothing was changed"
+            ]
+
+    asyncio.run(main())
+
+
+def test_a_client_that_does_not_read_is_not_read_from() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            value = b"x" * 100_000
+            await client.ask(encode_command("SET", "k", value))
+            get = encode_command("GET", "k")
+            count = 0
+            async with asyncio.timeout(60):
+                while not gateway.counters["paused"]:
+                    client.writer.write(get * 2000)
+                    count += 2000
+                    await asyncio.sleep(0)
+            (connection,) = gateway._connections
+            assert connection._queue_bytes <= 2 * limits.GATEWAY_QUEUE_BYTES_MAX
+            assert connection._transport is not None
+            assert connection._transport.get_write_buffer_size() <= 2 * limits.MESSAGE_BYTES_MAX
+            # It reads at last, and gets every reply.
+            for _ in range(300):
+                assert await client.reply() == value
+            client.writer.transport.abort()
+
+    asyncio.run(main())
+
+
+def test_many_clients_and_one_too_many() -> None:
+    async def main() -> None:
+        async with gateway_of(clients_max=100) as (_, gateway):
+            clients = [await Raw.open(gateway) for _ in range(100)]
+            replies = await asyncio.gather(*(client.ask(b"INCR n\r\n") for client in clients))
+            assert sorted(reply[0] for reply in replies) == list(range(1, 101))  # type: ignore[type-var]
+            extra = await Raw.open(gateway)
+            assert await extra.reply() == "ERR max number of clients reached"
+            assert await extra.is_closed()
+            assert await clients[0].ask(b"QUIT\r\n") == [b"OK"]
+            assert await clients[0].is_closed()
+            async with asyncio.timeout(10):
+                while gateway.connections_count == 100:
+                    await asyncio.sleep(0)
+            assert await (await Raw.open(gateway)).ask(b"PING\r\n") == [b"PONG"]
+
+    asyncio.run(main())
+
+
+def test_what_is_under_way_is_answered_at_the_end() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            client.writer.write(encode_command("SET", "k", "v") * 50)
+            async with asyncio.timeout(10):
+                while not gateway.counters["commands"]:
+                    await asyncio.sleep(0)
+            await gateway.__aexit__(None, None, None)
+            assert [await client.reply() for _ in range(50)] == [b"OK"] * 50
+            assert await client.is_closed()
+            await gateway.__aenter__()
+
+    asyncio.run(main())
+
+
+def test_an_address_in_use_is_a_users_error() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1"):
+                await Gateway(GatewayConfig(["127.0.0.1:1"], port=gateway.port)).__aenter__()
+
+    asyncio.run(main())

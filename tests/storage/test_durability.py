@@ -1,0 +1,157 @@
+"""The disk's thread: many Readies in one sync, messages let out in order, errors that end the process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from r2p2.durability import Durability
+from r2p2.engine import Engine, EngineConfig
+from r2p2.files import Files
+from r2p2.memory import MemoryNetwork
+from r2p2.storage import StorageError
+from r2p2.storage_directory import MemberRecord
+from raft import HardState
+
+RECORD = MemberRecord(cluster_id=1, slot=0, incarnation=77)
+WAIT_SECONDS = 20.0
+
+
+class SlowFiles(Files):
+    """Whose syncs wait to be let go, once ``hold`` is set."""
+
+    def __init__(self) -> None:
+        self.hold = False
+        self.waiting = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.syncs = 0
+        self.error: OSError | None = None
+
+    def sync(self, handle: int) -> None:
+        if self.hold:
+            self.waiting.release()
+            assert self.go.acquire(timeout=WAIT_SECONDS)
+        if self.error is not None:
+            raise self.error
+        self.syncs += 1
+        super().sync(handle)
+
+
+class Bench:
+    """A durable member's disk, an engine for the entries, and an event for the wake-up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.network = MemoryNetwork(packets_max=1024)
+        self.engine = Engine(self.network.open(1, 1), EngineConfig(reassembly_count_max=256))
+        self.woken = threading.Semaphore(0)
+        self.files = SlowFiles()
+        self.disk = Durability(path, RECORD, log_bytes_max=1 << 20, files=self.files)
+        self.disk.wake = self.woken.release
+
+    def ready(self, number: int) -> None:
+        self.engine.append_noop()
+        index = self.engine.log_last_index
+        self.disk.append(self.engine, index, index, 1)
+        assert not self.disk.submit(number, None)
+
+    def wait(self) -> int:
+        assert self.woken.acquire(timeout=WAIT_SECONDS)
+        return self.disk.done()
+
+    def close(self) -> None:
+        self.files.hold = False
+        self.files.go.release(100)
+        self.disk.close()
+        self.engine.close()
+        self.network.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "member")
+    yield made
+    made.close()
+
+
+def test_all_that_comes_during_a_sync_shares_the_next(bench: Bench) -> None:
+    bench.files.hold = True
+    before = bench.files.syncs
+    bench.ready(1)
+    assert bench.files.waiting.acquire(timeout=WAIT_SECONDS)
+    for number in range(2, 52):
+        bench.ready(number)
+    assert bench.disk.done() == 0, "nothing is durable yet"
+    bench.files.go.release()
+    assert bench.wait() == 1
+    assert bench.files.waiting.acquire(timeout=WAIT_SECONDS)
+    bench.files.go.release()
+    assert bench.wait() == 51
+    assert bench.files.syncs == before + 2
+    assert bench.disk.status()["entries_per_sync"] == 25.5
+
+
+def test_a_ready_that_writes_nothing_does_not_overtake(bench: Bench) -> None:
+    assert bench.disk.submit(1, None), "there is nothing to wait for"
+    bench.files.hold = True
+    bench.ready(2)
+    assert not bench.disk.submit(3, None), "what it lets out stands behind what is not durable"
+    assert bench.files.waiting.acquire(timeout=WAIT_SECONDS)
+    bench.files.go.release()
+    assert bench.wait() == 3
+    assert bench.disk.submit(4, None)
+
+
+def test_an_error_of_the_disk_is_told_and_stays(bench: Bench) -> None:
+    bench.files.error = OSError(5, "Input/output error")
+    bench.ready(1)
+    assert bench.woken.acquire(timeout=WAIT_SECONDS)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"sync failed: .*Input/output error.*Mend the disk"):
+            bench.disk.done()
+
+
+def test_a_snapshot_does_not_keep_the_log_waiting(bench: Bench) -> None:
+    bench.ready(1)
+    assert bench.wait() == 1
+    bench.files.hold = True
+    bench.disk.save_snapshot(bench.engine, 1, b"configuration", b"state")
+    assert bench.files.waiting.acquire(timeout=WAIT_SECONDS)  # the snapshot's own sync
+    bench.files.hold = False
+    bench.ready(2)
+    assert bench.wait() == 2
+    assert bench.disk.snapshot_index == 0
+    assert not bench.disk.wants_snapshot
+    bench.files.go.release()
+    assert bench.woken.acquire(timeout=WAIT_SECONDS)
+    bench.disk.done()
+    assert bench.disk.snapshot_index == 1
+    assert bench.disk.counters["storage_snapshots"] == 1
+    assert bench.disk.log_bytes == 16, "one entry behind it"
+
+
+def test_what_was_handed_over_comes_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.disk.started((77 << 16, 78 << 16 | 1), joining=False)
+    for number in range(1, 4):
+        bench.ready(number)
+    assert not bench.disk.submit(4, HardState(3, 78 << 16 | 1))
+    while bench.wait() != 4:
+        pass
+    bench.disk.truncate(bench.engine, 3)
+    bench.engine.truncate_suffix(3)
+    assert not bench.disk.submit(5, None)
+    assert bench.wait() == 5
+    bench.close()
+    again = Durability(tmp_path, MemberRecord(1, 0, 99), log_bytes_max=1 << 20)
+    try:
+        assert again.record == MemberRecord(1, 0, 77, (77 << 16, 78 << 16 | 1))
+        recovered, configurations, snapshot = again.take_recovered()
+        assert recovered.hard_state == HardState(3, 78 << 16 | 1)
+        assert (recovered.last_index, configurations, snapshot) == (2, [], None)
+        assert again.replay_through == 2
+    finally:
+        again.close()
