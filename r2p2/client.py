@@ -127,9 +127,7 @@ class PollSession(_SessionCalls):
         super().__init__(engine, local_port, targets)
         self._client = client
 
-    def call(
-        self, payload: bytes, callback: Callable[[bytes | CallError], None], *, timeout_s: float = 5.0
-    ) -> None:
+    def call(self, payload: bytes, callback: Callable[[bytes | CallError], None], *, timeout_s: float = 5.0) -> None:
         """Begins a replicated call; ``callback`` is called once, as in :meth:`PollClient.call`.
 
         Raises:
