@@ -65,7 +65,7 @@ def _outcome(completion: Completion, target: str) -> bytes | CallError:
         return CallDropped(f"{target} refused the request {after} (DROP); it was not executed")
     if completion.status == DONE_EXPIRED:
         return SessionExpiredError(
-            f"{target} says {after} that the session has ended; the request was executed at most once, perhaps not at all"
+            f"{target} says {after} that the session has ended; the request was executed once or not at all"
         )
     if completion.status == DONE_CANCELLED:
         return CallCancelled(f"the call to {target} was cancelled {after}")
