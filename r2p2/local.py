@@ -93,6 +93,7 @@ class LocalCluster:
         self._ports: list[OpenPort] = []
         self._drivers: list[Any] = []
         self._stopped: set[int] = set()
+        self._members: dict[int, tuple[int, int]] = {}
         self.nodes: list[Node] = []
 
     @property
@@ -109,8 +110,15 @@ class LocalCluster:
         """A client of all members. ``session``: its replicated calls are executed exactly once."""
         return Client(*self.addresses, bind=self._ip, timeout_s=timeout_s, session=session)
 
+    def start_member(self, slot: int) -> None:
+        """Starts a stopped member anew at its address: without its memory, so the others bring it up and let it in."""
+        port = open_port(PortSpec("uv", self._ip, self._members[slot][1]))
+        self._ports[slot] = port
+        self._start(slot, port)
+        self._stopped.discard(slot)
+
     def stop_member(self, slot: int) -> None:
-        """Stops a member for good: its memory is gone, as after a crash."""
+        """Stops a member: its memory is gone, as after a crash. :meth:`start_member` brings it back."""
         self._stopped.add(slot)
         self._drivers[slot].stop()
         self.nodes[slot].close()
@@ -124,12 +132,9 @@ class LocalCluster:
         """
         try:
             self._ports = [open_port(PortSpec("uv", self._ip)) for _ in range(self._size)]
-            members = {i: (parse_ip(self._ip), port.local_port) for i, port in enumerate(self._ports)}
+            self._members = {i: (parse_ip(self._ip), port.local_port) for i, port in enumerate(self._ports)}
             for slot, port in enumerate(self._ports):
-                config = NodeConfig(node_id=slot, members=members, timers=self._timers)
-                node = Node(config, port.address, self._make_app(), keep=port)
-                self.nodes.append(node)
-                self._drivers.append(start_driver(node, port))
+                self._start(slot, port)
             async with asyncio.timeout(self._ready_timeout_s):
                 while self.leader is None:
                     await asyncio.sleep(_READY_STEP_SECONDS)
@@ -139,6 +144,12 @@ class LocalCluster:
                 raise UserError(f"no leader after {self._ready_timeout_s} s") from error
             raise
         return self
+
+    def _start(self, slot: int, port: OpenPort) -> None:
+        config = NodeConfig(node_id=slot, members=self._members, timers=self._timers)
+        node = Node(config, port.address, self._make_app(), keep=port)
+        self.nodes[slot : slot + 1] = [node]
+        self._drivers[slot : slot + 1] = [start_driver(node, port)]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

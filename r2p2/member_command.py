@@ -103,7 +103,7 @@ def ask(
             target = known[turn % len(known)]
         sleep(PAUSE_SECONDS)
     raise UserError(
-        f"not done in {seconds:g} s; {_waiting(call, target) or last}",
+        f"not done in {seconds:g} s; {_waiting(call, [target, *known]) or last}",
         "It may still be done: ask with `r2p2 member list`, or repeat the command, which is harmless.",
     )
 
@@ -118,13 +118,17 @@ def _decode(reply: bytes) -> dict[str, Any]:
     return answer
 
 
-def _waiting(call: Call, target: str) -> str:
-    """What the leader says it waits for; empty when it does not say."""
-    try:
-        answer = _decode(call(target, MEMBER_REQUEST + b'{"op": "list"}', ATTEMPT_SECONDS))
-    except CallError:
-        return ""
-    return "; ".join(str(item["note"]) for item in answer.get("waiting", []) if item.get("note"))
+def _waiting(call: Call, servers: Sequence[str]) -> str:
+    """What the leader, one of ``servers``, says it waits for; empty when none says so."""
+    for server in dict.fromkeys(servers):
+        try:
+            answer = _decode(call(server, MEMBER_REQUEST + b'{"op": "list"}', ATTEMPT_SECONDS))
+        except CallError:
+            continue
+        notes = [str(item["note"]) for item in answer.get("waiting", []) if item.get("note")]
+        if notes:
+            return "; ".join(notes)
+    return ""
 
 
 def table(answer: dict[str, Any]) -> str:

@@ -76,7 +76,8 @@ def test_a_busy_leader_is_asked_again() -> None:
 
 def test_what_the_leader_waits_for_is_said_at_the_end() -> None:
     def answer(server: str, request: dict[str, object]) -> object:
-        return {"ok": True, "waiting": [{"note": "nobody is there"}]} if request["op"] == "list" else None
+        notes = [{"note": "nobody is there"}] if server == SERVERS[1] else []  # the leader alone knows
+        return {"ok": True, "waiting": notes} if request["op"] == "list" else None
 
     with pytest.raises(UserError, match="not done in 3 s; nobody is there"):
         run(answer, 3.0)
