@@ -265,6 +265,8 @@ class Upkeep:
             self._take()
 
     def _take(self) -> None:
+        if self._raft.applied_index == self._raft.snapshot_index:
+            return  # there is one of it: no member gets halves of two
         # Followers wait for what is filled in, and for a sign of life, less long than a large snapshot may take.
         self._engine.flush()
         self._taken_ns = self._core.now_ns

@@ -229,10 +229,13 @@ def decode_configuration(data: bytes) -> Configuration:
     _exact_length(len(data), _CONFIGURATION.size + _CONFIGURED.size * count, "CONFIGURATION")
     _require(not any(reserved), "CONFIGURATION", reserved)
     voters, outgoing, learners, addresses = [], [], [], []
+    before = -1
     for at in range(_CONFIGURATION.size, len(data), _CONFIGURED.size):
         slot, port, ip, incarnation, flags = _CONFIGURED.unpack_from(data, at)
         member = member_id(slot, incarnation)
-        _require(0 < flags < 2 * _LEARNER and data[at + 17 : at + 20] == bytes(3), "CONFIGURATION", (member, flags))
+        good = before < member and 0 < flags < 2 * _LEARNER and data[at + 17 : at + 20] == bytes(3)
+        _require(good, "CONFIGURATION", (before, member, flags))
+        before = member
         if flags & _VOTER:
             voters.append(member)
         if flags & _OUTGOING:

@@ -80,6 +80,8 @@ class Configuration:
             raise ValueError(f"learners: {sorted(both)} are voters, too")
         known = tuple(address[0] for address in self.addresses)
         _check_ids("addresses", known, 2 * VOTERS_MAX + LEARNERS_MAX)
+        if not all(0 < ip << 16 | port < 1 << 48 and 0 <= port < 1 << 16 for _, ip, port in self.addresses):
+            raise ValueError(f"addresses: {self.addresses} are not all an IPv4 address and a port")
         if strangers := set(known) - set(self.members):
             raise ValueError(f"addresses: {sorted(strangers)} are not members")
 
@@ -122,8 +124,9 @@ class Configuration:
     # What operators ask for. Each gives the target; :meth:`towards` finds the way.
 
     def with_learner(self, member: int, ip: int = 0, port: int = 0) -> Configuration:
-        """A new member that gets the log and does not count."""
-        return self._changed(learners={*self.learners, member} - set(self.voters), address=(member, ip, port))
+        """A new member that gets the log and does not count; address 0, port 0: none is known."""
+        address = (member, ip, port) if ip or port else None
+        return self._changed(learners={*self.learners, member} - set(self.voters), address=address)
 
     def with_voter(self, member: int, *, instead_of: int | None = None) -> Configuration:
         """A learner promoted, at once in another's place where one is named."""

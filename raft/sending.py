@@ -36,10 +36,12 @@ class Sending(Reading):
 
     def snapshot_taken(self, index: int, total_bytes: int) -> None:
         """The node keeps the state machine as it was after ``index``, in ``total_bytes``, until it says so of a newer
-        one. ValueError for an index that is not applied, or older than the last one.
+        one. ValueError for an index that is not applied, or not behind the last one's: members that have half of it
+        would get the other half from other bytes.
         """
-        if not max(self.snapshot_index, self._runs.base_index) <= index <= self.applied_index:
-            raise ValueError(f"snapshot_taken: {index} is not in {self.snapshot_index}..{self.applied_index}")
+        first = max(self.snapshot_index + 1, self._runs.base_index)
+        if not first <= index <= self.applied_index:
+            raise ValueError(f"snapshot_taken: {index} is not in {first}..{self.applied_index}")
         if total_bytes < 1:
             raise ValueError(f"snapshot_taken: {total_bytes} bytes")
         self._snapshot = Snapshot(index, self._runs.term_at(index), total_bytes, self._history.at(index))
@@ -91,10 +93,7 @@ class Sending(Reading):
 
     def _on_install_snapshot_reply(self, message: InstallSnapshotReply, now_ns: int) -> None:
         """An answer of this term, at its leader."""
-        peer = self._peers.get(message.sender)
-        if peer is None:
-            self.ignored["not_member"] += 1
-            return
+        peer = self._peers[message.sender]  # step() lets nobody else's answers through
         if message.index > self.snapshot_index or message.applied_index > self.last_index:
             self.ignored["impossible"] += 1
             return
@@ -109,6 +108,11 @@ class Sending(Reading):
             peer.match_index = max(peer.match_index, message.index)
             peer.behind_log = False
             peer.probe(max(peer.match_index + 1, self.first_index), epoch_round=self._round + 1)
+        elif message.offset == peer.snapshot_offset:
+            # That piece is on its way already: an answer that came twice, or to a piece that was sent twice. To send on
+            # it would never let the copies die out.
+            self.ignored["old_reply"] += 1
+            return
         elif message.offset < self._snapshot.total_bytes:
             peer.snapshot_offset = message.offset
             peer.probe_sent = False

@@ -176,7 +176,10 @@ class State:
         self._transfer_urged = False  # asked since the last heartbeat
         self._me = Progress(config.node_id)
         # Whom there is; members.py derives all of it from the configuration in force.
-        self._history = History(list(configurations) or [(0, Configuration(tuple(sorted(config.members))))])
+        known = list(configurations)
+        if not known or known[0][0] > self._runs.base_index:  # its entry may be taken back: to what was before it
+            known.insert(0, (0, Configuration(tuple(sorted(config.members)))))
+        self._history = History(known)
         self._membership_open = True  # a configuration in force that is not known to be committed
         self._was_member = False
         self.removed = False  # a committed change has left this member out: it has nothing to do any more

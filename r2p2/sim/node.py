@@ -133,9 +133,10 @@ class SimNode:
     def take_snapshot(self, *, compact: bool = True) -> None:
         """Of the state as it is; ``compact``: the log before it may go."""
         index = self.raft.applied_index
-        self._snapshot = snapshot_data(self.digest, self.machine)
-        self.snapshot_index = index
-        self.raft.snapshot_taken(index, len(self._snapshot))
+        if index > self.raft.snapshot_index:  # else there is one of it: no member gets halves of two
+            self._snapshot = snapshot_data(self.digest, self.machine)
+            self.snapshot_index = index
+            self.raft.snapshot_taken(index, len(self._snapshot))
         if compact:
             self.raft.compact(index)
 

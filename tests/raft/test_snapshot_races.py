@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from raft_harness import MS, Cluster, over_the_wire
 
@@ -9,8 +11,18 @@ from r2p2.sim.node import SimNode
 from raft import (
     Append,
     AppendReply,
+    Config,
+    Configuration,
+    HardState,
+    InstallSnapshot,
     Message,
+    MessageError,
+    Raft,
+    TermRuns,
+    decode_configuration,
+    encode_configuration,
 )
+from raft.list_log import ListLog
 
 
 def deliver(cluster: Cluster, node: SimNode, message: Message) -> list[Message]:
@@ -30,6 +42,34 @@ def hold_all_to(cluster: Cluster, member: int) -> list[Message]:
 
     cluster.pass_on = pass_on
     return held
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_copies_of_pieces_die_out(copies: int) -> None:
+    """Some pieces come several times: no more is sent for it."""
+    cluster = Cluster(3, append_bytes_max=16)
+    leader = cluster.elect(0)
+    cluster.propose("a")
+    cluster.cut(2)
+    cluster.propose("b")
+    leader.take_snapshot()
+    cluster.settle()
+    cluster.heal()
+    cluster.now += 10 * MS
+    leader.raft.tick(cluster.now)
+    queue, sent = leader.work(), 0
+    while queue:
+        message = queue.pop(0)
+        times = 1
+        if isinstance(message, InstallSnapshot):
+            sent += 1
+            times = copies if sent <= 3 else 1
+        for _ in range(times):
+            queue += deliver(cluster, cluster.nodes[message.target], message)
+    snapshot = leader.raft._snapshot
+    assert snapshot is not None
+    assert sent == -(-snapshot.total_bytes // 16)
+    assert cluster.nodes[2].digest == leader.digest
 
 
 def removed_while_its_answers_were_held(window: int) -> tuple[Cluster, SimNode, list[Message]]:
@@ -113,3 +153,49 @@ def test_a_newer_snapshot_for_one_who_has_caught_up_with_it_meanwhile() -> None:
     cluster.heal()
     cluster.run(100)
     assert {node.digest for node in cluster.nodes} == {leader.digest}
+
+
+def test_there_is_one_snapshot_of_an_index() -> None:
+    """Else who has half of the first would get the other half from the second's bytes."""
+    cluster = Cluster(3)
+    leader = cluster.elect(0)
+    cluster.propose("a")
+    leader.take_snapshot()
+    with pytest.raises(ValueError, match="snapshot_taken"):
+        leader.raft.snapshot_taken(leader.raft.snapshot_index, 300)
+
+
+def test_a_restarted_member_can_go_back_to_how_the_cluster_began() -> None:
+    """4.1: the only configuration in its log is truncated."""
+    config = Config(0, (0, 1, 2))
+    raft = Raft(
+        config,
+        ListLog([(1, "a", 64), (1, "b", 64)]),
+        rng=random.Random(1),
+        now_ns=0,
+        hard_state=HardState(1, None),
+        term_runs=TermRuns([(1, 1)], 2),
+        configurations=[(2, Configuration((0, 1)))],
+    )
+    assert raft.configuration == Configuration((0, 1))
+    raft.step(Append(1, 0, 2, 1, 1, 2, 0, 0, 1, 1, 64, payload=[(2, "c", 64)]), 0)
+    assert raft.configuration == Configuration((0, 1, 2))
+    assert (raft.configuration_index, raft.is_voter) == (0, True)
+
+
+def test_the_bytes_of_a_configuration_are_the_only_ones() -> None:
+    """Members ascend, each once; an address that is none is none on both sides."""
+    data = encode_configuration(Configuration((3,), (), (5,)))
+    for wrong in (data[:8] + data[28:] + data[8:28], data[:8] + 2 * data[8:28]):
+        with pytest.raises(MessageError, match="CONFIGURATION"):
+            decode_configuration(wrong)
+    added = Configuration((3,)).with_learner(5)
+    assert decode_configuration(encode_configuration(added)) == added
+    assert added.with_learner(5, 7, 8).addresses == ((5, 7, 8),)
+
+
+@pytest.mark.parametrize("address", [(1, 0, 0), (1, -1, 5), (1, 1 << 32, 5), (1, 5, 1 << 16), (1, 5, -1)])
+def test_addresses_are_checked_where_they_come_from(address: tuple[int, int, int]) -> None:
+    """Not when they are encoded."""
+    with pytest.raises(ValueError, match="addresses"):
+        Configuration((1,), (), (), (address,))
