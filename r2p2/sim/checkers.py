@@ -70,6 +70,7 @@ class Checkers:
         self.committed: dict[int, Entry] = {}
         self.committed_in: dict[int, int] = {}  # index -> term of the leader that committed it
         self.committed_last = 0
+        self.committing: set[int] = set()  # terms whose leader has committed something
         self.configurations: list[tuple[int, Configuration]] = [(0, self.first_configuration)]  # committed ones
         self.digests: dict[int, int] = {}  # applied index -> state
         self.applied_last = 0  # what some member has applied, so that a client may have been told
@@ -234,11 +235,12 @@ class Checkers:
     def _changes(self, member: int, node: SimNode, before_index: int) -> None:
         """It has begun a change. What a leader does as the second half of one is not begun by anybody."""
         term = node.raft.term
-        if before_index > self.committed_last or self.committed_in.get(self.committed_last, 0) != term:
+        # By its own lights: it may have been deposed without knowing, and others have committed since.
+        if before_index > self.committed_last or term not in self.committing:
             raise Violation(
                 "membership",
                 f"{member} begins a change in term {term}; the last one is at {before_index}, "
-                f"committed is {self.committed_last}, in term {self.committed_in.get(self.committed_last, 0)}",
+                f"committed is {self.committed_last}, terms that committed {sorted(self.committing)}",
             )
 
     def _log_matching(self, member: int, node: SimNode) -> None:
@@ -262,6 +264,7 @@ class Checkers:
         That is the one in force, or the one before where this very event changed it; but what stands behind a joint
         configuration may have had to wait for its end, and the new voters alone.
         """
+        self.committing.add(node.raft.term)
         log = node.log
         gone = {index: entry for index, entry in node.applied if index < log.first_index}  # applied, and let go already
         for index in range(self.committed_last + 1, node.raft.commit_index + 1):
