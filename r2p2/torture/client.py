@@ -45,7 +45,7 @@ class Spec:
         clients_count: logical clients, each with one call at a time.
         keys_count: lists in use at a time.
         elements_max: a list this long is left alone for a new one.
-        reads_percent: of the calls, reads.
+        reads_percent: of the calls, reads, at most 50; every other client makes them.
         timeout_s: of an addition with all its retries.
         read_timeout_s: of a read, which is not retried.
         think_s: between a client's calls.
@@ -121,7 +121,8 @@ class Clients:
 
     def _begin(self, client_id: int) -> None:
         key = self._rng.choice(self._keys)
-        if self._rng.randrange(100) < self._spec.reads_percent:
+        # Every other client only adds, so that an interruption shows even while reads wait for their timeouts.
+        if client_id % 2 and self._rng.randrange(100) < 2 * self._spec.reads_percent:
             self.read(client_id, key, self._rng.randrange(len(self._spec.targets)), self._rest)
             return
         self._numbers += 1

@@ -14,8 +14,10 @@ import statistics
 import sys
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -182,21 +184,48 @@ def run(args: argparse.Namespace) -> int:
             nemesis.wait_whole()
             say("faults ended; reading every list at every node")
             done = cluster.finish()
-    verdict = check(read_history(history))
+    operations = list(read_history(history))
+    verdict = check(operations)
+    without = interruptions(
+        nemesis.faults, sorted(o.returned_ns for o in operations if o.element is not None and o.returned_ns is not None)
+    )
     report = folder / "report.json"
-    report.write_text(json.dumps(_report(verdict, nemesis.faults, done), indent=2) + "\n")
-    print(summary(verdict, nemesis.faults, done))
+    report.write_text(json.dumps(_report(verdict, nemesis.faults, without, done), indent=2) + "\n")
+    print(summary(verdict, nemesis.faults, without, done))
     print(f"Written: {history}, {report}, and the log of each process beside them")
     held = verdict.holds and not done["unread"]
     print("Everything held." if held else "FAILED")
     return 0 if held else 1
 
 
-def _report(verdict: Verdict, faults: list[Fault], done: dict[str, Any]) -> dict[str, Any]:
-    return {"verdict": asdict(verdict), "faults": [asdict(fault) for fault in faults], "clients": done}
+def interruptions(faults: list[Fault], returned_ns: list[int]) -> list[float]:
+    """Of each fault that ended the leader: the longest time without an answer to an addition, in seconds.
+
+    ``returned_ns``: when additions were answered, ascending. It is looked for from the last answer before the fault on,
+    until the cluster is whole again.
+    """
+    found = []
+    for fault in faults:
+        if not fault.leader or fault.kind == "stop":
+            continue
+        first = max(0, bisect_left(returned_ns, int(fault.at * 1e9)) - 1)
+        last = bisect_left(returned_ns, int((fault.at + fault.whole_after_s) * 1e9))
+        gaps = [after - before for before, after in pairwise(returned_ns[first : last + 1])]
+        if gaps:
+            found.append(max(gaps) / 1e9)
+    return found
 
 
-def summary(verdict: Verdict, faults: list[Fault], done: dict[str, Any]) -> str:
+def _report(verdict: Verdict, faults: list[Fault], without: list[float], done: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "verdict": asdict(verdict),
+        "faults": [asdict(fault) for fault in faults],
+        "interruptions_s": without,
+        "clients": done,
+    }
+
+
+def summary(verdict: Verdict, faults: list[Fault], without: list[float], done: dict[str, Any]) -> str:
     """A few lines."""
     times = [fault.whole_after_s for fault in faults]
     by_kind = ", ".join(f"{sum(f.kind == kind for f in faults)} {kind}" for kind in (*FAULTS, ALL))
@@ -211,6 +240,12 @@ def summary(verdict: Verdict, faults: list[Fault], done: dict[str, Any]) -> str:
         "  " + ", ".join(f"{count} {kind}" for kind, count in verdict.counts.items()),
         *(f"    {text}" for text in verdict.violations),
     ]
+    if without:
+        median, most = 1e3 * statistics.median(without), 1e3 * max(without)
+        lines.append(
+            f"  {len(without)} times the leader ended: no addition answered for {median:.0f} ms (median), "
+            f"{most:.0f} ms at most"
+        )
     if done["unread"]:
         lines.append(f"  lists that could not be read in the end: {', '.join(done['unread'][:10])}")
     return "\n".join(lines)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from r2p2.cli import main
+from r2p2.torture.command import interruptions
+from r2p2.torture.nemesis import Fault
 
 SECONDS = float(os.environ.get("R2P2_TORTURE_SECONDS", "6"))
 
@@ -28,3 +30,15 @@ def test_a_broken_cluster_loses_repeats_and_invents_nothing(tmp_path: Path, back
 def test_a_fault_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["torture", "--faults", "kill,flood"]) == 1
     assert "'flood' is none of kill, stop, term" in capsys.readouterr().err
+
+
+def test_an_interruption_is_the_longest_gap_behind_the_leaders_end() -> None:
+    ms = 1_000_000
+    answered = [n * ms for n in (0, 990, 999, 1150, 1151, 1250, 1350, 1450, 1550, 3000, 9000)]
+    faults = [
+        Fault("kill", "replica0", True, 1.0, 0.5),
+        Fault("kill", "replica1", False, 3.1, 0.5),  # a follower
+        Fault("stop", "replica1", True, 3.1, 0.5),  # it did not end
+        Fault("term", "replica2", True, 20.0, 0.5),  # nothing was answered any more
+    ]
+    assert interruptions(faults, answered) == [0.151]
