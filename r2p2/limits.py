@@ -61,8 +61,8 @@ HOLD_BYTES_MAX: Final = 16 << 20
 HOLD_TIMEOUT_NS: Final = 400 * MS
 assert HOLD_BYTES_MAX > REQUEST_BYTES_MAX
 
-# Entries given to the application at once. Between batches the node looks at its timers. No batch goes beyond a multiple
-# of it: there the kept replies of all sessions are known on every replica, and their bytes are held to their bound.
+# Entries given to the application at once. Between batches the node looks at its timers. No batch goes beyond a
+# multiple of it: there the kept replies of all sessions are known on every replica, and their bytes are bounded.
 APPLY_BATCH_ENTRIES_MAX: Final = 1024
 # Batches applied before the node looks at its port again: 8 * 1024 * 200 ns = 1.6 ms.
 APPLY_BATCHES_PER_POLL_MAX: Final = 8

@@ -1,5 +1,5 @@
-"""Exactly once, end to end on the in-memory network: whatever is lost, doubled, cut or killed, each request of a session
-is executed at most once, and once when it was answered.
+"""Exactly once, end to end on the in-memory network: whatever is lost, doubled, cut or killed, each request of a
+session is executed at most once, and once when it was answered.
 """
 
 from __future__ import annotations
