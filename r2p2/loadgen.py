@@ -28,8 +28,9 @@ SET_BYTES_MIN = 48  # the RESP words and a key leave room for a version in no le
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
-    """`rate` 0: closed loop of `outstanding` calls; else calls a second, at most `outstanding` waiting. `sessions`:
-    those that calls belong to; 0: none, each is executed as it comes.
+    """`rate` 0: closed loop of `outstanding` calls; else calls a second, at most `outstanding` waiting.
+
+    `sessions`: how many the calls belong to; 0: none, each is executed as it comes.
     """
 
     workload: int

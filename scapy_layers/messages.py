@@ -34,13 +34,15 @@ def packets(message: Packet) -> list[Packet]:
     ValueError when the message needs more than 254 packets.
     """
     load = body(message)
+    # A first packet's extension takes its room from the payload.
+    room = PAYLOAD_BYTES_MAX - (len(message.extension) if message.extension is not None else 0)
     head = message.copy()
     head.remove_payload()
     head.type = message.type  # may have come from the payload just removed
-    if len(load) <= PAYLOAD_BYTES_MAX:
+    if len(load) <= room:
         head.flags, head.p_order = FIRST | LAST, 1
         return [head / Raw(load) if load else head]
-    first_bytes = FIRST_PAYLOAD_BYTES if message.type == REQUEST else PAYLOAD_BYTES_MAX
+    first_bytes = FIRST_PAYLOAD_BYTES if message.type == REQUEST else room
     parts = [load[:first_bytes]]
     parts += [load[at : at + PAYLOAD_BYTES_MAX] for at in range(first_bytes, len(load), PAYLOAD_BYTES_MAX)]
     if len(parts) > PACKETS_MAX:

@@ -55,6 +55,7 @@ TYPES: Final = {
 POLICIES: Final = {0: "LB_ROUTE", 1: "FIXED_ROUTE", 2: "REPLICATED_ROUTE", 3: "REPLICATED_ROUTE_NO_SE"}
 FIRST: Final = 0x80
 LAST: Final = 0x40
+SESSION_EXPIRED: Final = b"SESSION_EXPIRED"
 # From the lowest bit up; the six low bits have no meaning and must be 0.
 FLAGS: Final = ["bit0", "bit1", "bit2", "bit3", "bit4", "bit5", "LAST", "FIRST"]
 # What fields_desc holds; Scapy has no public name for it.
@@ -63,7 +64,10 @@ _ANSWERS: Final = {(RESPONSE, REQUEST), (ACK, REQUEST), (DROP, REQUEST), (RAFT_R
 
 
 class R2P2SessionExtension(Packet):
-    """Header extension of a first packet (header_size 32): which of a client's numbered requests this is."""
+    """Header extension of a first packet (header_size 32): which of a client's numbered requests this is.
+
+    In a replicated REQUEST; in its RESPONSE or DROP the same client_id and sequence, and oldest_pending 0.
+    """
 
     name = "R2P2 session"
     fields_desc: ClassVar[list[AnyField]] = [
@@ -153,7 +157,8 @@ class R2P2(Packet):
         if self.type == FEEDBACK:
             return None if len(load) == 8 else "payload"
         problem = self._header_problem()
-        if problem is None and len(load) > PAYLOAD_BYTES_MAX:
+        extension_bytes = len(self.extension) if self.extension is not None else 0
+        if problem is None and len(load) > PAYLOAD_BYTES_MAX - extension_bytes:
             problem = "oversize"
         return problem or self._payload_problem(load)
 
@@ -175,7 +180,9 @@ class R2P2(Packet):
         return None if (self.p_order == 1) == bool(flags & LAST) else "flags"
 
     def _payload_problem(self, load: bytes) -> str | None:
-        """REQ0 carries exactly 14 bytes, ACK and DROP their word."""
+        """REQ0 carries exactly 14 bytes, ACK and DROP their word; a DROP of a session may say that it has ended."""
+        if self.type == DROP and isinstance(self.extension, R2P2SessionExtension):
+            return None if load in (b"", b"DROP", SESSION_EXPIRED) else "payload"
         if self.type in (ACK, DROP):
             return None if load == (b"ACK" if self.type == ACK else b"DROP") else "payload"
         is_req0 = self.type == REQUEST and int(self.flags) == FIRST

@@ -104,10 +104,11 @@ def logs(draw: st.DrawFn) -> list[Entry]:
         else:
             client_id = draw(st.sampled_from(opened))
             last = newest.get(client_id, 0)
-            sequence = {
-                "again": max(1, last - draw(st.integers(0, 3))),
-                "jump": last + draw(st.integers(1, 65_000)),
-            }.get(kind, last + 1)
+            sequence = last + 1
+            if kind == "again":
+                sequence = max(1, last - draw(st.integers(0, 3)))
+            elif kind == "jump":
+                sequence = last + draw(st.integers(1, 65_000))
             newest[client_id] = max(last, sequence)
             behind = draw(st.sampled_from([0, 0, 1, 5, 60_000]))
             oldest = max(1, sequence - behind)
