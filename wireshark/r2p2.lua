@@ -180,9 +180,10 @@ local function problem_of(tvb)
   if order == 0 or order > PACKETS_MAX or (not first and order == PACKETS_MAX) then return "order" end
   if first and (order == 1) ~= last then return "flags" end
   local length = tvb:len() - size
-  if length > PAYLOAD_BYTES_MAX then return "oversize" end
+  if length > PAYLOAD_BYTES_MAX - (size - 8) then return "oversize" end
   local load = length > 0 and tvb(size):string() or ""
-  if kind == 3 and load ~= "ACK" or kind == 4 and load ~= "DROP" then return "payload" end
+  if kind == 3 and load ~= "ACK" or kind == 4 and load ~= "DROP" and
+      not (size == 32 and (load == "" or load == "SESSION_EXPIRED")) then return "payload" end
   if kind == 0 and first and not last and length ~= FIRST_PAYLOAD_BYTES then return "payload" end
   return nil
 end

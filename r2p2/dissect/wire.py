@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 MAGIC: Final = 0xCC
 HEADER_BYTES: Final = 8
+SESSION_HEADER_BYTES: Final = 32
 PAYLOAD_BYTES_MAX: Final = 1464
 FIRST_PAYLOAD_BYTES: Final = 14
 PACKETS_MAX: Final = 254
@@ -73,8 +74,10 @@ def header(packet: bytes) -> Header | str:
 
 def _payload_problem(packet: bytes, size: int, kind: int, flags: int) -> str | None:
     length = len(packet) - size
-    if length > PAYLOAD_BYTES_MAX:
+    if length > PAYLOAD_BYTES_MAX - (size - HEADER_BYTES):  # an extension takes of the payload's room
         return "oversize"
+    if kind == DROP and size == SESSION_HEADER_BYTES:
+        return None if packet[size:] in (b"", b"DROP", b"SESSION_EXPIRED") else "payload"
     if kind in (ACK, DROP):
         return None if packet[size:] == (b"ACK" if kind == ACK else b"DROP") else "payload"
     return "payload" if kind == REQUEST and flags == FIRST and length != FIRST_PAYLOAD_BYTES else None

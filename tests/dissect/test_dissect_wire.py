@@ -143,9 +143,15 @@ def test_damaged_frames_are_read_as_scapy_reads_them(data: st.DataObject) -> Non
     st.sampled_from((0, 0x40, 0x80, 0xC0, 0xC0, 0xE0, 0xC1)),
     st.integers(0, 65535),
     st.sampled_from((0, 1, 1, 1, 2, 253, 254, 255, 256, 65535)),
-    st.one_of(st.binary(max_size=30), st.sampled_from((b"ACK", b"DROP", bytes(14), bytes(1464), bytes(1465)))),
+    st.one_of(
+        st.binary(max_size=30),
+        st.sampled_from((b"ACK", b"DROP", bytes(14), bytes(1440), bytes(1441), bytes(1464), bytes(1465))),
+    ),
 )
 @example(0xCC, 8, 0x31, 0xC0, 1, 1, b"ACK")
+@example(0xCC, 32, 0x41, 0xC0, 1, 1, bytes(24) + b"SESSION_EXPIRED")
+@example(0xCC, 32, 0x41, 0xC0, 1, 1, bytes(24))
+@example(0xCC, 32, 0x02, 0xC0, 1, 1, bytes(24 + 1441))
 def test_headers_get_the_verdict_of_the_layers(
     magic: int, size: int, type_policy: int, flags: int, rid: int, p_order: int, rest: bytes
 ) -> None:

@@ -14,7 +14,16 @@ from scapy.fields import Field, PacketListField, StrFixedLenField, _BitField
 from scapy.packet import Packet
 
 from r2p2.dissect import wire
-from scapy_layers import R2P2, RaftConfiguration, RaftConfigured, RaftEntry, RaftMember, RaftMessage
+from scapy_layers import (
+    R2P2,
+    R2P2SessionExtension,
+    RaftConfiguration,
+    RaftConfigured,
+    RaftEntry,
+    RaftMember,
+    RaftMessage,
+    bit_tables,
+)
 from scapy_layers import r2p2 as layers
 from scapy_layers.raft import COMMON_BYTES, ENTRY_KINDS, KINDS, MESSAGES, R2P2_TYPES
 
@@ -94,6 +103,39 @@ def test_configurations() -> None:
     second = section("Configurations").split("A member of a configuration:")[1]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in second.splitlines() if line.startswith("|")]
     assert [(int(row[0]), int(row[1]), row[2]) for row in rows[2:]] == laid_out(RaftConfigured)
+
+
+def test_the_bit_tables_are_made_from_the_layers() -> None:
+    begin, end = TEXT.index(bit_tables.BEGIN), TEXT.index(bit_tables.END)
+    made = bit_tables.bit_tables()
+    again = "run python -m scapy_layers.bit_tables and put what it prints into docs/wire.md"
+    assert TEXT[begin : end + len(bit_tables.END)] + "\n" == made, again
+    for rows in re.findall(r"```text\n(.*?)```", made, re.DOTALL):
+        assert {len(row) for row in rows.splitlines()[2:]} == {65}
+
+
+def test_what_c_asserts_of_its_structs_is_what_the_layers_say() -> None:
+    """Offsets and sizes are asserted by the compiler; here each assertion is held to the layer."""
+    header = (Path(__file__).resolve().parent.parent.parent / "r2p2" / "csrc" / "r2p2_wire.h").read_text()
+    offsets = re.findall(r"_Static_assert\(offsetof\(struct r2p2_wire_header, (\w+)\) == (\d+)", header)
+    assert len(offsets) == 2
+    where = {name: offset for offset, _, name in laid_out(R2P2)}
+    assert {name: int(offset) for name, offset in offsets} == {name: where[name] for name, _ in offsets}
+    for struct_name, constant, layer in (
+        ("struct r2p2_wire_header", "R2P2_HEADER_BYTES", R2P2),
+        ("r2p2_session_extension", "R2P2_SESSION_BYTES", R2P2SessionExtension),
+    ):
+        assert f"_Static_assert(sizeof({struct_name}) == {constant}," in header
+        assert lib_constant(constant) == sum(size for _, size, _ in laid_out(layer))
+    assert lib_constant("R2P2_ENTRY_HEADER_BYTES") == sum(size for _, size, _ in laid_out(RaftEntry))
+
+
+def lib_constant(name: str) -> int:
+    """A #define of the C limits."""
+    limits = (Path(__file__).resolve().parent.parent.parent / "r2p2" / "csrc" / "r2p2_limits.h").read_text()
+    found = re.search(rf"^#define {name} (\d+)$", limits, re.MULTILINE)
+    assert found is not None, name
+    return int(found[1])
 
 
 def kinds() -> list[list[str]]:
