@@ -405,6 +405,8 @@ class Client(_Calls):
         trusted: servers whose answers are believed; by default anybody's.
         session: replicated calls are executed exactly once: sent again, to one server after the other, until they are
             answered or over their deadline, and executed once however often they arrive. Other calls are as ever.
+        spread_reads: reads (``REPLICATED_READ``) go to one server after the other, since every member answers them with
+            what is committed; else where other calls go.
     """
 
     def __init__(
@@ -415,13 +417,17 @@ class Client(_Calls):
         ports_count: int = 1,
         trusted: Sequence[str] = (),
         session: bool = False,
+        spread_reads: bool = False,
     ) -> None:
         if not targets:
             raise ValueError("a client needs a server's address")
         self._targets = [parse_address(target) for target in targets]
         self._timeout_s = timeout_s
         self._current = 0
-        self._waiting: dict[int, tuple[asyncio.Future[bytes], tuple[int, int]]] = {}
+        self._spread_reads = spread_reads
+        self._next_reader = 0
+        # By tag: the call's future, its target, and whether its end says where the next call should go.
+        self._waiting: dict[int, tuple[asyncio.Future[bytes], tuple[int, int], bool]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
         super().__init__(bind, ports_count, trusted)
@@ -451,7 +457,7 @@ class Client(_Calls):
         for handle in (self._timer, self._flush):
             if handle is not None:
                 handle.cancel()
-        for future, _ in self._waiting.values():
+        for future, _, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(CallCancelled("the client was closed"))
         self._waiting.clear()
@@ -482,14 +488,21 @@ class Client(_Calls):
             SessionExpiredError: the servers have ended the client's session; :meth:`renew_session` to go on.
             RequestTooLarge, NoRoute, TooManyCalls: nothing was sent.
         """
-        address = parse_address(target) if target is not None else self._targets[self._current]
+        is_spread = self._spread_reads and policy == REPLICATED_READ and target is None
+        if target is not None:
+            address = parse_address(target)
+        elif is_spread:
+            self._next_reader = (self._next_reader + 1) % len(self._targets)
+            address = self._targets[self._next_reader]
+        else:
+            address = self._targets[self._current]
         seconds = self._timeout_s if timeout_s is None else timeout_s
         if self._session is not None and policy == REPLICATED and target is None:
             tag, local_port, rid = self.begin_in(self._session, payload, seconds)
         else:
             tag, local_port, rid = self.begin(address, payload, policy, seconds, retry_s)
         future: asyncio.Future[bytes] = self._loop.create_future()
-        self._waiting[tag] = (future, address)
+        self._waiting[tag] = (future, address, not is_spread)
         if self._flush is None:  # calls made in one turn of the loop leave together
             self._flush = self._loop.call_soon(self._send)
         if self._timer is None:
@@ -522,19 +535,24 @@ class Client(_Calls):
         if self._waiting:
             self._timer = self._loop.call_later(_TIMER_STEP_NS / limits.SECOND, self._on_timer)
 
+    def _steer(self, has_failed: bool, asked: tuple[int, int], source: tuple[int, int]) -> None:
+        """Where the next call goes: to who answered, and from who did not, to the next."""
+        if has_failed:
+            if asked == self._targets[self._current]:
+                self._current = (self._current + 1) % len(self._targets)
+        elif source in self._targets:
+            self._current = self._targets.index(source)
+
     def _on_readable(self) -> None:
         self._engine.poll()
         for completion in self._engine.completions():
             waiting = self._waiting.pop(completion.tag, None)
             if waiting is None:
                 continue
-            future, address = waiting
+            future, address, steers = waiting
             outcome = _outcome(completion, format_address(address))
-            if isinstance(outcome, CallError):
-                if address == self._targets[self._current]:
-                    self._current = (self._current + 1) % len(self._targets)
-            elif (source := (completion.source_ip, completion.source_port)) in self._targets:
-                self._current = self._targets.index(source)
+            if steers:
+                self._steer(isinstance(outcome, CallError), address, (completion.source_ip, completion.source_port))
             if future.done():
                 continue
             if isinstance(outcome, CallError):

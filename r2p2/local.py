@@ -106,9 +106,9 @@ class LocalCluster:
         """The slot of the member that leads, if one does."""
         return next((i for i, node in enumerate(self.nodes) if i not in self._stopped and node.is_leader), None)
 
-    def client(self, *, timeout_s: float = 1.0, session: bool = False) -> Client:
-        """A client of all members. ``session``: its replicated calls are executed exactly once."""
-        return Client(*self.addresses, bind=self._ip, timeout_s=timeout_s, session=session)
+    def client(self, *, timeout_s: float = 1.0, session: bool = False, spread_reads: bool = False) -> Client:
+        """A client of all members, with options of :class:`~r2p2.client.Client`."""
+        return Client(*self.addresses, bind=self._ip, timeout_s=timeout_s, session=session, spread_reads=spread_reads)
 
     def start_member(self, slot: int) -> None:
         """Starts a stopped member anew at its address: without its memory, so the others bring it up and let it in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from examples.counter import Counter
+from r2p2.client import REPLICATED_READ
 from r2p2.errors import CallError
 from r2p2.local import LocalCluster
 
@@ -32,5 +33,30 @@ def test_a_stopped_member_comes_back_and_knows_the_sum() -> None:
                 app = cluster.nodes[slot].app
                 while not isinstance(app, Counter) or app.total != 18:
                     await asyncio.sleep(0.005)
+
+    asyncio.run(run())
+
+
+class Reading(Counter):
+    """Answers reads with the sum."""
+
+    def query(self, request: bytes) -> bytes:
+        return b"%d" % self.total
+
+
+def test_spread_reads_are_answered_by_every_member_with_what_was_written_before() -> None:
+    async def run() -> None:
+        async with LocalCluster(Reading) as cluster, cluster.client(timeout_s=2.0, spread_reads=True) as client:
+            total = 0
+            for number in range(1, 7):
+                total = await add(client, number)
+                leader = cluster.leader
+                assert await client.call(b"sum", policy=REPLICATED_READ) == b"%d" % total
+                assert cluster.leader == leader
+            answered = [node.status()["counters"].get("reads_answered", 0) for node in cluster.nodes]
+            assert sum(answered) == 6
+            assert all(answered)
+            forwarded = [node.status()["counters"].get("forwarded_requests", 0) for node in cluster.nodes]
+            assert sum(forwarded) <= 1  # answers to reads do not make a follower the one that writes go to
 
     asyncio.run(run())
