@@ -241,7 +241,7 @@ class Raft(Leading):
                     self._confirm_reads()
                 if self.transfer_target is not None:
                     self._urge_target()
-                if self._membership_open and self.configuration_committed and not self.is_voter:
+                if self._is_outsider and self.commit_index >= max(self._history.index, self._term_first_index):
                     self._leave_office(self._now_ns)
         if self._membership_open and self._history.index <= self.commit_index:
             self._settle_membership()

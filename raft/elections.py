@@ -93,7 +93,10 @@ class Elections(Members):
         if message.term > self.term and self._leader_alive(now_ns):
             self.ignored["leader_alive"] += 1
             return
-        granted = message.term > self.term and self._log_is_current(message)
+        is_current = self._log_is_current(message)
+        if not is_current:
+            self._needed_term = self.term
+        granted = message.term > self.term and is_current
         term = message.term if granted else self.term  # never 0: an empty log of term 0 refuses nobody
         self._out.append(PreVoteReply(self._node_id, message.sender, term, granted, message.request_id))
         self._pending = True
@@ -113,10 +116,13 @@ class Elections(Members):
                 self.ignored["leader_alive"] += 1
                 return
             self._become_follower(message.term, now_ns)
+        is_current = self._log_is_current(message)
+        if not is_current:
+            self._needed_term = self.term
         granted = (
             message.term == self.term
             and (self.vote == message.sender or (self.vote is None and self.leader_id is None))
-            and self._log_is_current(message)
+            and is_current
         )
         if granted:
             if self.vote is None:

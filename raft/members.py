@@ -39,8 +39,12 @@ class Members(State):
         """Whether this member may stand for election: a voter of the newest configuration that is committed as far as
         it knows, or of one after it.
 
-        One whose removal is in its log, but perhaps nowhere else, may be the only one who can win (4.2.2).
+        One whose removal is in its log, but perhaps nowhere else, may be the only one who can win (4.2.2). So may one
+        whose vote somebody asked for and who could not give it, being ahead of the asker: it is a voter of a
+        configuration that it has not got, and without it nobody may win.
         """
+        if self._needed_term == self.term:
+            return True
         committed = self._history.at(self.commit_index)
         return committed.is_voter(self._node_id) or any(
             configuration.is_voter(self._node_id)
@@ -73,6 +77,7 @@ class Members(State):
             peers[member] = peer
         self._peers = peers
         self._peers_list = list(peers.values())
+        self._is_outsider = not current.is_voter(self._node_id)
         self._voters = self._progress_of(current.voters)
         self._outgoing = self._progress_of(current.outgoing)
         if self.transfer_target is not None and self.transfer_target not in current.voters:

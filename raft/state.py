@@ -66,11 +66,13 @@ class State:
         "_incoming",
         "_inflight_bytes_max",
         "_inflight_max",
+        "_is_outsider",
         "_log",
         "_log_ops",
         "_log_unstable",
         "_me",
         "_membership_open",
+        "_needed_term",
         "_node_id",
         "_now_ns",
         "_number",
@@ -181,7 +183,9 @@ class State:
             known.insert(0, (0, Configuration(tuple(sorted(config.members)))))
         self._history = History(known)
         self._membership_open = True  # a configuration in force that is not known to be committed
+        self._is_outsider = False  # no voter of the configuration in force
         self._was_member = False
+        self._needed_term = -1  # in which somebody counts on our vote, and our log is ahead of its
         self.removed = False  # a committed change has left this member out: it has nothing to do any more
         self._peers: dict[int, Progress] = {}
         self._peers_list: list[Progress] = []

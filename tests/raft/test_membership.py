@@ -338,3 +338,31 @@ def test_a_leader_that_did_not_run_does_not_blame_the_others() -> None:
     cluster.now += 80 * MS
     leader.raft.tick(cluster.now)
     assert leader.raft.role is Role.LEADER
+
+
+@pytest.mark.parametrize("pre_vote", [True, False])
+def test_a_learner_whose_vote_is_needed_and_whose_log_is_ahead_stands_itself(pre_vote: bool) -> None:
+    """A leader began to make it a voter, unheard; the next one gave it more entries and died. Neither the first one,
+    whose change needs it, nor the others can win without the one with the longest log. Seen in the simulator.
+    """
+    cluster = Cluster(3, pre_vote=pre_vote)
+    first = cluster.elect(0)
+    learner = add_learner(cluster, first)
+    cluster.cut(0)
+    first.raft.propose_configuration(first.raft.configuration.with_voter(3), cluster.now)
+    cluster.settle()
+    cluster.stopped = {0}
+    second = cluster.elect(2)
+    cluster.stopped = {0}
+    cluster.pass_on = lambda message: {message.sender, message.target} <= {2, 3}
+    second.propose(["x"], cluster.now)
+    cluster.settle()
+    assert learner.raft.last_index == second.raft.last_index
+    cluster.stopped = {2}
+    cluster.heal()
+    cluster.run(6000)
+    leader = leader_of(cluster)
+    assert leader.config.node_id in (0, 1)  # the learner has won, committed, and handed over
+    assert {node.digest for node in cluster.nodes if node is not second} == {leader.digest}
+    assert [entry[1] for entry in leader.log.entries if entry[1] == "x"] in ([], ["x"])
+    assert ("x" in [entry[1] for _, entry in learner.applied]) or leader.raft.first_index > 1
