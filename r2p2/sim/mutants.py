@@ -145,8 +145,8 @@ MUTANTS = [
     Mutant(
         "pre_vote_clears_the_vote",
         "a granted pre-vote forgets a vote already given",
-        "        granted = message.term > self.term and self._log_is_current(message)\n",
-        "        granted = message.term > self.term and self._log_is_current(message)\n        self.vote = None\n",
+        "        granted = message.term > self.term and is_current\n",
+        "        granted = message.term > self.term and is_current\n        self.vote = None\n",
     ),
     Mutant(
         "nothing_is_withheld",
