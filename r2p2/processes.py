@@ -37,7 +37,10 @@ class ProcessFailed(UserError):
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What a child runs between fork and exec: ask for SIGKILL when the parent dies. None where there is no prctl."""
+    """What a child runs between fork and exec: ask for SIGKILL when the parent dies. None where there is no prctl.
+
+    It heeds SIGINT again: a shell has its background jobs, and whatever they start, ignore it.
+    """
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -45,6 +48,7 @@ def _die_with_parent() -> Callable[[], None] | None:
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
 

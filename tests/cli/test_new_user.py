@@ -93,7 +93,14 @@ def test_a_server_killed_mid_request_and_started_again(supervisor: Supervisor, t
 def test_ctrl_c_ends_a_waiting_call_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
     server, address = serve(supervisor, "server", "--app", "silent_app:silent", folder=tmp_path)
     command = [*R2P2, "call", address, "hello", "--timeout", "50"]
-    caller = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    caller = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has its background jobs ignore it, and whatever they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         server.wait_line(lambda text: text == "asked", 20, what="the request")
         caller.send_signal(signal.SIGINT)
