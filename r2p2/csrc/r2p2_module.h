@@ -6,5 +6,6 @@
 #include "r2p2_install.h"
 #include "r2p2_loadgen.h"
 #include "r2p2_router.h"
+#include "r2p2_time.h"
 
 #endif
