@@ -16,12 +16,18 @@ from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.engine import Engine
 
-__all__ = ["LogTime", "UnixClock", "system_clock_ns"]
+__all__ = ["LogTime", "UnixClock", "shifted_clock", "system_clock_ns"]
 
 UnixClock = Callable[[], int]
 """Unix time, ns."""
 
 system_clock_ns: Final[UnixClock] = time.time_ns
+
+
+def shifted_clock(offset_s: float) -> UnixClock:
+    """The system's clock as if it were wrong by ``offset_s``: for tests of what wrong clocks do."""
+    offset_ns = int(offset_s * limits.SECOND)
+    return system_clock_ns if offset_ns == 0 else lambda: time.time_ns() + offset_ns
 
 
 class LogTime:

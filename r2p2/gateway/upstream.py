@@ -30,6 +30,8 @@ _PAUSE_S: Final = 0.005
 _PAUSE_MAX_S: Final = 0.1
 # A read that is not answered is asked again: safe, since it changes nothing.
 _READ_TRIES: Final = 4
+# What they answer goes on with the log's time, which goes on with requests in the log: as reads they would stand still.
+_OF_TIME: Final = frozenset((b"TTL", b"PTTL"))
 
 
 def encoded_bytes(words: list[bytes]) -> int:
@@ -39,7 +41,11 @@ def encoded_bytes(words: list[bytes]) -> int:
 
 def _reads_only(words: list[bytes]) -> bool:
     found = check(words)
-    if not isinstance(found, Command) or not found.writes:
+    if not isinstance(found, Command):
+        return True
+    if found.name in _OF_TIME:
+        return False
+    if not found.writes:
         return True
     return not found.batched and found.name != b"R2P2.WATCH" and is_read(words)
 
