@@ -1,4 +1,4 @@
-"""What a replicated request costs in each layer, in nanoseconds of processor time: three replicas and a load generator in one process.
+"""What a replicated request costs, in ns of processor time: three replicas and a load generator in one process.
 
 The in-memory network carries the datagrams, so no driver, no scheduler and no other process is in the figures: they are
 the engine's, Raft's, the loop's and the application's, and two runs on a busy machine agree within a few percent. Each
@@ -156,9 +156,8 @@ def main() -> None:
     best = measure(bench, args.seconds)
     stats = bench.load.stats()
     answered = stats.answered - before
-    print(
-        f"{answered} requests, {answered / max(1, stats.polls - polls):.1f} a round, dropped {stats.dropped}, wrong {stats.wrong}"
-    )
+    a_round = answered / max(1, stats.polls - polls)
+    print(f"{answered} requests, {a_round:.1f} a round, dropped {stats.dropped}, wrong {stats.wrong}")
     for name, ns in best.items():
         print(f"{name:<12} {ns:>8.0f} ns a request")
     print(f"{'sum':<12} {sum(best.values()):>8.0f}")

@@ -1,4 +1,4 @@
-from collections.abc import Buffer
+from typing_extensions import Buffer
 
 def run(data: dict[bytes, bytes], slab: bytes, lengths: Buffer, writes: bool, /) -> tuple[int, bytes, bytes]:
     """Executes the leading requests that are a plain GET or, where `writes`, a plain SET, and stops at any other.
