@@ -67,7 +67,8 @@ class KeyValue(StateMachine):
         if resp_first_broken(requests) != count:
             return [self._apply_one(request) for request in requests]
         self._reader.feed(requests.slab)
-        gets, store, replies = self._reader.gets, self.store, []
+        gets, store = self._reader.gets, self.store
+        replies: list[bytes] = []
         find, say = COMMANDS.get, replies.append
         for _ in range(count):
             words = gets()
@@ -119,10 +120,10 @@ class KeyValue(StateMachine):
         rest = Replies.pack(self._query_any(requests.behind(done)))
         return Replies(slab + rest.slab, array("I", lengths) + rest.lengths)
 
-    def _query_any(self, requests: Requests) -> ReplySequence:
+    def _query_any(self, requests: Requests) -> list[bytes]:
         """Reads of any kind, parsed as one stream where every request is one command."""
         if resp_first_broken(requests) != len(requests):
-            return super().query_batch(requests)
+            return [self._query_one(request) for request in requests]
         self._reader.feed(requests.slab)
         gets, query = self._reader.gets, self._query
         return [query(words) for words in [gets() for _ in range(len(requests))]]
