@@ -275,9 +275,7 @@ def test_what_the_layers_refuse_the_codec_refuses(seed: int, data: st.DataObject
             decode(bytes(wire), len(wire), cluster_id=int.from_bytes(wire[4:8], "big"))
 
 
-def checked_by_engine(
-    network: MemoryNetwork, engine: Engine, packet: bytes, header_bytes: int, *, timed: bool
-) -> bool:
+def checked_by_engine(network: MemoryNetwork, engine: Engine, packet: bytes, header_bytes: int, *, timed: bool) -> bool:
     """The engine's verdict on the entries of a message of one packet."""
     network.inject((CLIENT, 8000), (SERVER, 8000), packet)
     network.advance(1_000_000)
@@ -308,7 +306,12 @@ def test_the_engine_checks_entries_as_the_layers_do(
     for place in data.draw(st.lists(st.integers(header - 8, len(wire) - 1), max_size=2)):
         wire[place] ^= 1 << data.draw(st.integers(0, 7))
     cut = data.draw(st.sampled_from((0, 0, 0, 1, 8, 16)))
-    packet = R2P2(bytes(R2P2(type=R2P2_TYPES[5 if is_append else 7], rid=seed & 0xFFFF) / Raw(bytes(wire[: max(header, len(wire) - cut)]))))
+    packet = R2P2(
+        bytes(
+            R2P2(type=R2P2_TYPES[5 if is_append else 7], rid=seed & 0xFFFF)
+            / Raw(bytes(wire[: max(header, len(wire) - cut)]))
+        )
+    )
     message = packet.payload
     # What the document reserves for later the engine refuses already; and it does not look at a no-op's client.
     if any(isinstance(entry, RaftEntry) and (entry.kind > 1 or entry.problem() == "noop") for entry in message.entries):

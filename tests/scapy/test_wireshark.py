@@ -47,7 +47,19 @@ OWN = list(
         if field.name not in ("reserved", "entries", "members")
     )
 )
-ENTRY = ("body_length", "client_ip", "client_port", "rid", "kind", "policy", "reserved", "flags", "flags.timed", "time_ms", "body")
+ENTRY = (
+    "body_length",
+    "client_ip",
+    "client_port",
+    "rid",
+    "kind",
+    "policy",
+    "reserved",
+    "flags",
+    "flags.timed",
+    "time_ms",
+    "body",
+)
 FIELDS = [
     *(f"r2p2.{name}" for name in HEADER),
     "r2p2.flags.first",
