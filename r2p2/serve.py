@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import secrets
 import signal
 import threading
@@ -24,6 +25,7 @@ from r2p2.errors import UserError
 from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
+from r2p2.processes import pin
 from r2p2.server import Server, ServerConfig, Service
 from r2p2.truncation import POLICIES
 from raft.configuration import SLOT_MAX
@@ -113,6 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="dpdk: memory from hugepages; by default for a --pci where enough are free",
+    )
+    parser.add_argument(
+        "--cpu", type=int, default=None, metavar="N", help="run on that processor alone; by default on any"
     )
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
     parser.add_argument(
@@ -233,6 +238,7 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
     args.members = args.join = ""
     args.storage = None
     args.node_id = None
+    args.cpu = node.cpu if args.cpu is None else args.cpu
     return replace(
         node_config(args),
         node_id=node.slot,
@@ -338,6 +344,8 @@ def run(args: argparse.Namespace) -> int:
         {"node": config.node_id, "cluster": config.cluster_id} if config.members or config.join else {}
     )
     tell = configure(args.log_format, fields)
+    if args.cpu is not None:  # before any thread, and before DPDK looks at where it may run
+        pin(os.getpid(), args.cpu)
     if args.drain < 0:
         raise UserError(f"--drain is {args.drain}, below 0")
     load_object(args.app)

@@ -32,6 +32,7 @@ address = "10.0.0.1:8000"
 slot = 4
 address = "10.0.0.2:8000"
 storage = "/var/lib/r2p2"
+cpu = 1
 """
 
 
@@ -48,6 +49,7 @@ def test_a_whole_file() -> None:
     assert list(cluster.members) == [0, 4]
     assert [node.storage for node in cluster.nodes] == [Path("/etc/data/node-0"), Path("/var/lib/r2p2")]
     assert cluster.node(4).slot == 4
+    assert [node.cpu for node in cluster.nodes] == [None, 1]
 
 
 def test_defaults_are_those_of_serve() -> None:
