@@ -34,8 +34,8 @@ from raft.configuration import SLOT_MAX
 NAME = "serve"
 HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
 
-EPILOG = """exit codes: 0 after SIGINT or SIGTERM; 1 for an error; 3 when the member was removed from its cluster, which a
-restart does not mend.
+EPILOG = """exit codes: 0 after SIGINT or SIGTERM; 1 for an error; 3 when the member was removed from its cluster, which
+a restart does not mend.
 
 examples:
   r2p2 serve --app echo
