@@ -225,6 +225,8 @@ class Bench:
         self._loads: list[LoadStats] = []
         self._before = cluster.wait_ready()
         leader = next((name for name, node in self._before.items() if node.get("role") == "leader"), "")
+        self.leader = leader
+        """The process that led before the load; empty where nobody leads."""
         count = len(self._before)
         say(f"{count} server{'s' * (count > 1)} up{', ' + leader + ' leads' if leader else ''}")
         self.placement = place(config.pin, list(cluster.replicas), leader)

@@ -84,7 +84,7 @@ KEYS = {
     **{
         f"cluster.{name}": "" for name in ("id", "app", "backend", "idle", "log_mib", "truncation", "storage", "timers")
     },
-    **{f"nodes[0].{name}": "" for name in ("slot", "address", "storage", "links", "vdevs")},
+    **{f"nodes[0].{name}": "" for name in ("slot", "address", "storage", "links", "vdevs", "cpu")},
 }
 
 
@@ -109,6 +109,8 @@ def right(key: str, value: Any) -> bool:
             return whole and 0 <= value < 1 << 32
         case "slot":
             return whole and 0 <= value <= 65534
+        case "cpu":
+            return whole and 0 <= value <= 4095
         case "log_mib":
             return whole and 1 <= value <= 1 << 20
         case "storage":
@@ -188,6 +190,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "nodes[0].storage": ((*_NOT_TEXTS, '""'), "the path of a directory"),
     "nodes[0].links": (_NOT_LISTS, "a list of ROLE:PEER_IP:SOCKET"),
     "nodes[0].vdevs": (_NOT_LISTS, "a list of NAME,ARGS"),
+    "nodes[0].cpu": ((*_NOT_INTEGERS, "4096"), "an integer in 0..4095"),
 }
 
 
