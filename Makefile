@@ -38,7 +38,7 @@ flame: setup ## a flame graph of each process in out/flame: make flame BENCH="re
 	@PYTHONPATH=. $(PY) benchmarks/flame.py $(if $(filter file,$(origin BENCH)),,-- $(BENCH))
 
 figures: setup ## every figure of docs/performance.md anew (twenty minutes, a quiet machine): make figures FIGURES="--quick"
-	@PYTHONPATH=. $(PY) benchmarks/figures.py $(FIGURES)
+	@$(PY) -m benchmarks.figures $(FIGURES)
 
 test: lint types pytest ## lint, types, C warnings as errors, then every test
 
