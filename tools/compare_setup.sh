@@ -61,7 +61,8 @@ if [ "$packages" ]; then
         stop "apt-get failed (all it said: $stamps/compare-apt.log)"
     }
     for service in $services; do
-        as_root deb-systemd-helper disable "$service" >/dev/null 2>&1 || say "$service could not be disabled"
+        command -v systemctl >/dev/null 2>&1 || break
+        as_root systemctl disable "$service" >/dev/null 2>&1 || say "$service starts at the next boot: could not be disabled"
     done
 fi
 
