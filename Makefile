@@ -13,11 +13,12 @@ ARGS ?=
 BENCH ?= replicated --backend uv --outstanding 64 --duration 3
 DEMO ?=
 FIGURES ?=
+COMPARE ?=
 SIM ?= --seeds 0:1000 --events 20000
 BOUNDS ?= members_count=3,term_max=2,round_max=2,restarts_max=1,states_max=4000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-nic pytest lint types bench profile flame figures coverage sanitize simulate mutants explore format lock clean distclean
+.PHONY: help setup demo test test-nic pytest lint types bench profile flame figures compare coverage sanitize simulate mutants explore format lock clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t h; do printf '%-18s %s\n' "$$t" "$$h"; done
@@ -39,6 +40,10 @@ flame: setup ## a flame graph of each process in out/flame: make flame BENCH="re
 
 figures: setup ## every figure of docs/performance.md anew (twenty minutes, a quiet machine): make figures FIGURES="--quick"
 	@$(PY) -m benchmarks.figures $(FIGURES)
+
+compare: setup ## beside etcd, PySyncObj, gRPC, ...: ratios into docs/performance.md; installs them (twelve minutes; COMPARE="--quick")
+	@sh tools/compare_setup.sh
+	@$(PY) -m benchmarks.compare $(COMPARE)
 
 test: lint types pytest ## lint, types, C warnings as errors, then every test
 
@@ -76,11 +81,11 @@ format: setup ## rewrite the Python files the way `make lint` wants them
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: setup ## make requirements/dev.txt anew from requirements/dev.in (asks the package index)
+lock: setup ## make requirements/*.txt anew from requirements/*.in (asks the package index)
 	@sh tools/lock.sh
 
 clean: ## remove what was built and written, keep the virtual environment
 	@sh tools/clean.sh
 
 distclean: clean ## remove the virtual environment too
-	@rm -rf .venv .stamps
+	@rm -rf .venv .venv-compare .stamps
