@@ -153,3 +153,9 @@ GATEWAY_QUEUE_BYTES_MAX: Final = 1 << 20
 assert GATEWAY_QUEUE_BYTES_MAX > 2 * REQUEST_BYTES_MAX
 # Connections at once; each costs about 10 KiB.
 GATEWAY_CLIENTS_MAX: Final = 10_000
+
+# Redis as the state machine (r2p2/apps/redis). A server that says nothing for so long is given up; saving or loading
+# a gigabyte takes it some ten seconds.
+REDIS_SILENCE_SECONDS: Final = 60.0
+# Keys with a reminder of their deadline beyond twice those that have one: then the table is gone through.
+REDIS_REMINDERS_SLACK_COUNT: Final = 65_536
