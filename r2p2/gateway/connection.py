@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
             return reply
         goes_together = self._dialect.goes_together
         if not goes_together(item):
-            return await self._upstream.one(item)
+            return await self._upstream.one(item, self._state.protocol)
         together = [item]
         while (
             self._queue
@@ -216,8 +216,8 @@ class Connection(asyncio.Protocol):
             together.append(following)
         self._counters["commands"] += len(together) - 1
         if len(together) == 1:
-            return await self._upstream.one(item)
-        async for replies in self._upstream.many(together):
+            return await self._upstream.one(item, self._state.protocol)
+        async for replies in self._upstream.many(together, self._state.protocol):
             await self._send(replies)
         return b""
 
@@ -283,14 +283,14 @@ class Connection(asyncio.Protocol):
         if not transaction.commands and not watches:
             return b"*0\r\n"
         self._counters["transactions"] += 1
-        batch = [b"R2P2.BATCH"]
+        batch: list[bytes] = []
         for key, number in watches.items():
             batch += (b"IFUNWRITTEN", key, number)
         batch.append(b"DO")
         for words in transaction.commands:
             batch.append(b"%d" % len(words))
             batch += words
-        return await self._upstream.one(batch)
+        return await self._upstream.batch(batch, self._state.protocol)
 
     async def _watch(self, keys: list[bytes]) -> bytes:
         reply = await self._upstream.one([b"R2P2.WATCH", *keys])

@@ -23,11 +23,11 @@ class Dialect(ABC):
     """An application's commands, as far as a gateway needs them.
 
     Attributes:
-        protocols: versions of RESP that clients may choose with HELLO.
+        has_resp3: the application answers in RESP3's form when it is asked to (R2P2.RESP3).
         passed: commands in capitals that the gateway would answer itself and that the cluster answers better.
     """
 
-    protocols: tuple[int, ...] = (2,)
+    has_resp3 = False
     passed: frozenset[bytes] = frozenset()
 
     @abstractmethod
@@ -49,8 +49,6 @@ class Dialect(ABC):
 
 class _Store(Dialect):
     """``kv``: the gateway has the store's own table."""
-
-    protocols = (2, 3)
 
     def reads_only(self, words: list[bytes]) -> bool:
         found = registry.check(words)
@@ -75,6 +73,7 @@ class _Store(Dialect):
 class _Redis(Dialect):
     """``redis``: whatever the members' servers know and replicas may do."""
 
+    has_resp3 = True
     passed = frozenset((b"COMMAND",))
 
     def reads_only(self, words: list[bytes]) -> bool:

@@ -28,7 +28,6 @@ class ClientState:
     info: Callable[[], Mapping[str, Mapping[str, object]]]
     name: bytes = b""
     protocol: int = 2
-    protocols: tuple[int, ...] = (2, 3)
     library: dict[bytes, bytes] = field(default_factory=dict)
 
 
@@ -100,7 +99,7 @@ def _hello(state: ClientState, words: list[bytes]) -> bytes:
     version = parse_int64(words[1]) if len(words) > 1 else state.protocol
     if version is None:
         return error(b"Protocol version is not an integer or out of range")
-    if version not in state.protocols:
+    if version not in (2, 3):
         return b"-NOPROTO unsupported protocol version\r\n"
     at = 2
     while at < len(words):

@@ -141,7 +141,7 @@ class Gateway:
             return _Refused()
         self.counters["connections"] += 1
         self._next_id += 1
-        state = ClientState(self._next_id, "", self.info, protocols=self._dialect.protocols)
+        state = ClientState(self._next_id, "", self.info)
         upstream = self._upstreams[self._next_id % len(self._upstreams)]
         connection = Connection(upstream, self._dialect, state, self.counters, self._on_end)
         self._connections.add(connection)

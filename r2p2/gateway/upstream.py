@@ -24,6 +24,8 @@ __all__ = ["Upstream", "encoded_bytes", "too_large"]
 # A word's header, and the header of a command with its count of words in a pipeline.
 _WORD_BYTES: Final = 16
 _COMMAND_BYTES: Final = 32
+_RESP3, _BATCH, _BATCH3 = b"R2P2.RESP3", b"R2P2.BATCH", b"R2P2.BATCH3"
+_PIPELINE, _PIPELINE3 = b"R2P2.PIPELINE", b"R2P2.PIPELINE3"
 # Between tries after a refusal.
 _PAUSE_S: Final = 0.005
 _PAUSE_MAX_S: Final = 0.1
@@ -49,14 +51,21 @@ class Upstream:
     def __init__(self, client: Client, dialect: Dialect, timeout_s: float, counters: Counter[str]) -> None:
         self._client = client
         self._reads_only = dialect.reads_only
+        self._has_resp3 = dialect.has_resp3
         self._timeout_s = timeout_s
         self._counters = counters
 
-    async def one(self, words: list[bytes]) -> bytes:
+    async def one(self, words: list[bytes], protocol: int = 2) -> bytes:
         """The reply to a command, sent as a request of its own."""
-        return await self._request(encode_command(*words), REPLICATED_READ if self._reads_only(words) else REPLICATED)
+        wrapped = [_RESP3, *words] if self._has_resp3 and protocol == 3 else words
+        return await self._request(encode_command(*wrapped), REPLICATED_READ if self._reads_only(words) else REPLICATED)
 
-    async def many(self, commands: list[list[bytes]]) -> AsyncIterator[bytes]:
+    async def batch(self, words: list[bytes], protocol: int = 2) -> bytes:
+        """The reply to what stands behind R2P2.BATCH."""
+        name = _BATCH3 if self._has_resp3 and protocol == 3 else _BATCH
+        return await self._request(encode_command(name, *words), REPLICATED)
+
+    async def many(self, commands: list[list[bytes]], protocol: int = 2) -> AsyncIterator[bytes]:
         """The replies to commands executed in order, as many at a time as a response carries, end to end."""
         at = 0
         while at < len(commands):
@@ -67,11 +76,11 @@ class Upstream:
                     break
                 end += 1
             if end - at == 1:
-                yield await self.one(commands[at])
+                yield await self.one(commands[at], protocol)
                 at = end
                 continue
             part = commands[at:end]
-            reply = await self._pipeline(part)
+            reply = await self._pipeline(part, protocol)
             if reply[:1] == b"*":
                 header, _, rest = reply.partition(b"\r\n")
                 at += int(header[1:])
@@ -80,8 +89,8 @@ class Upstream:
                 yield reply * len(part)
                 at = end
 
-    async def _pipeline(self, commands: list[list[bytes]]) -> bytes:
-        words: list[bytes | str | int] = ["R2P2.PIPELINE"]
+    async def _pipeline(self, commands: list[list[bytes]], protocol: int) -> bytes:
+        words: list[bytes | str | int] = [_PIPELINE3 if self._has_resp3 and protocol == 3 else _PIPELINE]
         for command in commands:
             words.append(len(command))
             words += command

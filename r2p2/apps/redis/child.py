@@ -88,6 +88,8 @@ class Server:
 
     Attributes:
         link: the connection.
+        link3: another, whose replies have RESP3's form. Both wait for their replies, so what one is sent is executed
+            before what the other is sent next.
         version: as it says.
         dump_path: where SAVE writes and a reload reads.
     """
@@ -100,6 +102,7 @@ class Server:
             self.link = Link(address, limits.REDIS_SILENCE_SECONDS)
             try:
                 self._look(settings)
+                self.link3 = Link(address, limits.REDIS_SILENCE_SECONDS, protocol=3)
             except BaseException:
                 self.link.close()
                 raise
@@ -152,6 +155,7 @@ class Server:
     def close(self) -> None:
         """Ends the child; one that was there already goes on. Idempotent."""
         self.link.close()
+        self.link3.close()
         self._end()
 
     # ---- the start ----

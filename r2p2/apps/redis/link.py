@@ -16,7 +16,11 @@ __all__ = ["Link", "RedisFailed"]
 
 _RECEIVE_BYTES: Final = 1 << 20
 _LINE_END: Final = b"\r\n"
-_MINUS, _DOLLAR, _STAR = b"-"[0], b"$"[0], b"*"[0]
+_MINUS: Final = b"-"[0]
+_BYTES: Final = frozenset(b"$=!")  # a length, then so many bytes
+_SEVERAL: Final = {
+    kind: count for kinds, count in ((b"*~>", 1), (b"%", 2)) for kind in kinds
+}  # replies for each counted
 # First words of errors that a server owes to its own condition.
 _OWN_TROUBLE: Final = frozenset(
     b"OOM MISCONF LOADING BUSY READONLY MASTERDOWN NOAUTH NOPERM NOREPLICAS CLUSTERDOWN MOVED ASK TRYAGAIN CROSSSLOT "
@@ -34,9 +38,10 @@ class Link:
     Args:
         address: a unix socket's path, or (host, port).
         timeout_s: without a byte from the server, after which it is given up.
+        protocol: 2 or 3, the form of replies.
     """
 
-    def __init__(self, address: str | tuple[str, int], timeout_s: float) -> None:
+    def __init__(self, address: str | tuple[str, int], timeout_s: float, protocol: int = 2) -> None:
         self._timeout_s = timeout_s
         try:
             if isinstance(address, str):
@@ -50,6 +55,8 @@ class Link:
             raise RedisFailed(f"no redis-server at {address}: {error}", "Start it, or correct its address.") from error
         self._buffer = bytearray()
         self._at = 0
+        if protocol != 2:
+            self.one("HELLO", protocol)
 
     def ask(self, payload: bytes, count: int) -> list[bytes]:
         """Sends commands and reads ``count`` replies, each as its bytes.
@@ -106,13 +113,13 @@ class Link:
             if line_end < 0:
                 return -1
             kind = buffer[at]
-            if kind == _DOLLAR:
+            if kind in _BYTES:
                 length = int(buffer[at + 1 : line_end])
                 at = line_end + 2 + (length + 2 if length >= 0 else 0)
                 if at > size:
                     return -1
-            elif kind == _STAR:
-                wanted += max(int(buffer[at + 1 : line_end]), 0)
+            elif kind in _SEVERAL:
+                wanted += _SEVERAL[kind] * max(int(buffer[at + 1 : line_end]), 0)
                 at = line_end + 2
             else:
                 at = line_end + 2

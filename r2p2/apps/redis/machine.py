@@ -24,7 +24,7 @@ from r2p2.apps.kv.resp import NIL_ARRAY, SYNTAX, TOO_LARGE, array_of, error, int
 from r2p2.apps.redis.child import Server, Settings, parse
 from r2p2.apps.redis.commands import READS, WRITES, ServerCommand, refusal
 from r2p2.apps.redis.deadlines import SHIFT_MS
-from r2p2.apps.redis.link import RedisFailed, encode
+from r2p2.apps.redis.link import Link, RedisFailed, encode
 from r2p2.apps.redis.plan import PLANS, Alone, Plan, Step, Time
 from r2p2.apps.redis.scan import Scanner
 from r2p2.engine import resp_first_broken
@@ -40,8 +40,16 @@ _CHECK_BYTES: Final = 16
 _WATCH: Final = struct.Struct(">QI")
 _BROKEN: Final = b"-ERR Protocol error: not one RESP command\r\n"
 _READONLY: Final = b"-READONLY send writes with the replicated policy\r\n"
-_BATCHES: Final = (b"R2P2.BATCH", b"R2P2.PIPELINE", b"R2P2.WATCH")
-_BATCH_ARITY: Final = {b"R2P2.BATCH": 2, b"R2P2.PIPELINE": 3, b"R2P2.WATCH": 2}
+_OWN: Final = {
+    b"R2P2.BATCH": 2,
+    b"R2P2.BATCH3": 2,
+    b"R2P2.PIPELINE": 3,
+    b"R2P2.PIPELINE3": 3,
+    b"R2P2.RESP3": 2,
+    b"R2P2.WATCH": 2,
+}
+"""Commands of the adapter itself, and the words they have at least."""
+_RESP3: Final = b"R2P2.RESP3"
 _REPLY_BYTES_MAX: Final = limits.REPLICATED_REPLY_BYTES_MAX
 _EXECUTED_TOO_LARGE: Final = (
     b"-ERR the command was executed, but its reply is larger than the %d bytes of a response\r\n" % _REPLY_BYTES_MAX
@@ -65,7 +73,7 @@ class RedisServer(StateMachine):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._server = Server(settings or Settings.from_environment())
-        self._link = self._server.link
+        self._link, self._link3 = self._server.link, self._server.link3
         try:
             self._commands = self._learn_commands()
         except BaseException:
@@ -146,10 +154,12 @@ class RedisServer(StateMachine):
         name = words[0].upper()
         if name not in WRITES:
             return True
-        if name == b"R2P2.WATCH" or name not in _BATCHES:
+        if name == b"R2P2.WATCH" or name not in _OWN:
             return False
+        if name == _RESP3:
+            return len(words) == 1 or words[1].upper() not in WRITES
         at = 1
-        if name == b"R2P2.BATCH":
+        if name in (b"R2P2.BATCH", b"R2P2.BATCH3"):
             parsed = split_conditions(words)
             if parsed is None or any(condition[0].upper() == b"IFUNWRITTEN" for condition in parsed[0]):
                 return False
@@ -165,16 +175,26 @@ class RedisServer(StateMachine):
         replies = self._execute(commands, raws)
         return [reply if len(reply) <= _REPLY_BYTES_MAX else _EXECUTED_TOO_LARGE for reply in replies]
 
-    def _execute(self, commands: Sequence[list[bytes] | bytes], raws: Sequence[bytes] | None = None) -> list[bytes]:
+    def _execute(
+        self, commands: Sequence[list[bytes] | bytes], raws: Sequence[bytes] | None = None, link: Link | None = None
+    ) -> list[bytes]:
         """Executes commands in order, as many at once as no answer is needed between; ``raws``: their bytes."""
         replies: list[bytes] = []
+        asked = first_link = link or self._link
         pending: list[bytes] = []  # what Redis is to be sent
         steps: list[tuple[int, Step | None]] = []  # place in `replies`, and what its answer needs
         for i, words in enumerate(commands):
+            wanted = first_link
+            is_raw = raws is not None
+            if isinstance(words, list) and len(words) > 1 and words[0].upper() == _RESP3:
+                words, wanted, is_raw = words[1:], self._link3, False
+            if wanted is not asked:
+                self._flush(asked, pending, steps, replies)
+                asked = wanted
             plan: Plan = words if isinstance(words, bytes) else self._plan(words)
             if plan is None:
                 assert isinstance(words, list)
-                pending.append(encode(*words) if raws is None else raws[i])
+                pending.append(raws[i] if is_raw and raws is not None else encode(*words))
                 steps.append((len(replies), None))
                 replies.append(b"")
             elif isinstance(plan, Step):
@@ -182,17 +202,19 @@ class RedisServer(StateMachine):
                 steps.append((len(replies), plan))
                 replies.append(b"")
             elif isinstance(plan, Alone):
-                self._flush(pending, steps, replies)
-                replies.append(plan.run(self._link))
+                self._flush(asked, pending, steps, replies)
+                replies.append(plan.run(asked))
             else:
                 replies.append(plan)
-        self._flush(pending, steps, replies)
+        self._flush(asked, pending, steps, replies)
         return replies
 
-    def _flush(self, pending: list[bytes], steps: list[tuple[int, Step | None]], replies: list[bytes]) -> None:
+    def _flush(
+        self, link: Link, pending: list[bytes], steps: list[tuple[int, Step | None]], replies: list[bytes]
+    ) -> None:
         if not pending:
             return
-        answers = self._link.ask(b"".join(pending), sum(1 if step is None else step.count for _, step in steps))
+        answers = link.ask(b"".join(pending), sum(1 if step is None else step.count for _, step in steps))
         at = 0
         for place, step in steps:
             if step is None:
@@ -221,12 +243,17 @@ class RedisServer(StateMachine):
 
     def _plan_own(self, words: list[bytes]) -> Plan:
         name = words[0].upper()
-        if name not in _BATCHES:
+        if name not in _OWN:
             return refusal(words)
-        if len(words) < _BATCH_ARITY[name]:
+        if len(words) < _OWN[name]:
             return wrong_number(words[0])
-        run = {b"R2P2.BATCH": self._batch, b"R2P2.PIPELINE": self._pipeline, b"R2P2.WATCH": self._watch}[name]
-        return Alone(lambda link: run(words))
+        if name == _RESP3:
+            return _not_inside(words[0])
+        if name == b"R2P2.WATCH":
+            return self._watch(words)
+        run = self._batch if name.startswith(b"R2P2.BATCH") else self._pipeline
+        link = self._link3 if name.endswith(b"3") else self._link
+        return Alone(lambda _: run(words, link))
 
     # ---- several in one request, as docs/kv.md has them ----
 
@@ -234,10 +261,10 @@ class RedisServer(StateMachine):
         """Why a command may not stand in a batch."""
         found = self._commands.get(words[0].upper())
         if found is None:
-            return refusal(words) if words[0].upper() not in _BATCHES else _not_inside(words[0])
+            return refusal(words) if words[0].upper() not in _OWN else _not_inside(words[0])
         return None if found.takes(len(words)) else wrong_number(words[0])
 
-    def _batch(self, words: list[bytes]) -> bytes:
+    def _batch(self, words: list[bytes], link: Link) -> bytes:
         parsed = split_conditions(words)
         if parsed is None:
             return SYNTAX
@@ -252,7 +279,7 @@ class RedisServer(StateMachine):
             return NIL_ARRAY
         room = _REPLY_BYTES_MAX - _HEADER_BYTES - len(_EXECUTED_TOO_LARGE) * len(commands)
         fitting = []
-        for reply in self._execute(commands):
+        for reply in self._execute(commands, link=link):
             fits = len(reply) <= max(room, len(_EXECUTED_TOO_LARGE))
             fitting.append(reply if fits else _EXECUTED_TOO_LARGE)
             room -= max(len(fitting[-1]) - len(_EXECUTED_TOO_LARGE), 0)
@@ -268,7 +295,7 @@ class RedisServer(StateMachine):
             return number is not None and self._watched.get(key) == number
         return (self._link.one("EXISTS", key) == b":0\r\n") == (name == b"IFABSENT")
 
-    def _pipeline(self, words: list[bytes]) -> bytes:
+    def _pipeline(self, words: list[bytes], link: Link) -> bytes:
         """Commands in order, until one whose reply a response could no longer carry: reads stop before it, a write
         that was executed says so. Reads and writes go to Redis in turn, so that nothing behind such a read is executed.
         """
@@ -290,7 +317,7 @@ class RedisServer(StateMachine):
                     break
             part = [self._inner_error(inner) or inner for inner in commands[at:end]]
             left = len(part)
-            for reply in self._execute(part):
+            for reply in self._execute(part, link=link):
                 left -= 1
                 kept = left * len(_EXECUTED_TOO_LARGE) if writes else 0
                 if len(reply) > room - kept:
@@ -303,6 +330,7 @@ class RedisServer(StateMachine):
         return array_of(replies, len(replies))
 
     def _watch(self, words: list[bytes]) -> bytes:
+        """Writes that stand before it and have not been answered yet have ended their watches already."""
         numbers = []
         for key in words[1:]:
             number = self._watched.get(key)
