@@ -18,9 +18,8 @@ _RECEIVE_BYTES: Final = 1 << 20
 _LINE_END: Final = b"\r\n"
 _MINUS: Final = b"-"[0]
 _BYTES: Final = frozenset(b"$=!")  # a length, then so many bytes
-_SEVERAL: Final = {
-    kind: count for kinds, count in ((b"*~>", 1), (b"%", 2)) for kind in kinds
-}  # replies for each counted
+# Those that hold others, and how many for each that they count.
+_SEVERAL: Final = {kind: count for kinds, count in ((b"*~>", 1), (b"%", 2)) for kind in kinds}
 # First words of errors that a server owes to its own condition.
 _OWN_TROUBLE: Final = frozenset(
     b"OOM MISCONF LOADING BUSY READONLY MASTERDOWN NOAUTH NOPERM NOREPLICAS CLUSTERDOWN MOVED ASK TRYAGAIN CROSSSLOT "
@@ -54,7 +53,8 @@ class Link:
         except OSError as error:
             raise RedisFailed(f"no redis-server at {address}: {error}", "Start it, or correct its address.") from error
         self._buffer = bytearray()
-        self._at = 0
+        self._at = 0  # where the reply at hand begins
+        self._seen, self._wanted = 0, 1  # behind it, how far it was looked through, and replies still to come in it
         if protocol != 2:
             self.one("HELLO", protocol)
 
@@ -100,15 +100,17 @@ class Link:
             self._more()
         reply = bytes(self._buffer[self._at : end])
         self._at = end
+        self._seen, self._wanted = 0, 1
         if reply[0] == _MINUS:
             self._look_at(reply)
         return reply
 
     def _end(self) -> int:
         """Where the reply at hand ends; below 0: it is not all here."""
-        buffer, at, wanted = self._buffer, self._at, 1
+        buffer, at, wanted = self._buffer, self._at + self._seen, self._wanted
         size = len(buffer)
         while wanted:
+            self._seen, self._wanted = at - self._at, wanted
             line_end = buffer.find(_LINE_END, at)
             if line_end < 0:
                 return -1
