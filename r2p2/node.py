@@ -333,10 +333,11 @@ class Node:
         return self.engine.now_ns()
 
     def close(self) -> None:
-        """Sends what is filled in, frees the engine and lets the storage go. Idempotent."""
+        """Sends what is filled in, frees the engine, lets the storage go and closes the application. Idempotent."""
         self.engine.close()
         if self._disk is not None:
             self._disk.close()
+        self.app.close()
 
     # ---- Raft messages in ----
 

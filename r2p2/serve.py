@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--app",
         default="echo",
-        help="echo, kv, spin, stss, or MODULE:NAME (a StateMachine, a Service, or a function bytes -> bytes)",
+        help="echo, kv, redis, spin, stss, or MODULE:NAME (a StateMachine, a Service, or a function bytes -> bytes)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="uv: kernel UDP; dpdk: kernel bypass")
     parser.add_argument("--bind", default="127.0.0.1:8000", metavar="IP:PORT", help="where to listen")
