@@ -93,9 +93,9 @@ class StateMachine(ABC):
         An exception of a query is the reply ``-ERR Name`` to that read; one out of an overridden ``query_batch``, to
         all of the group. But :class:`ApplicationFailed` ends the node.
         """
-        return [self._query_one(request) for request in requests]
+        return [self.query_safely(request) for request in requests]
 
-    def _query_one(self, request: bytes) -> bytes:
+    def query_safely(self, request: bytes) -> bytes:
         try:
             return self.query(request)
         except ApplicationFailed:
