@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import secrets
 import signal
 import threading
@@ -24,6 +25,7 @@ from r2p2.errors import UserError
 from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
+from r2p2.processes import pin
 from r2p2.server import Server, ServerConfig, Service
 from r2p2.service_manager import ServiceManager
 from r2p2.truncation import POLICIES
@@ -123,6 +125,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="dpdk: memory from hugepages; by default for a --pci where enough are free",
+    )
+    parser.add_argument(
+        "--cpu", type=int, default=None, metavar="N", help="run on that processor alone; by default on any"
     )
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
     parser.add_argument(
@@ -244,6 +249,7 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
     args.members = args.join = ""
     args.storage = None
     args.node_id = None
+    args.cpu = node.cpu if args.cpu is None else args.cpu
     return replace(
         node_config(args),
         node_id=node.slot,
@@ -349,6 +355,8 @@ def run(args: argparse.Namespace) -> int:
     fields: dict[str, object] = (
         {"node": config.node_id, "cluster": config.cluster_id} if config.members or config.join else {}
     )
+    if args.cpu is not None:  # before any thread, and before DPDK looks at where it may run
+        pin(os.getpid(), args.cpu)
     manager = ServiceManager()
     tell = manager.telling(configure(args.log_format, fields))
     if args.drain < 0:
