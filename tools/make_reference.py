@@ -64,7 +64,10 @@ def _limits(source: str) -> Iterator[tuple[str, str, str]]:
         yield statement.target.id, ast.unparse(statement.value), " ".join(comment)
 
 
-def _value(name: str, value: int) -> str:
+def _value(name: str, value: int | float) -> str:
+    if name.endswith("_SECONDS"):
+        return f"{value:g} s"
+    assert isinstance(value, int)
     if name.endswith("_NS"):
         return f"{value / 1_000_000:,g} ms"
     if "BYTES" in name and value >= 1 << 20 and value % (1 << 20) == 0:
@@ -82,7 +85,7 @@ def limits_page() -> str:
         if name in ("US", "MS", "SECOND"):
             continue
         value = getattr(limits, name)
-        assert isinstance(value, int), f"{name} = {expression}"
+        assert isinstance(value, int | float), f"{name} = {expression}"
         rows.append(f"| `{name}` | {_value(name, value)} | {cell(comment)} |")
     text = "All bounds stand in `r2p2/limits.py`. What an operator may set is an option of the command line.\n"
     return "\n".join(["# Limits\n", MADE, text, "| limit | value | why |", "|---|---|---|", *rows]) + "\n"
