@@ -18,7 +18,15 @@ from typing import Any
 from r2p2.errors import UserError
 from r2p2.requests import ReplySequence, Requests
 
-__all__ = ["ApplicationFailed", "Handler", "RequestMachine", "StateMachine", "load_application", "load_object", "state_machine"]
+__all__ = [
+    "ApplicationFailed",
+    "Handler",
+    "RequestMachine",
+    "StateMachine",
+    "load_application",
+    "load_object",
+    "state_machine",
+]
 
 log = logging.getLogger("r2p2.app")
 
@@ -36,8 +44,8 @@ class StateMachine(ABC):
     """A replicated application. Subclass it, or decorate a function with :func:`state_machine`.
 
     An exception out of :meth:`apply` ends the node: part of a batch may have been applied, and where a batch ends
-    differs between replicas. Answer errors instead; the function form and :class:`RequestMachine` do that by themselves,
-    request by request.
+    differs between replicas. Answer errors instead; the function form and :class:`RequestMachine` do that, request by
+    request.
     """
 
     @abstractmethod
