@@ -165,6 +165,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "cluster.idle": ((*_NOT_TEXTS, '""', '"never"'), '"spin" or "yield" or "sleep"'),
     "cluster.log_mib": ((*_NOT_INTEGERS, "0", "1048577"), "an integer in 1..1048576"),
     "cluster.truncation": ((*_NOT_TEXTS, '""', '"drop"'), '"snapshot" or "evict" or "block"'),
+    "cluster.apply_thread": (("0", "1", '"true"', "[]"), "true or false"),
+    "cluster.check_determinism": ((*_NOT_INTEGERS, "1048577"), "an integer in 0..1048576"),
     "cluster.storage": ((*_NOT_TEXTS, '""', '"a\\u0000b"'), "the path of a directory"),
     "cluster.timers": (
         (*_NOT_TEXTS[:5], '""', '"quick"', "{ heartbeat_ms = 5 }"),

@@ -47,7 +47,7 @@ def test_leases_are_taken_given_and_end_by_the_log_s_time(page: dict[str, Any]) 
             assert await client.call(b"take door you 1") == b"taken"
             assert await client.call(b"give door me") == b"given"
             assert await client.call(b"take door you 100") == b"yours"
-            assert await client.call(b"nonsense") == b"-ERR ValueError", "an exception is a reply"
+            assert await client.call(b"nonsense") == b"-ERR ValueError\r\n", "an exception is a reply"
             leader = cluster.leader
             assert leader is not None
             app: Any = cluster.nodes[leader].app

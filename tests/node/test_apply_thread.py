@@ -1,4 +1,4 @@
-"""Ordered apply on a thread: a handler that blocks costs no election, and order, reads, snapshots and ends are right."""
+"""Ordered apply on a thread: a handler that blocks costs no election; order, reads, snapshots and ends are right."""
 
 from __future__ import annotations
 

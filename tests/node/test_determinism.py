@@ -1,4 +1,4 @@
-"""The debug mode that compares replicas: it finds what an application does differently, where, and says nothing else."""
+"""The debug mode that compares replicas: it finds what an application does differently, and where."""
 
 from __future__ import annotations
 
