@@ -19,6 +19,10 @@ from r2p2.errors import UserError
 __all__ = ["DIALECTS", "Dialect", "dialect_of"]
 
 
+# What they answer goes on with the log's time, which goes on with requests in the log: as reads they would stand still.
+_OF_TIME: Final = frozenset((b"TTL", b"PTTL"))
+
+
 class Dialect(ABC):
     """An application's commands, as far as a gateway needs them.
 
@@ -52,8 +56,10 @@ class _Store(Dialect):
 
     def reads_only(self, words: list[bytes]) -> bool:
         found = registry.check(words)
-        if not isinstance(found, Command) or not found.writes:
+        if not isinstance(found, Command):
             return True
+        if not found.writes:
+            return found.name not in _OF_TIME
         return not found.batched and found.name != b"R2P2.WATCH" and is_read(words)
 
     def goes_together(self, words: list[bytes]) -> bool:
@@ -77,7 +83,7 @@ class _Redis(Dialect):
     passed = frozenset((b"COMMAND",))
 
     def reads_only(self, words: list[bytes]) -> bool:
-        return words[0].upper() in READS
+        return (name := words[0].upper()) in READS and name not in _OF_TIME
 
     def goes_together(self, words: list[bytes]) -> bool:
         name = words[0].upper()
