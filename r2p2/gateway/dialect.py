@@ -19,10 +19,6 @@ from r2p2.errors import UserError
 __all__ = ["DIALECTS", "Dialect", "dialect_of"]
 
 
-# What they answer goes on with the log's time, which goes on with requests in the log: as reads they would stand still.
-_OF_TIME: Final = frozenset((b"TTL", b"PTTL"))
-
-
 class Dialect(ABC):
     """An application's commands, as far as a gateway needs them.
 
@@ -49,6 +45,10 @@ class Dialect(ABC):
     @abstractmethod
     def queue_error(self, words: list[bytes]) -> bytes | None:
         """The error reply to a command that may not stand between MULTI and EXEC; None: it may."""
+
+
+# What they answer goes on with the log's time, which goes on with requests in the log: as reads they would stand still.
+_OF_TIME: Final = frozenset((b"TTL", b"PTTL"))
 
 
 class _Store(Dialect):

@@ -39,6 +39,7 @@ HELP = (
 
 APPS: Final = ("kv", "redis")
 MIXED_PERCENT: Final = 50
+CLOCKS_APART_SECONDS: Final = 2
 READY_SECONDS: Final = 20.0
 STATUS_SECONDS: Final = 5.0
 DONE_SECONDS: Final = 300.0  # for the calls under way, the last reads, and the history's file
@@ -182,10 +183,12 @@ def run(args: argparse.Namespace) -> int:
         spec = replace(spec, sessions=not args.no_sessions, timeout_s=1.0 if args.no_sessions else spec.timeout_s)
         if args.app == "redis":
             spec = replace(spec, mixed_percent=MIXED_PERCENT)
-        extra = {}
-        if args.storage is not None:
-            for index in range(args.nodes):
-                extra[replica_name(index)] = ["--storage", str(args.storage / replica_name(index))]
+        extra: dict[str, list[str]] = {}
+        for index in range(args.nodes):
+            # Clocks are seconds apart: deadlines must not show it.
+            extra[replica_name(index)] = ["--clock-offset", str(CLOCKS_APART_SECONDS * (index - args.nodes // 2))]
+            if args.storage is not None:
+                extra[replica_name(index)] += ["--storage", str(args.storage / replica_name(index))]
         with TorturedCluster(layout, folder, spec, extra, args.app) as cluster:
             share = 1.0 if args.leader else 0.5
             nemesis = Nemesis(cluster, seed=args.seed, kinds=kinds, leader_share=share, every_s=args.every, say=say)
