@@ -207,7 +207,8 @@ def run(args: argparse.Namespace) -> int:
     report.write_text(json.dumps(_report(verdict, nemesis.faults, without, done), indent=2) + "\n")
     print(summary(verdict, nemesis.faults, without, done))
     print(f"Written: {history}, {report}, and the log of each process beside them")
-    held = verdict.holds and not done["unread"] and are_equal(done["states"], args.nodes)
+    held = verdict.holds and not done["unread"] and not done["differing"]
+    held = held and are_equal(done["states"], args.nodes)
     print("Everything held." if held else "FAILED")
     return 0 if held else 1
 
@@ -273,6 +274,9 @@ def summary(verdict: Verdict, faults: list[Fault], without: list[float], done: d
     else:
         shown = "; ".join(f"{at}: index {s['applied_index']}, {s['state_digest'][:16]}" for at, s in states.items())
         lines.append(f"  THE REPLICAS DIFFER, or are not at one index: {shown}")
+    lines.append(
+        f"  {done['compared']:,} times two replicas were found at one index: {len(done['differing'])} differed"
+    )
     if done["unread"]:
         lines.append(f"  lists that could not be read in the end: {', '.join(done['unread'][:10])}")
     return "\n".join(lines)
