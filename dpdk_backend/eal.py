@@ -169,6 +169,24 @@ def version() -> str:
     return native.text(native.lib.dpdk_version_text())
 
 
+def tsc() -> int:
+    """The processor's time stamp counter, now: the clock that poll loops look at. Works before the EAL runs.
+
+    Raises:
+        DpdkMissingError: the backend is not built.
+    """
+    return load().lib.dpdk_tsc()
+
+
+def tsc_hz() -> int:
+    """Its ticks a second; 0 where the EAL does not run.
+
+    Raises:
+        DpdkMissingError: the backend is not built.
+    """
+    return load().lib.dpdk_tsc_hz()
+
+
 def eal_state() -> EalState:
     """Where the EAL of this process is.
 
