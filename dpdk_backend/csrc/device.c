@@ -7,7 +7,7 @@
 #include "device.h"
 
 #include <errno.h>
-#include <rte_dev.h>
+#include <rte_bus_vdev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_string_fns.h>
@@ -33,18 +33,19 @@ static int fail(uint16_t port_id, const char *call, int status) {
     return dpdk_fail(-status, "%s(%s): %s", call, device_name(port_id), rte_strerror(-status));
 }
 
+/* Not rte_eal_hotplug_add: it tells secondary processes, and since 24.11 it refuses arguments over 127 bytes for that. */
 int32_t dpdk_vdev_add(const char *name, const char *args) {
     if (dpdk_eal_state() != DPDK_EAL_RUNNING)
-        return dpdk_fail(EINVAL, "rte_eal_hotplug_add(%s): the EAL is not running", name);
-    int status = rte_eal_hotplug_add("vdev", name, args);
-    if (status < 0)
-        return dpdk_fail(-status, "rte_eal_hotplug_add(vdev %s,%s): %s", name, args, rte_strerror(-status));
-    return 0;
+        return dpdk_fail(EINVAL, "rte_vdev_init(%s): the EAL is not running", name);
+    int status = rte_vdev_init(name, args);
+    if (status > 0) /* no driver wants it */
+        status = -ENODEV;
+    return status < 0 ? dpdk_fail(-status, "rte_vdev_init(%s,%s): %s", name, args, rte_strerror(-status)) : 0;
 }
 
 int32_t dpdk_vdev_remove(const char *name) {
-    int status = rte_eal_hotplug_remove("vdev", name);
-    return status < 0 ? dpdk_fail(-status, "rte_eal_hotplug_remove(vdev %s): %s", name, rte_strerror(-status)) : 0;
+    int status = rte_vdev_uninit(name);
+    return status < 0 ? dpdk_fail(-status, "rte_vdev_uninit(%s): %s", name, rte_strerror(-status)) : 0;
 }
 
 int32_t dpdk_device_find(const char *name) {
