@@ -6,6 +6,8 @@ Three modules, each from the C files of its own package:
 * ``uv_backend._udp``: the kernel UDP port (Linux: recvmmsg, sendmmsg);
 * ``dpdk_backend._dpdk``: the DPDK port, where ``pkg-config --exists libdpdk`` says the headers are there.
 
+And one without cffi, since it makes Python's own objects: ``r2p2.apps.kv._plain`` (always).
+
 ``setup.py`` asks :func:`modules` for what this machine can build. ``python cffi_build.py`` builds the same in
 place, which is what ``make`` does after a change of C. ``R2P2_SANITIZE=address,undefined`` builds with sanitizers.
 """
@@ -19,6 +21,7 @@ import sys
 from pathlib import Path
 
 from cffi import FFI
+from setuptools import Distribution, Extension
 
 ROOT = Path(__file__).resolve().parent
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wstrict-prototypes", "-Wno-unused-parameter"]
@@ -102,6 +105,39 @@ def dpdk() -> FFI:
     return ffi
 
 
+def kv_extension() -> Extension:
+    """``r2p2.apps.kv._plain``, over Python's own C interface."""
+    compile_flags, link_flags = _flags()
+    return Extension(
+        "r2p2.apps.kv._plain",
+        c_sources("r2p2/apps/kv"),
+        include_dirs=["r2p2/csrc"],
+        depends=["r2p2/csrc/r2p2_resp.h"],
+        extra_compile_args=compile_flags,
+        extra_link_args=link_flags,
+    )
+
+
+class _InPlace:
+    """An extension that is compiled as cffi's modules are: beside its package."""
+
+    def __init__(self, extension: Extension) -> None:
+        self._extension = extension
+
+    def compile(self, verbose: bool = False) -> str:
+        """The shared object."""
+        command = Distribution({"ext_modules": [self._extension]}).get_command_obj("build_ext")
+        command.inplace, command.force, command.build_temp = True, True, str(ROOT / "build" / "kv")
+        command.ensure_finalized()
+        command.run()
+        return str(command.get_ext_fullpath(self._extension.name))
+
+
+def kv() -> _InPlace:
+    """``r2p2.apps.kv._plain``."""
+    return _InPlace(kv_extension())
+
+
 def modules() -> list[str]:
     """The ``cffi_modules`` this machine can build."""
     names = ["cffi_build.py:engine"]
@@ -114,6 +150,6 @@ def modules() -> list[str]:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    for name in modules():
+    for name in [*modules(), "cffi_build.py:kv"]:
         builder = globals()[name.partition(":")[2]]
         print("built", builder().compile(verbose=False))

@@ -15,4 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cffi_build
 
-setup(cffi_modules=[] if os.environ.get("R2P2_MODULES") == "prebuilt" else cffi_build.modules())
+prebuilt = os.environ.get("R2P2_MODULES") == "prebuilt"
+setup(
+    cffi_modules=[] if prebuilt else cffi_build.modules(),
+    ext_modules=[] if prebuilt else [cffi_build.kv_extension()],
+)

@@ -57,6 +57,14 @@ class Requests(Sequence[bytes]):
         lengths = memoryview(array("I", map(len, payloads)))
         return cls(b"".join(payloads), lengths, bytes([policy]) * len(payloads), time_ms)
 
+    def behind(self, count: int) -> Requests:
+        """The same batch without its first ``count`` requests."""
+        if not count:
+            return self
+        return Requests(
+            self.slab[sum(self.lengths[:count]) :], self.lengths[count:], self.policies[count:], self.time_ms
+        )
+
     def __len__(self) -> int:
         return len(self.policies)
 

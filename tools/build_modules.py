@@ -26,12 +26,17 @@ import cffi  # noqa: E402
 import cffi_build  # noqa: E402
 
 # Builder in cffi_build -> the module it makes.
-MODULES = {"engine": "r2p2._engine", "udp": "uv_backend._udp", "dpdk": "dpdk_backend._dpdk"}
+MODULES = {
+    "engine": "r2p2._engine",
+    "udp": "uv_backend._udp",
+    "dpdk": "dpdk_backend._dpdk",
+    "kv": "r2p2.apps.kv._plain",
+}
 
 
 def inputs_key(builder: str) -> str:
     """The hash over everything the module of `builder` is made from."""
-    package = MODULES[builder].partition(".")[0]
+    package = MODULES[builder].rpartition(".")[0].replace(".", "/")
     files = {ROOT / "cffi_build.py", *(ROOT / "r2p2" / "csrc").glob("*.h"), *(ROOT / package / "csrc").glob("*.[ch]")}
     digest = hashlib.sha256()
     for path in sorted(files):
@@ -44,8 +49,8 @@ def inputs_key(builder: str) -> str:
 
 def built_files(module: str) -> list[Path]:
     """The shared objects of a module, under whatever suffix they were built."""
-    package, _, name = module.partition(".")
-    return sorted((ROOT / package).glob(f"{name}.*so"))
+    package, _, name = module.rpartition(".")
+    return sorted((ROOT / package.replace(".", "/")).glob(f"{name}.*so"))
 
 
 def is_current(builder: str) -> bool:
@@ -68,11 +73,11 @@ def start(builder: str) -> subprocess.Popen[str]:
 def main() -> int:
     """Builds what is stale."""
     STAMPS.mkdir(exist_ok=True)
-    builders = [name.partition(":")[2] for name in cffi_build.modules()]
+    builders = [name.partition(":")[2] for name in cffi_build.modules()] + ["kv"]
     if os.environ.get("R2P2_WITH_DPDK") == "no" and "dpdk" in builders:
         builders.remove("dpdk")
     # A package whose C files are not there has no module to build.
-    builders = [name for name in builders if cffi_build.c_sources(MODULES[name].partition(".")[0])]
+    builders = [name for name in builders if cffi_build.c_sources(MODULES[name].rpartition(".")[0].replace(".", "/"))]
     stale = [name for name in builders if not is_current(name)]
     if not stale:
         return 0

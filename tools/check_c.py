@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import cffi_build  # noqa: E402
 
-PACKAGES = ("r2p2", "uv_backend", "dpdk_backend")
+PACKAGES = ("r2p2", "r2p2/apps/kv", "uv_backend", "dpdk_backend")
 
 
 def dpdk_flags() -> list[str]:
@@ -51,6 +52,8 @@ def main() -> int:
             print(f"check_c: no libdpdk, {len(files)} files of dpdk_backend not checked", file=sys.stderr)
             continue
         extra = dpdk_flags() if package == "dpdk_backend" and files else []
+        if package == "r2p2/apps/kv":
+            extra = ["-isystem", sysconfig.get_path("include")]
         jobs += [(path, command(path, package, extra)) for path in files]
 
     def check(job: tuple[Path, list[str]]) -> bool:

@@ -11,6 +11,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Reads "<marker><decimal>\r\n" at data[*at]; no sign, no leading zero, at most 9 digits. Returns 0 when it is not that. */
+static inline int r2p2_resp_number(const uint8_t *data, size_t length, size_t *at, uint8_t marker, uint32_t *value) {
+    size_t i = *at;
+    if (i + 4 > length || data[i] != marker) return 0;
+    i++;
+    uint32_t v = (uint32_t)data[i] - '0';
+    if (v > 9) return 0;
+    i++;
+    if (v == 0) {
+        if (data[i] != '\r') return 0;
+    } else {
+        size_t digits = 1;
+        for (; i < length && data[i] != '\r'; i++) {
+            uint32_t d = (uint32_t)data[i] - '0';
+            if (d > 9 || ++digits > 9) return 0;
+            v = v * 10 + d;
+        }
+    }
+    if (i + 2 > length || data[i + 1] != '\n') return 0;
+    *at = i + 2;
+    *value = v;
+    return 1;
+}
+
 int r2p2_resp_whole(const uint8_t *data, size_t length);
 
 #endif

@@ -20,10 +20,9 @@ T0 = 1_700_000_000_000
 
 def apply(kv: KeyValue, *requests: bytes, at: int = 0) -> list[bytes]:
     replies = kv.apply(Requests.of(requests, time_ms=at))
-    if isinstance(replies, Replies):
-        assert set(replies.lengths) <= {5}
-        return [b"+OK\r\n"] * len(replies.lengths)
-    return [bytes(reply) for reply in replies]  # type: ignore[arg-type]
+    packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
+    assert len(packed.lengths) == len(requests) and sum(packed.lengths) == len(packed.slab)
+    return list(Requests(packed.slab, memoryview(packed.lengths), bytes(len(requests))))
 
 
 def ask(kv: KeyValue, *words: Any, at: int = 0) -> Any:

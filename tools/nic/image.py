@@ -217,7 +217,7 @@ def make_initramfs(path: Path, kernel: Path) -> None:
     Raises:
         UserError: something that belongs into it is missing here.
     """
-    modules = [*(ROOT / "r2p2").glob("_engine.*.so"), *(ROOT / "uv_backend").glob("_udp.*.so")]
+    modules = [*(ROOT / "r2p2").rglob("_*.so"), *(ROOT / "uv_backend").glob("_udp.*.so")]
     dpdk = list((ROOT / "dpdk_backend").glob("_dpdk.*.so"))
     if not dpdk:
         raise UserError("the DPDK module is not built", "apt-get install libdpdk-dev, then make setup")

@@ -1,0 +1,17 @@
+from typing_extensions import Buffer
+
+def run(data: dict[bytes, bytes], slab: bytes, lengths: Buffer, writes: bool, /) -> tuple[int, bytes, bytes]:
+    """Executes the leading requests that are a plain GET or, where `writes`, a plain SET, and stops at any other.
+
+    Args:
+        data: the keys and values.
+        slab, lengths: the batch as :class:`r2p2.requests.Requests` has it.
+        writes: whether SETs are executed.
+
+    Returns:
+        How many were executed, their replies laid end to end, and the replies' lengths (format ``I``).
+
+    Raises:
+        ValueError: the lengths reach beyond the slab.
+        TypeError: a value is not bytes.
+    """
