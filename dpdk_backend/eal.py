@@ -73,6 +73,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "the process may not do that: run it as root, or with EalConfig(hugepages=False, pci_addresses=())",
     ),
     (
+        "Could not open AF_PACKET socket",
+        "af_packet needs CAP_NET_RAW: run it as root",
+    ),
+    (
         "peration not permitted",
         "af_packet needs CAP_NET_RAW, tap and af_xdp CAP_NET_ADMIN: run it as root",
     ),

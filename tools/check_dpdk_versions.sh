@@ -5,7 +5,8 @@
 #
 # As root, on Debian, with debootstrap (apt-get install debootstrap); a minute and some 700 MB the first time, of packages from the
 # mirror apt is configured with. A suite's system is kept in out/dpdk-versions/SUITE and used again; `make clean` removes it.
-# Everything mounted is mounted in a namespace of this script's own, so nothing is left mounted however it ends.
+# TESTS="tests/dpdk/test_memif.py -k killed" runs some of the tests. Everything is mounted in a namespace of this script's own, so
+# nothing is left mounted however it ends.
 # Exit code 0: every C file compiled without a warning, and every test that can run there passed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -61,7 +62,7 @@ inside='
     echo "check_dpdk_versions: DPDK $(pkg-config --modversion libdpdk), $(gcc --version | head -n 1)"
     python3 tools/check_c.py
     python3 cffi_build.py
-    R2P2_REQUIRE=none PYTHONPATH=/src python3 -m pytest -q -p no:cacheprovider tests/dpdk
+    R2P2_REQUIRE=none PYTHONPATH=/src python3 -m pytest -q -p no:cacheprovider ${TESTS:-tests/dpdk}
 '
 
 [ "$#" -gt 0 ] || set -- trixie

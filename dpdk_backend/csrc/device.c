@@ -38,8 +38,10 @@ int32_t dpdk_vdev_add(const char *name, const char *args) {
     if (dpdk_eal_state() != DPDK_EAL_RUNNING)
         return dpdk_fail(EINVAL, "rte_vdev_init(%s): the EAL is not running", name);
     int status = rte_vdev_init(name, args);
-    if (status > 0) /* no driver wants it */
-        status = -ENODEV;
+    if (status > 0)
+        return dpdk_fail(ENODEV, "rte_vdev_init(%s,%s): no driver is called so", name, args);
+    if (status == -1) /* what drivers say of anything; as an errno it would be EPERM */
+        return dpdk_fail(ENODEV, "rte_vdev_init(%s,%s): the driver refused", name, args);
     return status < 0 ? dpdk_fail(-status, "rte_vdev_init(%s,%s): %s", name, args, rte_strerror(-status)) : 0;
 }
 
