@@ -224,8 +224,10 @@ def load_object(name: str) -> Any:
     module_name, colon, attribute = spec.partition(":")
     if not colon or not module_name or not attribute:
         raise UserError(f"--app {name!r} is neither one of {', '.join(BUILT_IN)} nor MODULE:NAME")
-    if os.getcwd() not in sys.path:  # as `python -m` would: an application next to its user
-        sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:
+        # An application next to its user. At the end: a clone that one stands in must not take the place of what is
+        # installed.
+        sys.path.append(os.getcwd())
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
