@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
@@ -81,7 +80,6 @@ class RedisServer(StateMachine):
         except BaseException:
             self._server.close()
             raise
-        self._lock = threading.Lock()
         self._time = Time()
         self._scanner = Scanner()
         self._watched: dict[bytes, int] = {}
@@ -108,21 +106,18 @@ class RedisServer(StateMachine):
         return found
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One use of the connections at a time: reads and the status may come from another thread than batches. A
-        failure gets what the server said last.
-        """
-        with self._lock:
-            try:
-                yield
-            except RedisFailed as failed:
-                raise self._server.why(failed) from failed
+    def _explained(self) -> Iterator[None]:
+        """A failure inside gets what the server said last."""
+        try:
+            yield
+        except RedisFailed as failed:
+            raise self._server.why(failed) from failed
 
     # ---- batches ----
 
     def apply(self, requests: Requests) -> ReplySequence:
         """Executes a batch at the time it carries."""
-        with self._alone():
+        with self._explained():
             if requests.time_ms > self._time.now_ms:
                 self._time.now_ms = requests.time_ms
                 self._end_keys()
@@ -140,7 +135,7 @@ class RedisServer(StateMachine):
 
     def query_batch(self, requests: Requests) -> list[bytes]:
         """Answers a group of linearizable reads."""
-        with self._alone():
+        with self._explained():
             commands = self._commands_of(requests)
             for i, words in enumerate(commands):
                 if isinstance(words, list) and not self._reads_only(words):
@@ -411,7 +406,7 @@ class RedisServer(StateMachine):
 
     def snapshot(self) -> bytes:
         """Redis's own dump, behind the log's time and the watches."""
-        with self._alone():
+        with self._explained():
             dump = self._server.save()
             watches = b"".join(_WATCH.pack(number, len(key)) + key for key, number in self._watched.items())
             counts = (self._time.now_ms, self._watch_number, len(self._watched), len(dump))
@@ -442,7 +437,7 @@ class RedisServer(StateMachine):
             at += length
         if len(data) - at != dump_bytes:
             raise ValueError(f"a snapshot's dump has {len(data) - at} bytes, and its header says {dump_bytes}")
-        with self._alone():
+        with self._explained():
             self._server.load(data[at:])
             self._time.now_ms = now_ms
             self._watched, self._watch_number = watched, watch_number
@@ -457,7 +452,7 @@ class RedisServer(StateMachine):
 
     def state_digest(self) -> str:
         """SHA-256 over Redis's own digest of its data, the deadlines, and the watches."""
-        with self._alone():
+        with self._explained():
             if not self._digest:
                 digest = hashlib.sha256(self._link.one("DEBUG", "DIGEST"))
                 for key, when in self._whens(self._time.deadlines.keys()).items():
