@@ -87,6 +87,8 @@ SESSION_BYTES: Final = 24
 # A reply carries the extension back.
 REPLICATED_REPLY_BYTES_MAX: Final = MESSAGE_BYTES_MAX - SESSION_BYTES
 assert REPLICATED_REPLY_BYTES_MAX == 371_832
+# And so does a request.
+SESSION_REQUEST_BYTES_MAX: Final = REQUEST_BYTES_MAX - SESSION_BYTES
 # Sequence numbers a session may have between its oldest pending request and its newest: every rid of one local port.
 SESSION_WINDOW_MAX: Final = 65_536
 # A kept reply's place in the table; replies up to 24 bytes lie in it.
@@ -153,3 +155,12 @@ GATEWAY_QUEUE_BYTES_MAX: Final = 1 << 20
 assert GATEWAY_QUEUE_BYTES_MAX > 2 * REQUEST_BYTES_MAX
 # Connections at once; each costs about 10 KiB.
 GATEWAY_CLIENTS_MAX: Final = 10_000
+# Sessions of a gateway, by turns: one write without an answer bounds how many later ones its session may carry.
+GATEWAY_SESSIONS_COUNT: Final = 8
+assert GATEWAY_CLIENTS_MAX < GATEWAY_SESSIONS_COUNT * SESSION_WINDOW_MAX
+
+# Redis as the state machine (r2p2/apps/redis). A server that says nothing for so long is given up; saving or loading
+# a gigabyte takes it some ten seconds.
+REDIS_SILENCE_SECONDS: Final = 60.0
+# Keys with a reminder of their deadline beyond twice those that have one: then the table is gone through.
+REDIS_REMINDERS_SLACK_COUNT: Final = 65_536

@@ -169,6 +169,12 @@ class Node:
             "raft_drop_log_full": 0,
             "forwards_refused": 0,
             "handler_over_budget": 0,
+            # How large batches are, for `r2p2 bench`: polls that found something, batches given to the application,
+            # messages that carried entries to followers, and those entries (each message counted once for all targets).
+            "polls_busy": 0,
+            "apply_batches": 0,
+            "appends_sent": 0,
+            "append_entries": 0,
         }
         self._on_event = on_event or log.info
         self._raft: Raft | None = None
@@ -286,6 +292,8 @@ class Node:
         if requests:
             self._serve()
         engine.flush()
+        if packets:
+            self.counters["polls_busy"] += 1
         return packets
 
     def next_deadline_ns(self) -> int | None:
@@ -318,10 +326,11 @@ class Node:
         return self.engine.now_ns()
 
     def close(self) -> None:
-        """Sends what is filled in, frees the engine and lets the storage go. Idempotent."""
+        """Sends what is filled in, frees the engine, lets the storage go and closes the application. Idempotent."""
         self.engine.close()
         if self._disk is not None:
             self._disk.close()
+        self.app.close()
 
     # ---- Raft messages in ----
 
@@ -687,6 +696,7 @@ class Node:
                 min(commit_index, replay_through) if is_replay else commit_index
             )
             replies = apply(requests) if len(requests) else []
+            self.counters["apply_batches"] += 1
             engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
             raft.applied(last_index)
             # Processor time: a core shared with other processes must not be taken for a slow application.
@@ -755,6 +765,8 @@ class Node:
             if chunk is not None:
                 self.engine.raft_send(r2p2_type, rid, header + chunk, targets)
         elif isinstance(message, Append) and message.count:
+            self.counters["appends_sent"] += 1
+            self.counters["append_entries"] += message.count
             first = message.prev_index + 1
             self.engine.raft_send(r2p2_type, rid, header, targets, first, message.prev_index + message.count)
         else:
