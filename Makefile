@@ -18,7 +18,7 @@ SIM ?= --seeds 0:1000 --events 20000
 BOUNDS ?= members_count=3,term_max=2,round_max=2,restarts_max=1,states_max=4000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-nic pytest lint types bench profile flame figures compare coverage sanitize simulate mutants explore format lock clean distclean
+.PHONY: help setup demo test test-nic pytest lint types bench profile flame figures compare coverage sanitize simulate mutants explore format reference lock clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t h; do printf '%-18s %s\n' "$$t" "$$h"; done
@@ -80,6 +80,9 @@ explore: setup ## every run of a tiny cluster: make explore BOUNDS="members_coun
 format: setup ## rewrite the Python files the way `make lint` wants them
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+reference: setup ## make docs/reference anew from the code: counters, limits, the command line
+	@$(PY) tools/make_reference.py
 
 lock: setup ## make requirements/*.txt anew from requirements/*.in (asks the package index)
 	@sh tools/lock.sh

@@ -73,6 +73,20 @@ class StateMachine(ABC):
         """Whether :meth:`snapshot` and :meth:`restore` are there."""
         return type(self).snapshot is not StateMachine.snapshot
 
+    def next_deadline_ms(self) -> int | None:
+        """The time, unix ms, at which this state changes by itself, such as the end of a lease; None: never.
+
+        Overridden, time goes on without requests: once the leader's clock has come there, an entry without a request
+        carries the time, and :meth:`apply` gets a batch that may be empty and whose ``time_ms`` is no less. It is
+        called after each batch, so it must be quick.
+        """
+        return None
+
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether :meth:`next_deadline_ms` is there."""
+        return type(self).next_deadline_ms is not StateMachine.next_deadline_ms
+
     def query_batch(self, requests: Requests) -> ReplySequence:
         """Answers a group of linearizable reads, one reply each, in order; by default by :meth:`query`, one by one.
 

@@ -34,6 +34,14 @@ assert PACKETS_PER_POLL_MAX % BURST_MAX == 0
 # An entry in the log: header, body, padding to 8. With the 8 bytes of its position: 24 bytes of overhead and at most
 # 7 of padding.
 ENTRY_HEADER_BYTES: Final = 16
+# The log's time (docs/log-time.md) at the head of a timed entry's body: unix ms, until the year 10889, so that sums and
+# differences of times fit in 64 bits with a sign.
+TIME_BYTES: Final = 8
+TIME_MS_MAX: Final = (1 << 48) - 1
+# A leader's clock that is further ahead of the log than this, beyond the time that has passed, is counted as a jump.
+TIME_JUMP_MS: Final = 1_000
+# A deadline of the application is looked at at least so often while its time has not come.
+LOG_TIME_LOOK_NS: Final = 100 * MS
 # The headers of every Raft message without entries fit here (Formed with 16 members: 24 + 8 + 16 * 16 = 288).
 RAFT_PREFIX_BYTES: Final = 296
 # A configuration: 8 bytes, then 20 for each of 16 voters, 16 outgoing voters and 16 learners.

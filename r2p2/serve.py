@@ -22,6 +22,7 @@ from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.capture import RotatingPcapWriter
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
+from r2p2.log_time import UnixClock, shifted_clock
 from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
@@ -137,6 +138,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="MiB of log kept at most; beyond it requests are refused",
     )
     parser.add_argument(
+        "--clock-offset",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="for tests: the wall clock is read as if it were wrong by so much (docs/log-time.md)",
+    )
+    parser.add_argument(
         "--pcap", metavar="FILE", help="write what is received and sent: a sample under load, elections always"
     )
     parser.add_argument("--pcap-rate", type=int, default=2000, help="packets a second that --pcap takes under load")
@@ -181,14 +189,15 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         log_bytes_max=log_bytes,
         log_entries_max=max(limits.LOG_ENTRIES_MAX, log_bytes // limits.ENTRY_HEADER_BYTES // 4),
     )
+    clock = shifted_clock(args.clock_offset)
     if args.join:
-        return _joining_config(args, engine)
+        return _joining_config(args, engine, clock)
     if not args.members:
         if args.node_id is not None:
             raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
         if args.storage is not None:
             raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
-        return NodeConfig(engine=engine)
+        return NodeConfig(engine=engine, unix_clock_ns=clock)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
         raise UserError(f"--members {args.members} names one twice")
@@ -208,10 +217,11 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         engine=engine,
         truncation=args.truncation,
         storage=args.storage,
+        unix_clock_ns=clock,
     )
 
 
-def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfig:
+def _joining_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixClock) -> NodeConfig:
     """A node that is to become a member of a group that runs already."""
     if args.members:
         raise UserError("--join and --members", "Give --join to a new member, --members to those a group begins with.")
@@ -227,6 +237,7 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfi
         engine=engine,
         truncation=args.truncation,
         storage=args.storage,
+        unix_clock_ns=clock,
     )
 
 

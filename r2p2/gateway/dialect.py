@@ -47,12 +47,20 @@ class Dialect(ABC):
         """The error reply to a command that may not stand between MULTI and EXEC; None: it may."""
 
 
+# What they answer goes on with the log's time, which goes on with requests in the log: as reads they would stand still.
+_OF_TIME: Final = frozenset((b"TTL", b"PTTL"))
+
+
 class _Store(Dialect):
     """``kv``: the gateway has the store's own table."""
 
     def reads_only(self, words: list[bytes]) -> bool:
         found = registry.check(words)
-        if not isinstance(found, Command) or not found.writes:
+        if not isinstance(found, Command):
+            return True
+        if found.name in _OF_TIME:
+            return False
+        if not found.writes:
             return True
         return not found.batched and found.name != b"R2P2.WATCH" and is_read(words)
 
