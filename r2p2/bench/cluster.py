@@ -27,7 +27,7 @@ __all__ = ["Cluster", "GeneratorProcess", "Plan", "plan", "replica_name", "serve
 
 SERVER_PORT = 8000
 CLIENT_PORT = 9100
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0  # a machine may have more to do than this
 STATUS_PAUSE_SECONDS = 0.02  # between rounds of asking nodes that are not ready yet
 
 
@@ -205,7 +205,7 @@ class Cluster:
     def status(self) -> dict[str, dict[str, Any]]:
         """What each node that answers says of itself, by process name. Not while there is load."""
         self.generator.tell("status")
-        nodes = self.generator.event("status", 5.0)["nodes"]
+        nodes = self.generator.event("status", READY_SECONDS)["nodes"]
         return {self.plan.name_of(address.partition(":")[0]): status for address, status in nodes.items()}
 
     def wait_status(
