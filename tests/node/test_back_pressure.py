@@ -63,7 +63,7 @@ def test_a_follower_without_a_leader_holds_so_much_and_no_more() -> None:
 
 
 def test_a_flood_of_halves_and_strangers_costs_no_commit_and_no_election() -> None:
-    """A thousand first packets a millisecond from all over, garbage among them: Appends of several packets get through."""
+    """A thousand first packets a millisecond from all over, and garbage: Appends of several packets get through."""
     with World() as world:
         leader = world.elect()
         term = world.nodes[leader].status()["term"]
