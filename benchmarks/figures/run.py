@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures.cases import FIGURES, Case, Figure
-from benchmarks.figures.special import SPECIAL
+from benchmarks.figures.special import SPECIAL, Effort
 from r2p2.bench.measure import machine
 from r2p2.errors import UserError
 
@@ -23,6 +23,7 @@ __all__ = ["Plan", "run_figure", "write_atomically"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_MIN = 0.4
+FAILURE_LINES = 16
 SECONDS_MAX = 120.0  # a run beyond its measured time: starting, an election, reading back
 # Of a run's JSON, what is kept; histograms and timelines would be most of the file.
 LEFT_OUT = ("histogram", "timeline", "machine")
@@ -35,6 +36,7 @@ class Plan:
     runs: int
     factor: float
     results: Path
+    memory_seconds: float = 60.0
 
     def load(self) -> dict[str, Any]:
         """Figure name -> its results, as far as they are there."""
@@ -74,6 +76,8 @@ def run_case(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, An
             errors = [line for line in lines if "error" in line or "NOT " in line or "not answered" in line]
             error = "; ".join(errors or lines[-1:]) or f"exit code {done.returncode}"
             say(f"    {case.label}: FAILED: {error}")
+            for line in lines[-FAILURE_LINES:]:  # with the end of the log of the process that failed
+                say(f"      | {line}")
             return {"label": case.label, "command": command, "error": error}
         report = json.loads(path.read_text())
     return {"label": case.label, "command": command, **_row(report)}
@@ -104,7 +108,7 @@ def run_figure(figure: Figure, plan: Plan, say: Callable[[str], None]) -> bool:
     say(f"{figure.name}: {figure.title}")
     if figure.special:
         try:
-            rows = SPECIAL[figure.special](2.0 * plan.factor, plan.runs)
+            rows = SPECIAL[figure.special](Effort(2.0 * plan.factor, plan.runs, plan.memory_seconds))
         except UserError as error:
             rows = [{"label": figure.title, "command": figure.special, "error": error.message}]
             say(f"    FAILED: {error.message}")
