@@ -369,6 +369,14 @@ class Engine:
         """Appends a no-op entry."""
         _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
 
+    def append_note(self, body: bytes) -> bool:
+        """Appends a no-op with a body (:mod:`r2p2.determinism`). False: the log is full."""
+        status = lib.r2p2_log_append_note(self._engine, body, len(body))
+        if status == FULL:
+            return False
+        _check("r2p2_log_append_note", status)
+        return True
+
     def append_configuration(self, body: bytes) -> None:
         """Appends a configuration entry."""
         status = lib.r2p2_log_append_configuration(self._engine, body, len(body))
@@ -497,6 +505,10 @@ class Engine:
         if status:
             _check("r2p2_apply_reply", status)
 
+    def apply_abandon(self) -> None:
+        """Forgets the prepared batch. Only for a snapshot that is restored next, sessions and all."""
+        lib.r2p2_apply_abandon(self._engine)
+
     @property
     def applied_index(self) -> int:
         """The last applied entry's index."""
@@ -521,11 +533,11 @@ class Engine:
             raise EngineError("r2p2_sessions_export: a batch is prepared")
         return bytes(ffi.buffer(out, room))
 
-    def sessions_import(self, data: bytes) -> bool:
-        """Replaces the session table by an exported one. False, and nothing is changed, when that is malformed or
-        beyond this engine's bounds.
+    def sessions_import(self, data: bytes, through_index: int) -> bool:
+        """Replaces the session table by one exported at ``through_index``. False, and nothing is changed, when that is
+        malformed or beyond this engine's bounds.
         """
-        status = lib.r2p2_sessions_import(self._engine, ffi.from_buffer(data), len(data))
+        status = lib.r2p2_sessions_import(self._engine, through_index, ffi.from_buffer(data), len(data))
         if status in (lib.R2P2_ERROR_MALFORMED, FULL):
             return False
         _check("r2p2_sessions_import", status)

@@ -41,17 +41,20 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="NAME,...", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="a fraction of a second each, into out/figures-quick")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each case")
+    parser.add_argument(
+        "--memory-seconds", type=float, default=60.0, metavar="S", help="of load while memory is watched"
+    )
     parser.add_argument("--page", action="store_true", help="run nothing, write the page")
     args = parser.parse_args()
     wanted = [name for name in args.only.split(",") if name] or NAMES
     unknown = [name for name in wanted if name not in NAMES]
-    if unknown or args.runs < 1:
-        parser.error(f"no figure {unknown[0]!r}" if unknown else "--runs: at least 1")
+    if unknown or args.runs < 1 or args.memory_seconds <= 0:
+        parser.error(f"no figure {unknown[0]!r}" if unknown else "--runs at least 1, --memory-seconds above 0")
     document, pictures = ROOT / "docs" / "performance.md", ROOT / "docs" / "figures"
-    plan = Plan(args.runs, 1.0, ROOT / "benchmarks" / "results")
+    plan = Plan(args.runs, 1.0, ROOT / "benchmarks" / "results", args.memory_seconds)
     if args.quick:
         folder = ROOT / "out" / "figures-quick"
-        plan = Plan(1, QUICK_FACTOR, folder / "results")
+        plan = Plan(1, QUICK_FACTOR, folder / "results", 2.0)
         page_there = folder / "performance.md"
         write_atomically(page_there, document.read_text())
         document, pictures = page_there, folder / "figures"

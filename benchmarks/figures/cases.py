@@ -180,7 +180,7 @@ FIGURES: tuple[Figure, ...] = (
         "grows by for each entry beyond the request's own bytes.",
         special="retention",
         x="entries in the log",
-        columns=("throughput_rps", "entries", "overhead_bytes"),
+        columns=("throughput_rps", "overhead_bytes"),
     ),
     Figure(
         "memory",

@@ -27,7 +27,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "generator_share": ("of a processor", ",.0%"),
     "mib_per_s": ("MiB/s", ",.0f"),
     "entries_per_fsync": ("entries an fsync", ",.0f"),
-    "entries": ("entries in the log", ",.0f"),
     "overhead_bytes": ("overhead an entry, bytes", ",.0f"),
     "rss_mib": ("resident, MiB", ",.0f"),
 }

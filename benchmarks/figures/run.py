@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures.cases import FIGURES, Case, Figure
-from benchmarks.figures.special import SPECIAL
+from benchmarks.figures.special import SPECIAL, Effort
 from r2p2.bench.measure import machine
 from r2p2.errors import UserError
 
@@ -35,6 +35,7 @@ class Plan:
     runs: int
     factor: float
     results: Path
+    memory_seconds: float = 60.0
 
     def load(self) -> dict[str, Any]:
         """Figure name -> its results, as far as they are there."""
@@ -104,7 +105,7 @@ def run_figure(figure: Figure, plan: Plan, say: Callable[[str], None]) -> bool:
     say(f"{figure.name}: {figure.title}")
     if figure.special:
         try:
-            rows = SPECIAL[figure.special](2.0 * plan.factor, plan.runs)
+            rows = SPECIAL[figure.special](Effort(2.0 * plan.factor, plan.runs, plan.memory_seconds))
         except UserError as error:
             rows = [{"label": figure.title, "command": figure.special, "error": error.message}]
             say(f"    FAILED: {error.message}")
