@@ -2,7 +2,7 @@
 
 This file only finds the subcommand and turns its end into an exit code; what a subcommand does is in its own module,
 imported when it is asked for (scapy and matplotlib are slow to import, DPDK may be missing). A subcommand's module has
-``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``.
+``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``, and may have an ``EPILOG``, how its help ends.
 
 Exit codes: 0 it worked, 1 it failed, 2 wrong usage, 3 this member was removed from its cluster, 130 stopped by Ctrl-C,
 143 by SIGTERM. A :class:`~r2p2.errors.UserError` is printed as ``r2p2: error: ...`` with its remedy below it. Anything
@@ -23,7 +23,7 @@ from typing import NoReturn, Protocol, cast
 
 from r2p2.errors import UserError
 
-__all__ = ["SUBCOMMANDS", "Subcommand", "guard", "main"]
+__all__ = ["SUBCOMMANDS", "Subcommand", "guard", "load_subcommand", "main", "parser_of"]
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -54,7 +54,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "r2p2.member_command",
         "list, add, remove or replace members of a running cluster, hand leadership over",
     ),
-    "cluster": ("r2p2.cluster.command", "start, look at, kill, restart and end the members of a cluster file here"),
+    "cluster": (
+        "r2p2.cluster.command",
+        "start, look at, kill, restart, add, remove and end the members of a cluster file here",
+    ),
     "status": ("r2p2.cluster.status", "ask every member of a cluster for its status"),
     "top": ("r2p2.cluster.top", "watch a cluster: roles, indices, rates, drops"),
     "metrics": ("r2p2.cluster.metrics", "serve the status of a cluster's members to Prometheus"),
@@ -101,7 +104,12 @@ def _usage() -> str:
     )
 
 
-def _load(name: str) -> Subcommand:
+def load_subcommand(name: str) -> Subcommand:
+    """The module of a subcommand.
+
+    Raises:
+        UserError: it needs something that is not installed.
+    """
     module_name = SUBCOMMANDS[name][0]
     try:
         module = importlib.import_module(module_name)
@@ -122,6 +130,28 @@ def _load(name: str) -> Subcommand:
     return cast(Subcommand, module)
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each option; the epilog's lines, an example most often, as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        # "(default: None)" and "(default: [])" tell nobody anything.
+        if action.default in (None, "", []) or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def parser_of(name: str, module: Subcommand) -> argparse.ArgumentParser:
+    """The parser of a subcommand, complete; docs/reference/cli.md is made from it."""
+    parser = argparse.ArgumentParser(
+        prog=f"r2p2 {name}",
+        description=module.HELP,
+        epilog=getattr(module, "EPILOG", None),
+        formatter_class=_HelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
 def _run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage(), file=sys.stdout if argv else sys.stderr)
@@ -133,11 +163,8 @@ def _run(argv: Sequence[str]) -> int:
     if name not in SUBCOMMANDS:
         print(f"{_usage()}\n\nr2p2: error: no subcommand {name!r}", file=sys.stderr)
         return EXIT_USAGE
-    module = _load(name)
-    parser = argparse.ArgumentParser(
-        prog=f"r2p2 {name}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    module.add_arguments(parser)
+    module = load_subcommand(name)
+    parser = parser_of(name, module)
     # Intermixed: what stands for itself may come after options, as in `call ADDRESS --policy replicated PAYLOAD`.
     return module.run(parser.parse_intermixed_args(argv[1:]))
 

@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 from r2p2 import limits
 from r2p2.address import format_address, parse_address
 from r2p2.errors import UserError
-from raft import ChangeRefused, Configuration, Formed, NotLeader, incarnation_of, slot_of
+from raft import ChangeRefused, Configuration, Formed, NotLeader, incarnation_of, member_id, slot_of
 from raft.configuration import SLOT_MAX
 
 __all__ = ["MEMBER_REQUEST", "Membership", "MembershipCore", "lost_members"]
@@ -261,15 +261,18 @@ class Membership:
     def told(self, formed: Formed, core: MembershipCore) -> bool:
         """A Formed for a running member: True when it says that this one has been removed.
 
-        A sender tells committed configurations only, so one of a higher index without this member is its end.
+        A sender tells committed configurations only, so one of a higher index without this member is its end. It has to
+        name somebody whom this member knows: incarnations are random numbers, so that is a sign of this cluster, which
+        another one with the same cluster id, or a stray datagram, cannot give.
         """
         mine = (slot_of(self._member), incarnation_of(self._member))
-        known = core.configuration_index
+        members = core.configuration.members
         return (
-            self._member in core.configuration.members
-            and formed.term > known
+            self._member in members
+            and formed.term > core.configuration_index
             and mine not in formed.members
             and len(formed.members) < FORMED_MEMBERS_MAX
+            and any(member_id(slot, incarnation) in members for slot, incarnation in formed.members)
         )
 
     def request(self, payload: bytes, asker: bytes, core: MembershipCore | None, now_ns: int) -> bytes | None:

@@ -28,6 +28,7 @@ __all__ = ["ManagedProcess", "ProcessFailed", "Supervisor", "cpu_seconds"]
 
 LINES_KEPT_MAX = 10_000  # of a child's output in memory; the log file has all of it
 TAIL_LINES = 12  # of the log in an error message
+TAIL_BYTES = 300  # of each of them
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG = 1
 
@@ -53,6 +54,12 @@ def _die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return ask
+
+
+def _shown(lines: list[str]) -> str:
+    """The last few, each with its beginning."""
+    cut = (line if len(line) <= TAIL_BYTES else f"{line[:TAIL_BYTES]} ..." for line in lines[-TAIL_LINES:])
+    return "\n".join(f"    {line}" for line in cut)
 
 
 def cpu_seconds(pid: int) -> float | None:
@@ -127,7 +134,7 @@ class ManagedProcess:
 
     def tail(self) -> str:
         """Its last few lines, for an error message."""
-        return "\n".join(f"    {line}" for line in self.lines[-TAIL_LINES:])
+        return _shown(self.lines)
 
     def cpu_seconds(self) -> float | None:
         """Processor time used so far; None after its end."""
@@ -186,7 +193,7 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             code = None
         state = "runs" if code is None else f"exit code {code}"
-        shown = "\n".join(f"    {line}" for line in list(self._lines)[-TAIL_LINES:])
+        shown = _shown(list(self._lines))
         return ProcessFailed(f"{self.name} (pid {self.pid}, {state}) {text}\n{shown}", f"all it printed: {self.log}")
 
     def write_line(self, line: str) -> None:

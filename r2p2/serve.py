@@ -25,11 +25,20 @@ from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
 from r2p2.server import Server, ServerConfig, Service
+from r2p2.service_manager import ServiceManager
 from r2p2.truncation import POLICIES
 from raft.configuration import SLOT_MAX
 
 NAME = "serve"
 HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
+
+EPILOG = """exit codes: 0 after SIGINT or SIGTERM; 1 for an error; 3 when the member was removed from its cluster, which
+a restart does not mend.
+
+examples:
+  r2p2 serve --app echo
+  r2p2 serve --config cluster.toml --node 0
+  r2p2 serve --app kv --bind 10.0.0.4:8000 --node-id 3 --join 10.0.0.1:8000,10.0.0.2:8000"""
 
 READY_PREFIX = "r2p2: serving "
 """A line that begins so says that the node answers; processes that start nodes wait for it."""
@@ -64,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--join",
         default="",
         metavar="IP:PORT,...",
-        help="instead of --members: some members of a group that runs already; waits to be let in (r2p2 member add)",
+        help="instead of --members, or with --config: some members of a group that runs already; waits to be let in "
+        "(r2p2 member add)",
     )
     parser.add_argument(
         "--truncation",
@@ -230,13 +240,15 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
     args.app, args.backend, args.idle, args.log_mib = cluster.app, cluster.backend, cluster.idle, cluster.log_mib
     args.link, args.vdev = list(node.links), list(node.vdevs)
     args.bind = format_address(node.address)
+    join = tuple(parse_address(text) for text in args.join.split(",")) if args.join else ()
     args.members = args.join = ""
     args.storage = None
     args.node_id = None
     return replace(
         node_config(args),
         node_id=node.slot,
-        members=cluster.members,
+        members={} if join else cluster.members,
+        join=join,
         cluster_id=cluster.cluster_id,
         timers=cluster.timers,
         truncation=cluster.truncation,
@@ -337,7 +349,8 @@ def run(args: argparse.Namespace) -> int:
     fields: dict[str, object] = (
         {"node": config.node_id, "cluster": config.cluster_id} if config.members or config.join else {}
     )
-    tell = configure(args.log_format, fields)
+    manager = ServiceManager()
+    tell = manager.telling(configure(args.log_format, fields))
     if args.drain < 0:
         raise UserError(f"--drain is {args.drain}, below 0")
     load_object(args.app)
@@ -370,12 +383,14 @@ def run(args: argparse.Namespace) -> int:
             if config.join:
                 what = f"asks to be let in as slot {config.node_id}"
             tell(f"{READY_PREFIX.removeprefix('r2p2: ')}{args.app} on {where} ({args.backend}, {what})")
+            manager.ready()
             # What exists now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
             server = node if isinstance(node, Server) else None
             drive(port, capture or node, stop, args.idle, server, args.drain)
         finally:
+            manager.stopping()
             if capture is not None:
                 capture.close()
                 tell(capture.summary())

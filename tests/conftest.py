@@ -62,6 +62,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "plot": lambda: _have_module("matplotlib"),
     "scapy": lambda: _have_module("scapy"),
     "redis": lambda: "" if shutil.which("redis-server") else "no redis-server (apt-get install redis-server)",
+    "systemd": lambda: "" if shutil.which("systemd-analyze") else "no systemd-analyze (apt-get install systemd)",
     "tshark": lambda: "" if shutil.which("tshark") else "no tshark command (apt-get install tshark)",
 }
 

@@ -75,7 +75,7 @@ install_packages() { # $@: packages
     fi
 }
 
-system_key="system tshark redis-server $python $("$python" -V 2>&1) $as_root ${CC:-cc} ${R2P2_NO_DPDK:-}"
+system_key="system tshark redis-server systemd $python $("$python" -V 2>&1) $as_root ${CC:-cc} ${R2P2_NO_DPDK:-}"
 if [ "$(cat "$stamps/system" 2>/dev/null)" != "$system_key" ]; then
     if [ "$as_root" != none ]; then
         # shellcheck disable=SC2046  # lists of package names
@@ -85,6 +85,7 @@ if [ "$(cat "$stamps/system" 2>/dev/null)" != "$system_key" ]; then
         # For tests alone; without them those tests say so.
         command -v tshark >/dev/null 2>&1 || install_packages tshark || true
         command -v redis-server >/dev/null 2>&1 || install_packages redis-server || true
+        command -v systemd-analyze >/dev/null 2>&1 || install_packages systemd || true
     fi
     left=$(needed_packages)
     [ -z "$left" ] || stop "a C compiler, Python's headers and venv are needed, and not all are here ($python)." \

@@ -5,8 +5,9 @@ Leaves to others: starting anything from it (:mod:`r2p2.serve`, `launcher.py`).
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -86,6 +87,7 @@ class _Key:
 
     allowed: str
     read: Callable[[Any], Any]
+    choices: tuple[str, ...] = ()
 
 
 def _integer(least: int, most: int) -> _Key:
@@ -103,16 +105,16 @@ def _one_of(*choices: str) -> _Key:
             raise ValueError
         return value
 
-    return _Key(" or ".join(f'"{choice}"' for choice in choices), read)
+    return _Key(" or ".join(f'"{choice}"' for choice in choices), read, choices)
 
 
-def _text(allowed: str, is_right: Callable[[str], object]) -> _Key:
+def _text(allowed: str, is_right: Callable[[str], object], choices: tuple[str, ...] = ()) -> _Key:
     def read(value: Any) -> str:
         if not isinstance(value, str) or "\0" in value or not is_right(value):
             raise ValueError
         return value
 
-    return _Key(allowed, read)
+    return _Key(allowed, read, choices)
 
 
 def _read_address(value: Any) -> tuple[int, int]:
@@ -158,14 +160,16 @@ _TIMERS: Final[Mapping[str, _Key]] = {
 _STORAGE: Final = _text("the path of a directory", bool)
 _CLUSTER: Final[Mapping[str, _Key]] = {
     "id": _integer(0, (1 << 32) - 1),
-    "app": _text(f"{', '.join(BUILT_IN)}, or MODULE:NAME", _is_app),
+    "app": _text(f"{', '.join(BUILT_IN)}, or MODULE:NAME", _is_app, tuple(BUILT_IN)),
     "backend": _one_of(*BACKENDS),
     "idle": _one_of(*IDLE_POLICIES),
     "log_mib": _integer(1, _LOG_MIB_MAX),
     "truncation": _one_of(*POLICIES),
     "storage": _STORAGE,
     "timers": _Key(
-        '"default" or "datacenter", or a table of heartbeat_ms < election_min_ms < election_max_ms', _read_timers
+        '"default" or "datacenter", or a table of heartbeat_ms < election_min_ms < election_max_ms',
+        _read_timers,
+        ("default", "datacenter"),
     ),
 }
 _NODE: Final[Mapping[str, _Key]] = {
@@ -176,6 +180,19 @@ _NODE: Final[Mapping[str, _Key]] = {
     "vdevs": _Key("a list of NAME,ARGS (backend dpdk)", _read_texts),
 }
 _TOP: Final = ("cluster", "nodes")
+# Where a key belongs that stands at the top by mistake.
+_PLACES: Final = {
+    **dict.fromkeys(_NODE, "a [[nodes]] table"),
+    **dict.fromkeys(_CLUSTER, "the [cluster] table"),
+}
+
+
+def _guess(wrong: Any, known: Iterable[str]) -> str:
+    """What was meant by a misspelt name, as a sentence; empty where nothing is near."""
+    near = difflib.get_close_matches(wrong.lower(), list(known), n=1) if isinstance(wrong, str) else []
+    if not near or near[0] == wrong:
+        return f" It belongs into {_PLACES[wrong]}." if near and wrong in _PLACES else ""
+    return f" Did you mean {near[0]}?"
 
 
 def _table(where: str, table: Any, keys: Mapping[str, _Key]) -> dict[str, Any]:
@@ -190,15 +207,17 @@ def _table(where: str, table: Any, keys: Mapping[str, _Key]) -> dict[str, Any]:
     for name, value in table.items():
         key = keys.get(name)
         if key is None:
-            raise UserError(f"{where}.{name} is not a key", f"Allowed: {', '.join(keys)}.")
+            raise UserError(f"{where}.{name} is not a key", f"Allowed: {', '.join(keys)}.{_guess(name, keys)}")
         try:
             found[name] = key.read(value)
         except UserError as error:
             if error.message.startswith(where):  # an inner table's: it names its own key
                 raise
-            raise UserError(f"{where}.{name} is {_shown(value)}: {error.message}", f"Allowed: {key.allowed}.") from None
+            remedy = f"Allowed: {key.allowed}.{_guess(value, key.choices)}"
+            raise UserError(f"{where}.{name} is {_shown(value)}: {error.message}", remedy) from None
         except ValueError:
-            raise UserError(f"{where}.{name} is {_shown(value)}", f"Allowed: {key.allowed}.") from None
+            remedy = f"Allowed: {key.allowed}.{_guess(value, key.choices)}"
+            raise UserError(f"{where}.{name} is {_shown(value)}", remedy) from None
     return found
 
 
@@ -226,7 +245,7 @@ def _parse(text: str, path: Path) -> ClusterFile:
         raise UserError(f"not TOML: {error}", "Write key = value, with texts in quotes.") from None
     for name in document:
         if name not in _TOP:
-            raise UserError(f"{name} is not a key", f"Allowed: {', '.join(_TOP)}.")
+            raise UserError(f"{name} is not a key", f"Allowed: {', '.join(_TOP)}.{_guess(name, [*_TOP, *_PLACES])}")
     cluster = _table("cluster", document.get("cluster", {}), _CLUSTER)
     entries = document.get("nodes", [])
     if not isinstance(entries, list) or not 1 <= len(entries) <= VOTERS_MAX:

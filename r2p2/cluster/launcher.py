@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -61,8 +62,10 @@ class Launcher:
             return None
         return pid if _began(pid) == began else None
 
-    def start(self, slot: int) -> int:
+    def start(self, slot: int, join: Sequence[str] = ()) -> int:
         """Starts a member; :meth:`wait_ready` waits for it. Returns its process id.
+
+        ``join``: members of a running cluster, ``IP:PORT``, which it asks to be let in.
 
         Raises:
             UserError: it runs already.
@@ -76,7 +79,11 @@ class Launcher:
             with self.log(slot).open("wb") as log:
                 argv = [sys.executable, "-u", "-m", "r2p2", "serve"]
                 process = subprocess.Popen(
-                    [*argv, "--config", str(self.cluster.path.resolve()), "--node", str(node.slot)],
+                    [
+                        *argv,
+                        *("--config", str(self.cluster.path.resolve()), "--node", str(node.slot)),
+                        *(("--join", ",".join(join)) if join else ()),
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

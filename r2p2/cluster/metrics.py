@@ -9,23 +9,26 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from r2p2.address import format_ip, parse_address
-from r2p2.cluster.status import addresses_of, ask
+from r2p2.cluster.status import Targets, add_target_arguments, look, targets_of
+from r2p2.cluster.view import Statuses, View
 from r2p2.errors import UserError
 
 __all__ = ["ClusterCollector"]
 
 NAME = "metrics"
 HELP = "serve the status of a cluster's members to Prometheus"
+EPILOG = """example, with a scrape by hand:
+  r2p2 metrics --config cluster.toml &
+  curl http://127.0.0.1:9464/metrics"""
 
 READY_PREFIX = "r2p2: metrics on "
 """A line that begins so says that Prometheus may scrape."""
@@ -41,11 +44,36 @@ _GAUGES: Final = {
 }
 
 
+# One judgement of a member each, from all the statuses together; None: there is nothing to say of it.
+_JUDGED: Final[dict[str, tuple[str, Callable[[View, str], float | None]]]] = {
+    "up": ("whether the member answers", lambda view, address: float(address in view.answered)),
+    "is_leader": ("whether it leads", lambda view, address: float(view.kind(address) == "leader")),
+    "is_member": (
+        "whether the cluster's configuration has it; 0 for one that was removed or is not let in yet",
+        lambda view, address: float(view.is_member(address)),
+    ),
+    "is_voter": (
+        "whether it votes by the configuration",
+        lambda view, address: float(bool(view.rows.get(address, {}).get("voter"))),
+    ),
+    "is_learner": (
+        "whether it is catching up and does not vote yet",
+        lambda view, address: float(bool(view.rows.get(address, {}).get("learner"))),
+    ),
+    "held_log_bytes": (
+        "bytes of log that the leader keeps because this member has not applied them",
+        lambda view, address: float(view.held_bytes(address)),
+    ),
+    "silent_seconds": (
+        "how long the leader has not heard of it",
+        lambda view, address: None if (silent := view.silent_ms(address)) is None else silent / 1000,
+    ),
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--config", type=Path, metavar="FILE", help="the cluster's file")
-    which.add_argument("--nodes", metavar="IP:PORT,...", help="the members, or some of them")
+    add_target_arguments(parser)
     parser.add_argument("--listen", default="127.0.0.1:9464", metavar="IP:PORT", help="where Prometheus scrapes (HTTP)")
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="how long a member may take")
 
@@ -54,12 +82,12 @@ class ClusterCollector(Collector):
     """Metrics of members, asked anew for each scrape.
 
     Args:
-        addresses: of the members.
+        targets: whom to ask.
         timeout_s: how long one may take, seconds.
     """
 
-    def __init__(self, addresses: Sequence[str], timeout_s: float) -> None:
-        self._addresses = addresses
+    def __init__(self, targets: Targets, timeout_s: float) -> None:
+        self._targets = targets
         self._timeout_s = timeout_s
 
     def describe(self) -> Iterator[Metric]:
@@ -67,27 +95,31 @@ class ClusterCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Every family; a member that does not answer has ``r2p2_up`` 0 and nothing else."""
-        statuses = ask(self._addresses, self._timeout_s)
-        answered = {address: status for address, status in statuses.items() if "error" not in status}
-        up = GaugeMetricFamily("r2p2_up", "whether the member answers", labels=["member"])
-        leads = GaugeMetricFamily("r2p2_is_leader", "whether the member leads", labels=["member"])
-        for address in statuses:
-            up.add_metric([address], float(address in answered))
-        for address, status in answered.items():
-            leads.add_metric([address], float(status.get("role") == "leader"))
-        yield up
-        yield leads
+        """Every family; of a member that does not answer, what the others say of it."""
+        view = look(self._targets, self._timeout_s)
+        healthy = GaugeMetricFamily("r2p2_healthy", "whether all members answer and follow one leader in one term")
+        healthy.add_metric([], float(view.is_healthy))
+        yield healthy
+        members = GaugeMetricFamily("r2p2_members", "members by the cluster's configuration")
+        members.add_metric([], float(len(view.rows)))
+        yield members
+        for name, (text, judge) in _JUDGED.items():
+            gauge = GaugeMetricFamily(f"r2p2_{name}", text, labels=["member"])
+            for address in view.statuses:
+                value = judge(view, address)
+                if value is not None:
+                    gauge.add_metric([address], value)
+            yield gauge
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"r2p2_{name}", text, labels=["member"])
-            for address, status in answered.items():
+            for address, status in view.answered.items():
                 if isinstance(status.get(name), int):
                     gauge.add_metric([address], status[name])
             yield gauge
-        yield _counters(answered)
+        yield _counters(view.answered)
 
 
-def _counters(answered: dict[str, dict[str, Any]]) -> Metric:
+def _counters(answered: Statuses) -> Metric:
     family = CounterMetricFamily("r2p2_events", "the member's counters, by name", labels=["member", "name"])
     for address, status in answered.items():
         for name, count in status.get("counters", {}).items():
@@ -100,9 +132,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.timeout > 0:
         raise UserError(f"--timeout is {args.timeout}, not above 0")
     ip, port = parse_address(args.listen)
-    addresses = addresses_of(args)
+    targets = targets_of(args)
     registry = CollectorRegistry()
-    registry.register(ClusterCollector(addresses, args.timeout))
+    registry.register(ClusterCollector(targets, args.timeout))
     stop = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
@@ -114,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         server, thread = start_http_server(port, addr=format_ip(ip), registry=registry)
     except OSError as error:
         raise UserError(f"cannot listen on {args.listen}: {error.strerror}", "Choose another --listen.") from error
-    print(f"{READY_PREFIX}{format_ip(ip)}:{server.server_port} of {','.join(addresses)}", flush=True)
+    print(f"{READY_PREFIX}{format_ip(ip)}:{server.server_port} of {','.join(targets.addresses)}", flush=True)
     stop.wait()
     server.shutdown()
     thread.join()

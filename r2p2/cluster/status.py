@@ -1,94 +1,151 @@
 """``r2p2 status``: every member asked for what it knows of itself, as a table or as JSON.
 
-Leaves to others: what a member knows (:meth:`r2p2.node.Node.status`).
+Leaves to others: what a member knows (:meth:`r2p2.node.Node.status`), what the answers say together (`view.py`).
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from r2p2.address import format_address, parse_address
-from r2p2.client import FIXED_ROUTE, BlockingClient
+from r2p2.client import FIXED_ROUTE, Client
 from r2p2.cluster.config import load
+from r2p2.cluster.view import Status, Statuses, View
 from r2p2.errors import CallError, UserError
 from r2p2.node import STATUS_REQUEST
 
-__all__ = ["ask", "is_healthy", "table"]
+__all__ = ["Targets", "add_target_arguments", "ask", "look", "table", "targets_of"]
 
 NAME = "status"
 HELP = "ask every member of a cluster for its status"
+EPILOG = """exit codes: 0 when every member answers and all follow one leader in one term; 1 when not.
+A member that is in the cluster and was not named is found and asked, too.
+
+example:
+  r2p2 status --nodes 10.0.0.1:8000,10.0.0.2:8000"""
 
 _COLUMNS: Final = ("address", "slot", "role", "term", "leader", "commit", "applied", "log", "state")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Whom to ask.
+
+    Attributes:
+        addresses: ``IP:PORT`` each.
+        slots: address -> slot, of a file; empty without one.
+        only: nobody else, even if these name other members.
+    """
+
+    addresses: tuple[str, ...]
+    slots: dict[str, int]
+    only: bool = False
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares how a command is told whom to ask; :func:`targets_of` reads it."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", type=Path, metavar="FILE", help="the cluster's file")
-    which.add_argument("--nodes", metavar="IP:PORT,...", help="the members, or some of them")
+    which.add_argument(
+        "--nodes", metavar="IP:PORT,...", help="some of the members; the others are found from what these say"
+    )
+    parser.add_argument("--only", action="store_true", help="ask those that are named and nobody else")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    add_target_arguments(parser)
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="how long a member may take")
     parser.add_argument("--json", action="store_true", help="everything they say, as JSON")
 
 
-def ask(addresses: Sequence[str], timeout_s: float) -> dict[str, dict[str, Any]]:
-    """What each member says of itself, by address; ``{"error": ...}`` for one that does not answer."""
-    found: dict[str, dict[str, Any]] = {}
-    with BlockingClient() as client:
-        for address in addresses:
+async def _ask_all(addresses: Sequence[str], timeout_s: float) -> Statuses:
+    async with Client(*addresses) as client:
+
+        async def one(address: str) -> Status:
             try:
-                answer = json.loads(client.call(address, STATUS_REQUEST, policy=FIXED_ROUTE, timeout_s=timeout_s))
-                found[address] = answer if isinstance(answer, dict) else {"error": "it does not answer with a status"}
+                # It may be repeated, and one datagram may be lost.
+                reply = await client.call(
+                    STATUS_REQUEST, policy=FIXED_ROUTE, timeout_s=timeout_s, retry_s=timeout_s / 4, target=address
+                )
+                answer = json.loads(reply)
             except CallError as error:
-                found[address] = {"error": str(error)}
+                return {"error": str(error)}
             except ValueError:
-                found[address] = {"error": "it does not answer with a status; is it a server of another kind?"}
-    return found
+                return {"error": "it does not answer with a status; is it a server of another kind?"}
+            return answer if isinstance(answer, dict) else {"error": "it does not answer with a status"}
+
+        return dict(zip(addresses, await asyncio.gather(*map(one, addresses)), strict=True))
 
 
-def is_healthy(statuses: dict[str, dict[str, Any]]) -> bool:
-    """Whether all answer and follow one leader in one term."""
-    views = {(status.get("leader"), status.get("term")) for status in statuses.values()}
-    return len(views) == 1 and not any("error" in status for status in statuses.values()) and None not in views.pop()
+def ask(addresses: Sequence[str], timeout_s: float) -> Statuses:
+    """What each member says of itself, by address; ``{"error": ...}`` for one that does not answer. All at once."""
+    return asyncio.run(_ask_all(list(dict.fromkeys(addresses)), timeout_s)) if addresses else {}
 
 
-def _row(address: str, status: dict[str, Any]) -> tuple[str, ...]:
-    if "error" in status:
-        return (address, "-", "-", "-", "-", "-", "-", "-", str(status["error"]))
-    role = str(status.get("role", "alone" if not status.get("replicated") else "forming"))
-    state = "ok"
-    if status.get("replicated") and not status.get("formed", True):
-        state = f"waits for members {status.get('waiting_for')}"
-    elif status.get("replicated") and status.get("leader") is None:
-        state = "knows no leader"
-    fields = (status.get("node_id"), role, *(status.get(name) for name in ("term", "leader", "commit_index")))
-    shown = ["-" if field is None else str(field) for field in (*fields, status.get("applied_index"))]
-    return (address, *shown, f"{status.get('log_bytes', 0) / (1 << 20):.1f} MiB", state)
+def look(targets: Targets, timeout_s: float) -> View:
+    """Asks the targets, and then the members that they tell of."""
+    view = View(ask(targets.addresses, timeout_s), targets.addresses, targets.slots)
+    if not targets.only and view.unasked:
+        view = View(view.statuses | ask(view.unasked, timeout_s), targets.addresses, targets.slots)
+    return view
 
 
-def table(statuses: dict[str, dict[str, Any]]) -> str:
-    """A line for each member."""
-    rows = [_COLUMNS, *(_row(address, status) for address, status in statuses.items())]
+def _row(view: View, address: str) -> tuple[str, ...]:
+    status = view.statuses[address]
+    fields = (view.slot(address), view.kind(address), status.get("term"), status.get("leader"))
+    indices = (status.get("commit_index"), status.get("applied_index"))
+    log = f"{status['log_bytes'] / (1 << 20):.1f} MiB" if "log_bytes" in status else None
+    shown = ["-" if value is None else str(value) for value in (*fields, *indices, log)]
+    return (address, *shown, view.state(address))
+
+
+def table(view: View) -> str:
+    """A line for each member, then what concerns them all."""
+    rows = [_COLUMNS, *(_row(view, address) for address in view.statuses)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *view.notes])
 
 
-def addresses_of(args: argparse.Namespace) -> list[str]:
-    """The members that ``--config`` or ``--nodes`` names."""
+def targets_of(args: argparse.Namespace) -> Targets:
+    """The members that ``--config`` or ``--nodes`` names.
+
+    Raises:
+        UserError: the file or an address is wrong.
+    """
     if args.config is not None:
-        return load(args.config).addresses
-    return [format_address(parse_address(text)) for text in args.nodes.split(",")]
+        cluster = load(args.config)
+        slots = {format_address(node.address): node.slot for node in cluster.nodes}
+        return Targets(tuple(slots), slots, args.only)
+    return Targets(tuple(format_address(parse_address(text)) for text in args.nodes.split(",")), {}, args.only)
+
+
+def as_json(view: View) -> str:
+    """Everything that was said, and what it means."""
+    leader = view.leader
+    said = {
+        "healthy": view.is_healthy,
+        "leader": None if leader is None else leader["node_id"],
+        "members": {
+            address: status | {"kind": view.kind(address), "state": view.state(address)}
+            for address, status in view.statuses.items()
+        },
+        "notes": view.notes,
+    }
+    return json.dumps(said, indent=2)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the status; 0 when all answer and follow one leader, else 1."""
+    """Prints the status; 0 when all members answer and follow one leader, else 1."""
     if not args.timeout > 0:
         raise UserError(f"--timeout is {args.timeout}, not above 0")
-    statuses = ask(addresses_of(args), args.timeout)
-    healthy = is_healthy(statuses)
-    print(json.dumps({"healthy": healthy, "members": statuses}, indent=2) if args.json else table(statuses), flush=True)
-    return 0 if healthy else 1
+    view = look(targets_of(args), args.timeout)
+    print(as_json(view) if args.json else table(view), flush=True)
+    return 0 if view.is_healthy else 1

@@ -8,16 +8,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any, Final
 
-from r2p2.cluster.status import addresses_of, ask, is_healthy, table
+from r2p2.cluster.status import add_target_arguments, look, table, targets_of
+from r2p2.cluster.view import Statuses, View
 from r2p2.errors import UserError
 
 __all__ = ["page"]
 
 NAME = "top"
 HELP = "watch a cluster: roles, indices, rates, and which counters of drops move"
+EPILOG = """exit codes, with --count: 0 when the last look showed a healthy cluster, else 1. Ctrl-C ends it.
+Members that come and go while it runs are seen: each look asks whom the cluster has now.
+
+example:
+  r2p2 top --nodes 10.0.0.1:8000 --period 1"""
 
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 _MOVERS_MAX: Final = 8
@@ -26,11 +31,9 @@ _PERIOD_MIN_S: Final = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--config", type=Path, metavar="FILE", help="the cluster's file")
-    which.add_argument("--nodes", metavar="IP:PORT,...", help="the members, or some of them")
+    add_target_arguments(parser)
     parser.add_argument("--period", type=float, default=2.0, metavar="SECONDS", help="between two looks")
-    parser.add_argument("--count", type=int, default=0, help="looks, then end; 0: until Ctrl-C")
+    parser.add_argument("--count", type=int, default=0, metavar="LOOKS", help="looks, then end; 0: until Ctrl-C")
 
 
 def _rate(name: str, before: dict[str, Any], now: dict[str, Any], seconds: float) -> str:
@@ -50,12 +53,10 @@ def _movers(before: dict[str, Any], now: dict[str, Any], seconds: float) -> list
     return [f"{name} {count / seconds:,.1f}/s" for name, count in fastest[:_MOVERS_MAX]]
 
 
-def page(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], seconds: float) -> str:
+def page(before: Statuses, view: View, seconds: float) -> str:
     """One look as text: the table of the status, then each member's rates over ``seconds``."""
-    lines = [f"{'healthy' if is_healthy(now) else 'NOT HEALTHY'}, {time.strftime('%H:%M:%S')}", "", table(now), ""]
-    for address, status in now.items():
-        if "error" in status:
-            continue
+    lines = [f"{'healthy' if view.is_healthy else 'NOT HEALTHY'}, {time.strftime('%H:%M:%S')}", "", table(view), ""]
+    for address, status in view.answered.items():
         old = before.get(address, {})
         rates = [f"applied {_rate('applied_index', old, status, seconds)}"]
         rates += _movers(old, status, seconds)
@@ -69,18 +70,18 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--period is {args.period} and --count {args.count}: at least {_PERIOD_MIN_S}, and not below 0"
         )
-    addresses = addresses_of(args)
+    targets = targets_of(args)
     is_terminal = sys.stdout.isatty()
-    before: dict[str, dict[str, Any]] = {}
+    before: Statuses = {}
     before_s = time.monotonic()
     looks = 0
     while True:
-        now = ask(addresses, args.period)
+        view = look(targets, args.period)
         now_s = time.monotonic()
-        text = page(before, now, max(now_s - before_s, 1e-3))
+        text = page(before, view, max(now_s - before_s, 1e-3))
         print(f"{_HOME_AND_CLEAR}{text}" if is_terminal else f"{text}\n", flush=True)
-        before, before_s = now, now_s
+        before, before_s = view.statuses, now_s
         looks += 1
         if looks == args.count:
-            return 0 if is_healthy(now) else 1
+            return 0 if view.is_healthy else 1
         time.sleep(args.period)

@@ -39,7 +39,7 @@ HELP = (
 
 READY_SECONDS: Final = 20.0
 STATUS_SECONDS: Final = 5.0
-DONE_SECONDS: Final = 60.0
+DONE_SECONDS: Final = 300.0  # for the calls under way, the last reads, and the history's file
 PAUSE_STEP_SECONDS: Final = 0.02
 
 
@@ -48,10 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="of replicas and clients")
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="replicas")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of faults")
+    parser.add_argument("--rounds", type=int, metavar="N", help="faults, however long they take, instead of --seconds")
     parser.add_argument("--every", type=float, default=3.0, metavar="S", help="at most between faults")
     parser.add_argument(
         "--faults", default=",".join(FAULTS), metavar="KIND,...", help="of " + ", ".join((*FAULTS, ALL))
     )
+    parser.add_argument("--leader", action="store_true", help="every fault hits the leader, not only half of them")
     parser.add_argument("--clients", type=int, default=16, metavar="N", help="logical clients, a call at a time each")
     parser.add_argument("--no-sessions", action="store_true", help="additions are not retried, so some have no answer")
     parser.add_argument("--seed", type=int, default=1, help="of faults, keys and operations")
@@ -154,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--faults {args.faults}: {wrong[0]!r} is none of {', '.join((*FAULTS, ALL))}")
     if ALL in kinds and args.storage is None:
         raise UserError("--faults all: nodes in memory do not live through it", "Give --storage DIR.")
+    if args.rounds is not None and args.rounds < 1:
+        raise UserError(f"--rounds {args.rounds}: no faults", "Give 1 or more, or --seconds.")
     if args.nodes < 3:
         raise UserError(f"--nodes {args.nodes}: a cluster that shall live through a fault has at least 3")
     if reason := missing(args.backend):
@@ -177,10 +181,11 @@ def run(args: argparse.Namespace) -> int:
             for index in range(args.nodes):
                 extra[replica_name(index)] = ["--storage", str(args.storage / replica_name(index))]
         with TorturedCluster(layout, folder, spec, extra) as cluster:
-            nemesis = Nemesis(cluster, seed=args.seed, kinds=kinds, every_s=args.every, say=say)
+            share = 1.0 if args.leader else 0.5
+            nemesis = Nemesis(cluster, seed=args.seed, kinds=kinds, leader_share=share, every_s=args.every, say=say)
             nemesis.wait_whole()
             say(f"{args.nodes} replicas over {args.backend}; {args.clients} clients")
-            nemesis.run(args.seconds)
+            nemesis.run(args.seconds, args.rounds)
             nemesis.wait_whole()
             say("faults ended; reading every list at every node")
             done = cluster.finish()

@@ -10,6 +10,7 @@ Leaves to others: sending (client.py), judging (checker.py).
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ def elements(value: bytes) -> tuple[str, ...]:
     text = value.decode("ascii")
     if len(text) % ELEMENT_BYTES:
         raise ValueError(f"a value of {len(text)} bytes is not whole elements of {ELEMENT_BYTES}")
-    found = tuple(text[i : i + ELEMENT_BYTES] for i in range(0, len(text), ELEMENT_BYTES))
+    # Interned: one list is read a hundred times, and its elements are kept once.
+    found = tuple(sys.intern(text[i : i + ELEMENT_BYTES]) for i in range(0, len(text), ELEMENT_BYTES))
     for one in found:
         if one[-1] != ";" or not one[:-1].isdigit():
             raise ValueError(f"{one!r} is not an element")
@@ -86,5 +88,5 @@ def read_history(path: Path) -> Iterator[Operation]:
         for line in file:
             fields = json.loads(line)
             if fields["values"] is not None:
-                fields["values"] = tuple(fields["values"])
+                fields["values"] = tuple(map(sys.intern, fields["values"]))
             yield Operation(**fields)

@@ -92,23 +92,28 @@ class Nemesis:
         *,
         seed: int,
         kinds: tuple[str, ...] = FAULTS,
+        leader_share: float = 0.5,
         every_s: float = 3.0,
         whole_s: float = 30.0,
         say: Callable[[str], None],
     ) -> None:
-        """``every_s``: between faults, once the cluster is whole; ``whole_s``: how long that may take."""
+        """``leader_share``: of the faults that hit the leader, at least; half by default, since of the others a
+        cluster of five hardly takes notice. ``every_s``: at most between faults, once the cluster is whole;
+        ``whole_s``: how long that may take.
+        """
         self._victims = victims
         self._rng = random.Random(seed)
         self._kinds = kinds
+        self._leader_share = leader_share
         self._every_s = every_s
         self._whole_s = whole_s
         self._say = say
         self.faults: list[Fault] = []
 
-    def run(self, seconds: float) -> None:
-        """Faults for so long. ProcessFailed when the cluster does not come back."""
+    def run(self, seconds: float, rounds: int | None = None) -> None:
+        """Faults for so long, or so many of them. ProcessFailed when the cluster does not come back."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while len(self.faults) < rounds if rounds is not None else time.monotonic() < end:
             self.one_fault()
             self._victims.pause(self._rng.uniform(0.3, 1.0) * self._every_s)
 
@@ -117,8 +122,7 @@ class Nemesis:
         victims, rng = self._victims, self._rng
         status = victims.status()
         leaders = [name for name, node in status.items() if node.get("role") == "leader"]
-        # Half of the faults hit the leader: of the others a cluster of five hardly takes notice.
-        name = leaders[0] if leaders and rng.random() < 0.5 else rng.choice(victims.names)
+        name = leaders[0] if leaders and rng.random() < self._leader_share else rng.choice(victims.names)
         kind = rng.choice(self._kinds)
         at = time.monotonic()
         if kind == ALL:
@@ -137,10 +141,11 @@ class Nemesis:
             victims.pause(rng.uniform(*DOWN_SECONDS))
             victims.start(name)
         self.wait_whole()
-        fault = Fault(kind, name, name in leaders, at, time.monotonic() - at)
+        fault = Fault(kind, name, kind == ALL or name in leaders, at, time.monotonic() - at)
         self.faults.append(fault)
-        was = "the leader" if fault.leader else "a follower"
-        self._say(f"{kind} {name}, {was}; whole again after {fault.whole_after_s:.2f} s")
+        whom = "every node" if kind == ALL else f"{name}, {'the leader' if fault.leader else 'a follower'}"
+        verb = "kill" if kind == ALL else kind
+        self._say(f"{len(self.faults)}: {verb} {whom}; whole again after {fault.whole_after_s:.2f} s")
         return fault
 
     def wait_whole(self) -> None:

@@ -99,6 +99,25 @@ def test_hostile_frames_are_dropped_by_reason(children: Children, tmp_path: Path
     assert not wrong
 
 
+def test_no_datagram_with_one_bit_flipped_is_taken(children: Children, tmp_path: Path) -> None:
+    """Any bit behind the Ethernet addresses; where one of the sender's MAC is another, the datagram is as it was."""
+    whole = bytes(udp(bytes(range(40, 80))))
+    frames = []
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        frames.append(bytes(damaged))
+    of_sender, others = frames[6 * 8 : 12 * 8], frames[: 6 * 8] + frames[12 * 8 :]
+    # Few enough a capture that the child does not take a burst without an echo for the end.
+    parts = [others[i : i + 100] for i in range(0, len(others), 100)]
+    harmless, *results = replay(children, tmp_path, [*of_sender, whole], *([*part, whole] for part in parts))
+    for part, (result, out) in zip(parts, results, strict=True):
+        assert len(out) == result["counters"]["rx_packets"] == 1
+        drops = sum(count for name, count in result["counters"].items() if name.startswith("rx_drop_"))
+        assert drops == len(part)
+    assert harmless[0]["counters"]["rx_packets"] == 6 * 8 + 1
+
+
 def test_arp_is_answered_and_learned(children: Children, tmp_path: Path) -> None:
     probe = arp(psrc="0.0.0.0")
     answer = arp(op=2, psrc="10.0.0.8", hwsrc="02:00:0a:00:00:08")

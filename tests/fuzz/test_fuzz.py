@@ -1,5 +1,7 @@
 """Fuzzing of the whole C engine under AddressSanitizer and UBSan: seconds here, ``R2P2_FUZZ_SECONDS=3600`` by hand.
 
+The seconds are of its own processor time.
+
 ``R2P2_FUZZ_SEED`` chooses other scripts than the usual ones. A failure names what to run to play its script again:
 ``fuzz_engine SEED 0 NUMBER``, compiled as below.
 """
@@ -19,7 +21,7 @@ SEED = os.environ.get("R2P2_FUZZ_SEED", "1")
 SANITIZE = ["-O2", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 
 
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(4 * SECONDS + 120)  # it may not be alone on its processor
 def test_no_script_breaks_the_engine(tmp_path: Path) -> None:
     csrc = ROOT / "r2p2" / "csrc"
     program = tmp_path / "fuzz_engine"

@@ -25,7 +25,8 @@ from r2p2.membership import (
 )
 from r2p2.node import Node, NodeConfig
 from r2p2.requests import Requests
-from raft import Configuration, Formed, member_id, slot_of
+from raft import Configuration, Formed, Identity, encode, member_id, slot_of
+from tests.engine.support import packet
 from tests.node.support import MS, World
 
 OK = b"+OK\r\n"
@@ -571,8 +572,22 @@ def test_a_formed_is_believed_only_when_it_is_newer_and_leaves_this_member_out()
     assert says(11, (0, 6), (1, 5))
     assert not says(10, (1, 5)), "this member's own configuration is as new"
     assert not says(11, (0, 5), (1, 5))
+    assert not says(11, (0, 6), (1, 6)), "it knows none of them: another cluster's, or nobody's"
     Core.configuration = configuration(member_id(1, 5))
     assert not says(11, (1, 5)), "it was none before"
+
+
+def test_a_formed_of_another_cluster_with_the_same_id_ends_nobody() -> None:
+    """One datagram from anywhere ended a process, as long as it named the cluster's id."""
+    with World(seed=34) as world:
+        world.elect()
+        told = Formed(2, 0, 1 << 40, ((1, 77), (2, 78)))
+        body = encode(told, Identity(1, 2, 78))
+        for address in world.addresses.values():
+            world.network.inject((0x0A0000C8, 8000), address, packet(7, 1, 1, body))
+        world.run(200)
+        assert world.leader is not None
+        assert len(world.nodes) == 3
 
 
 def test_tables_are_bounded() -> None:

@@ -9,7 +9,8 @@
  * packets in order; what is sent parses; the tables keep their bounds and their books, and are empty once all has expired; all
  * buffers and all memory come back.
  *
- * `fuzz_engine SEED SECONDS` makes random scripts (with gcc); `fuzz_engine SEED 0 NUMBER` plays script NUMBER again, the one
+ * `fuzz_engine SEED SECONDS` makes random scripts (with gcc) for so many seconds of its own processor time, so that an hour is an
+ * hour on a busy machine too; `fuzz_engine SEED 0 NUMBER` plays script NUMBER again, the one
  * that a failure names. With clang -fsanitize=fuzzer -DFUZZ_LIBFUZZER, libFuzzer makes them.
  */
 #include "r2p2_engine.h"
@@ -24,6 +25,7 @@
 #define CLIENT_PORT 9001
 #define LOCAL_IP 1u
 #define CALLS_MAX 32u
+#define PROGRESS_S 60u
 
 static uint64_t script_number;
 static uint64_t script_seed;
@@ -773,6 +775,12 @@ static void say_script(void) {
 }
 #endif
 
+static uint64_t processor_seconds(void) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)) abort();
+    return (uint64_t)now.tv_sec;
+}
+
 int main(int argc, char **argv) {
     if (argc < 3) {
         fprintf(stderr, "usage: fuzz_engine SEED SECONDS [NUMBER]\n");
@@ -787,10 +795,13 @@ int main(int argc, char **argv) {
         puts("ok: 1 script");
         return 0;
     }
-    time_t end = time(NULL) + (time_t)strtoull(argv[2], NULL, 10);
-    uint64_t number = 0;
-    do play(number++);
-    while (time(NULL) < end);
+    uint64_t end = strtoull(argv[2], NULL, 10), number = 0, told = PROGRESS_S;
+    do {
+        play(number++);
+        if (processor_seconds() < told) continue;
+        told += PROGRESS_S;
+        fprintf(stderr, "%" PRIu64 " s: %" PRIu64 " scripts\n", processor_seconds(), number);
+    } while (processor_seconds() < end);
     printf("ok: %" PRIu64 " scripts\n", number);
     return 0;
 }
