@@ -670,9 +670,11 @@ class Node:
                     disk.executed(engine, op, restored)
         if ready.configuration is not None:
             self._configured(ready.configuration)
-        self._send_all(ready.messages)
+        if ready.messages:
+            self._send_all(ready.messages)
         if disk is None or disk.submit(ready.number, ready.hard_state):
-            self._send_all(raft.persisted(ready.number))
+            if released := raft.persisted(ready.number):
+                self._send_all(released)
         elif durable := disk.done():
             self._send_all(raft.persisted(durable))
         if ready.reads or ready.reads_failed:
@@ -734,9 +736,9 @@ class Node:
         engine.flush()
         for _ in range(limits.APPLY_BATCHES_PER_POLL_MAX):
             commit_index = raft.commit_index
-            if engine.applied_index >= commit_index:
+            if raft.applied_index >= commit_index:
                 return
-            is_replay = engine.applied_index < replay_through
+            is_replay = raft.applied_index < replay_through
             requests, last_index = engine.apply_prepare(
                 min(commit_index, replay_through) if is_replay else commit_index
             )
