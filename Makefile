@@ -12,11 +12,13 @@ PY := $(BIN)/python
 ARGS ?=
 BENCH ?= replicated --backend uv --outstanding 64 --duration 3
 DEMO ?=
+FIGURES ?=
+COMPARE ?=
 SIM ?= --seeds 0:1000 --events 20000
 BOUNDS ?= members_count=3,term_max=2,round_max=2,restarts_max=1,states_max=4000000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-nic pytest lint types bench coverage sanitize simulate mutants explore format lock clean distclean
+.PHONY: help setup demo test test-nic pytest lint types bench profile flame figures compare coverage sanitize simulate mutants explore format reference lock clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t h; do printf '%-18s %s\n' "$$t" "$$h"; done
@@ -29,6 +31,19 @@ demo: setup ## a replicated service on three processes: load, a killed leader, p
 
 bench: setup ## throughput and latency: make bench BENCH="echo --backend uv --outstanding 64"
 	@$(PY) -m r2p2 bench $(BENCH)
+
+profile: setup ## nanoseconds a request in each layer of each process (perf): make profile BENCH="echo --backend uv"
+	@$(PY) -m r2p2 bench $(if $(filter file,$(origin BENCH)),replicated --backend dpdk --outstanding 512,$(BENCH)) --profile
+
+flame: setup ## a flame graph of each process in out/flame: make flame BENCH="replicated --backend uv --duration 4"
+	@PYTHONPATH=. $(PY) benchmarks/flame.py $(if $(filter file,$(origin BENCH)),,-- $(BENCH))
+
+figures: setup ## every figure of docs/performance.md anew (twenty minutes, a quiet machine): make figures FIGURES="--quick"
+	@$(PY) -m benchmarks.figures $(FIGURES)
+
+compare: setup ## beside etcd, PySyncObj, gRPC, ...: ratios into docs/performance.md; installs them (twelve minutes; COMPARE="--quick")
+	@sh tools/compare_setup.sh
+	@$(PY) -m benchmarks.compare $(COMPARE)
 
 test: lint types pytest ## lint, types, C warnings as errors, then every test
 
@@ -66,11 +81,14 @@ format: setup ## rewrite the Python files the way `make lint` wants them
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: setup ## make requirements/dev.txt anew from requirements/dev.in (asks the package index)
+reference: setup ## make docs/reference anew from the code: counters, limits, the command line
+	@$(PY) tools/make_reference.py
+
+lock: setup ## make requirements/*.txt anew from requirements/*.in (asks the package index)
 	@sh tools/lock.sh
 
 clean: ## remove what was built and written, keep the virtual environment
 	@sh tools/clean.sh
 
 distclean: clean ## remove the virtual environment too
-	@rm -rf .venv .stamps
+	@rm -rf .venv .venv-compare .stamps

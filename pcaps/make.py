@@ -288,9 +288,10 @@ def command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
-def entry(rid: int, body: bytes) -> Packet:
-    """A client's request in the log."""
-    return RaftEntry(client_ip=ip(USER), client_port=CLIENT_PORT, rid=rid, policy="REPLICATED_ROUTE", body=body)
+def entry(rid: int, body: bytes, time_ms: int = 0) -> Packet:
+    """A client's request in the log; with the time from then on, where the leader gave it one."""
+    time: dict[str, Any] = {"flags": "TIMED", "time_ms": time_ms} if time_ms else {}
+    return RaftEntry(client_ip=ip(USER), client_port=CLIENT_PORT, rid=rid, policy="REPLICATED_ROUTE", body=body, **time)
 
 
 NOOP: Final = RaftEntry(kind="NOOP", policy=0)
@@ -359,7 +360,7 @@ def replication() -> Cluster:
     for number, body in enumerate(bodies):
         _set(capture, 1, number + 1, body, after_us=3)
     state = {"term": 5, "prev_term": 5, "entries_term": 5}
-    batch = [entry(number + 1, body) for number, body in enumerate(bodies)]
+    batch = [entry(number + 1, body, 0 if number else START_S * 1000) for number, body in enumerate(bodies)]
     rids = capture.append(1, [2, 3], prev_index=100, commit=100, global_commit=90, round=1000, entries=batch, **state)
     capture.accept(1, rids, 103, 100, term=5, round=1000)
     for number in range(3):
@@ -373,13 +374,28 @@ def replication() -> Cluster:
     for part in parts[1:]:
         capture.frame(ether(USER, 1, ports / part), 2)
     rids = capture.append(
-        1, [2, 3], prev_index=103, commit=103, global_commit=95, round=1001, entries=[entry(4, large)], **state
+        1,
+        [2, 3],
+        prev_index=103,
+        commit=103,
+        global_commit=95,
+        round=1001,
+        entries=[entry(4, large, START_S * 1000 + 1)],
+        **state,
     )
     # The reply of member 3 is lost; the leader asks again.
     capture.accept(1, {2: rids[2]}, 104, 103, term=5, round=1001)
     _answer(capture, 1, 4)
     rids = capture.append(
-        1, [3], 10_000, prev_index=103, commit=104, global_commit=95, round=1002, entries=[entry(4, large)], **state
+        1,
+        [3],
+        10_000,
+        prev_index=103,
+        commit=104,
+        global_commit=95,
+        round=1002,
+        entries=[entry(4, large, START_S * 1000 + 1)],
+        **state,
     )
     capture.accept(1, rids, 104, 104, term=5, round=1002)
     capture.message(USER, 1, R2P2(rid=5, policy=3) / Raw(command(b"GET", b"blob")), after_us=300)

@@ -107,7 +107,13 @@ class World:
         self.ports: dict[int, int] = {}
         self.tag = 0
         for slot, address in MEMBERS.items():
-            config = NodeConfig(node_id=slot, members=MEMBERS, incarnation=incarnation_of(slot), seed=seed_of(slot))
+            config = NodeConfig(
+                node_id=slot,
+                members=MEMBERS,
+                incarnation=incarnation_of(slot),
+                seed=seed_of(slot),
+                unix_clock_ns=None,
+            )
             self.ports[slot] = self.network.open(*address)
             node = Node(config, self.ports[slot], KeyValue(), on_event=lambda text: None)
             node.engine.capture_start(_CAPTURE_RATE, _SNAP_BYTES)

@@ -18,12 +18,18 @@ from typing import Any
 from r2p2.errors import UserError
 from r2p2.requests import ReplySequence, Requests
 
-__all__ = ["Handler", "StateMachine", "load_application", "load_object", "state_machine"]
+__all__ = ["ApplicationFailed", "Handler", "StateMachine", "load_application", "load_object", "state_machine"]
 
 log = logging.getLogger("r2p2.app")
 
 Handler = Callable[[bytes], bytes]
 """One request in, one reply out."""
+
+
+class ApplicationFailed(UserError):
+    """What an application stands on has failed on this replica and not on the others: the member ends with this
+    message, from :meth:`StateMachine.apply` and from queries alike, rather than differ from them.
+    """
 
 
 class StateMachine(ABC):
@@ -67,17 +73,33 @@ class StateMachine(ABC):
         """Whether :meth:`snapshot` and :meth:`restore` are there."""
         return type(self).snapshot is not StateMachine.snapshot
 
+    def next_deadline_ms(self) -> int | None:
+        """The time, unix ms, at which this state changes by itself, such as the end of a lease; None: never.
+
+        Overridden, time goes on without requests: once the leader's clock has come there, an entry without a request
+        carries the time, and :meth:`apply` gets a batch that may be empty and whose ``time_ms`` is no less. It is
+        called after each batch, so it must be quick.
+        """
+        return None
+
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether :meth:`next_deadline_ms` is there."""
+        return type(self).next_deadline_ms is not StateMachine.next_deadline_ms
+
     def query_batch(self, requests: Requests) -> ReplySequence:
         """Answers a group of linearizable reads, one reply each, in order; by default by :meth:`query`, one by one.
 
         An exception of a query is the reply ``-ERR Name`` to that read; one out of an overridden ``query_batch``, to
-        all of the group.
+        all of the group. But :class:`ApplicationFailed` ends the node.
         """
         return [self._query_one(request) for request in requests]
 
     def _query_one(self, request: bytes) -> bytes:
         try:
             return self.query(request)
+        except ApplicationFailed:
+            raise
         except Exception as error:
             log.exception("query failed on a request of %d bytes", len(request))
             return f"-ERR {type(error).__name__}\r\n".encode()
@@ -85,6 +107,9 @@ class StateMachine(ABC):
     def state_digest(self) -> str:
         """A text that is equal on two replicas exactly when their states are; "" when the application has none."""
         return ""
+
+    def close(self) -> None:  # noqa: B027 - most applications have nothing to let go
+        """Lets go of what is outside the process's memory; called when the node ends. By default there is nothing."""
 
 
 class _FunctionMachine(StateMachine):
@@ -145,6 +170,7 @@ def state_machine(
 BUILT_IN = {
     "echo": "r2p2.apps.echo:Echo",
     "kv": "r2p2.apps.kv:KeyValue",
+    "redis": "r2p2.apps.redis:RedisServer",
     "spin": "r2p2.apps.synthetic:Spin",
     "stss": "r2p2.apps.synthetic:Stss",
 }
@@ -173,7 +199,7 @@ def load_object(name: str) -> Any:
 
 
 def load_application(name: str) -> StateMachine:
-    """The application called ``name``: ``echo``, ``kv``, ``spin``, ``stss``, or ``MODULE:NAME``.
+    """The application called ``name``: ``echo``, ``kv``, ``redis``, ``spin``, ``stss``, or ``MODULE:NAME``.
 
     ``NAME`` may be a :class:`StateMachine`, a class of one, a function that returns one, or a function ``bytes ->
     bytes``.

@@ -215,14 +215,14 @@ class Engine:
 
     # ---- server ----
 
-    def _requests(self) -> Requests:
+    def _requests(self, time_ms: int = 0) -> Requests:
         batch = self._batch
         count = batch.requests_count
         if count == 0:
-            return Requests(b"", memoryview(b"").cast("I"), b"")
+            return Requests(b"", memoryview(b"").cast("I"), b"", time_ms)
         slab = ffi.buffer(batch.slab, batch.slab_bytes)[:] if batch.slab_bytes else b""
         lengths = memoryview(ffi.buffer(batch.lengths, 4 * count)[:]).cast("I")
-        return Requests(slab, lengths, ffi.buffer(batch.policies, count)[:])
+        return Requests(slab, lengths, ffi.buffer(batch.policies, count)[:], time_ms)
 
     def requests(self) -> Requests:
         """The unreplicated requests of the last poll."""
@@ -276,9 +276,12 @@ class Engine:
             messages.append(RaftMessage(handle, length, source_ip, source_port, rid, kind, prefix))
         return messages
 
-    def check_entries(self, handle: int, header_bytes: int) -> bool:
-        """True when the entries behind ``header_bytes`` of the message are whole and fill it exactly."""
-        return lib.r2p2_raft_check(self._engine, handle, header_bytes) == 0
+    def check_entries(self, handle: int, header_bytes: int, *, timed: bool = True) -> bool:
+        """True when the entries behind ``header_bytes`` of the message are whole and fill it exactly; with ``timed``
+        false, only when none of them carries a time.
+        """
+        found = lib.r2p2_raft_check(self._engine, handle, header_bytes)
+        return found == 0 or (timed and found == 1)
 
     def configuration_bytes(self, handle: int, header_bytes: int) -> bytes:
         """The configuration that is the only entry of a checked message; empty when that holds something else."""
@@ -374,13 +377,14 @@ class Engine:
         status = lib.r2p2_log_append_configuration(self._engine, body, len(body))
         _check("r2p2_log_append_configuration", status)
 
-    def reset_log(self, index: int, digest: int) -> None:
-        """Forgets every entry: the log begins behind ``index``, applied with ``digest``, as a restored snapshot says.
+    def reset_log(self, index: int, digest: int, time_ms: int = 0) -> None:
+        """Forgets every entry: the log begins behind ``index``, applied with ``digest`` at the log's time ``time_ms``,
+        as a restored snapshot says.
 
         Raises:
             EngineError: a later index is applied already.
         """
-        _check("r2p2_log_reset", lib.r2p2_log_reset(self._engine, index, digest))
+        _check("r2p2_log_reset", lib.r2p2_log_reset(self._engine, index, digest, time_ms))
 
     def append_message(self, handle: int, header_bytes: int, skip: int, count: int) -> bool:
         """Appends entries ``skip..skip+count-1`` of a checked message. False when the log is full: nothing was
@@ -390,6 +394,16 @@ class Engine:
         if status == FULL:
             return False
         _check("r2p2_log_append_message", status)
+        return True
+
+    def append_forwarded(self, handle: int, header_bytes: int) -> bool:
+        """Appends all entries of a forwarded, checked message, at the time it is. False when the log is full: nothing
+        was appended.
+        """
+        status = lib.r2p2_log_append_forwarded(self._engine, handle, header_bytes)
+        if status == FULL:
+            return False
+        _check("r2p2_log_append_forwarded", status)
         return True
 
     def truncate_suffix(self, from_index: int) -> None:
@@ -433,16 +447,48 @@ class Engine:
         """Whether the leader refuses new requests for the log (counted: drops_storage_full)."""
         lib.r2p2_set_storage_full(self._engine, 1 if full else 0)
 
+    # ---- the log's time ----
+
+    def set_clock(self, offset_ns: int) -> None:
+        """``offset_ns``: unix time minus the port's clock. From the first call on, entries that are appended here carry
+        the time.
+        """
+        lib.r2p2_set_clock(self._engine, offset_ns)
+
+    @property
+    def stamp_ms(self) -> int:
+        """The time, unix ms, that an entry appended now would carry; never less than the log's."""
+        return lib.r2p2_stamp_ms(self._engine)
+
+    @property
+    def log_time_ms(self) -> int:
+        """The largest time that any entry of this log has carried, unix ms; 0: none has."""
+        return lib.r2p2_log_time_ms(self._engine)
+
+    @property
+    def applied_time_ms(self) -> int:
+        """The log's time at the applied index, unix ms; 0: it has none yet."""
+        return lib.r2p2_applied_time_ms(self._engine)
+
+    def append_time(self) -> bool:
+        """Appends a no-op that carries the time. False: the time has not moved on, or the log is full."""
+        status = lib.r2p2_log_append_time(self._engine)
+        if status in (lib.R2P2_ERROR_STATE, FULL):
+            return False
+        _check("r2p2_log_append_time", status)
+        return True
+
     # ---- apply ----
 
     def apply_prepare(self, last_index: int, entries_max: int = limits.APPLY_BATCH_ENTRIES_MAX) -> tuple[Requests, int]:
         """The requests of the next entries up to ``last_index``, and the last index they cover (no-ops are left
-        out).
+        out). A batch has one time; it ends before a request at a later one.
         """
         status = lib.r2p2_apply_prepare(self._engine, last_index, entries_max, self._batch)
         if status:
             _check("r2p2_apply_prepare", status)
-        return self._requests(), self._batch.last_index
+        batch = self._batch
+        return self._requests(batch.time_ms), batch.last_index
 
     def apply_reply(self, replies: ReplySequence, *, send: bool) -> None:
         """Ends the prepared batch: answers each request when ``send``, and counts its entries as applied."""

@@ -34,6 +34,14 @@ assert PACKETS_PER_POLL_MAX % BURST_MAX == 0
 # An entry in the log: header, body, padding to 8. With the 8 bytes of its position: 24 bytes of overhead and at most
 # 7 of padding.
 ENTRY_HEADER_BYTES: Final = 16
+# The log's time (docs/log-time.md) at the head of a timed entry's body: unix ms, until the year 10889, so that sums and
+# differences of times fit in 64 bits with a sign.
+TIME_BYTES: Final = 8
+TIME_MS_MAX: Final = (1 << 48) - 1
+# A leader's clock that is further ahead of the log than this, beyond the time that has passed, is counted as a jump.
+TIME_JUMP_MS: Final = 1_000
+# A deadline of the application is looked at at least so often while its time has not come.
+LOG_TIME_LOOK_NS: Final = 100 * MS
 # The headers of every Raft message without entries fit here (Formed with 16 members: 24 + 8 + 16 * 16 = 288).
 RAFT_PREFIX_BYTES: Final = 296
 # A configuration: 8 bytes, then 20 for each of 16 voters, 16 outgoing voters and 16 learners.
@@ -87,6 +95,8 @@ SESSION_BYTES: Final = 24
 # A reply carries the extension back.
 REPLICATED_REPLY_BYTES_MAX: Final = MESSAGE_BYTES_MAX - SESSION_BYTES
 assert REPLICATED_REPLY_BYTES_MAX == 371_832
+# And so does a request.
+SESSION_REQUEST_BYTES_MAX: Final = REQUEST_BYTES_MAX - SESSION_BYTES
 # Sequence numbers a session may have between its oldest pending request and its newest: every rid of one local port.
 SESSION_WINDOW_MAX: Final = 65_536
 # A kept reply's place in the table; replies up to 24 bytes lie in it.
@@ -153,3 +163,12 @@ GATEWAY_QUEUE_BYTES_MAX: Final = 1 << 20
 assert GATEWAY_QUEUE_BYTES_MAX > 2 * REQUEST_BYTES_MAX
 # Connections at once; each costs about 10 KiB.
 GATEWAY_CLIENTS_MAX: Final = 10_000
+# Sessions of a gateway, by turns: one write without an answer bounds how many later ones its session may carry.
+GATEWAY_SESSIONS_COUNT: Final = 8
+assert GATEWAY_CLIENTS_MAX < GATEWAY_SESSIONS_COUNT * SESSION_WINDOW_MAX
+
+# Redis as the state machine (r2p2/apps/redis). A server that says nothing for so long is given up; saving or loading
+# a gigabyte takes it some ten seconds.
+REDIS_SILENCE_SECONDS: Final = 60.0
+# Keys with a reminder of their deadline beyond twice those that have one: then the table is gone through.
+REDIS_REMINDERS_SLACK_COUNT: Final = 65_536

@@ -9,28 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
+from r2p2.distribution import SHAPES, Distribution
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 
-__all__ = ["ECHO", "GET", "SET", "KeyVersions", "LoadConfig", "LoadGenerator", "LoadStats", "Timeline", "percentile_ns"]
+__all__ = [
+    "ECHO",
+    "GET",
+    "SET",
+    "SET_OVERHEAD_BYTES",
+    "SPIN",
+    "STSS",
+    "KeyVersions",
+    "LoadConfig",
+    "LoadGenerator",
+    "LoadStats",
+    "Timeline",
+    "set_bytes",
+]
 
 ECHO: int = lib.R2P2_LOAD_ECHO
 SET: int = lib.R2P2_LOAD_SET
 GET: int = lib.R2P2_LOAD_GET
+SPIN: int = lib.R2P2_LOAD_SPIN
+STSS: int = lib.R2P2_LOAD_STSS
 REPLICATED_ROUTE = 2
 SET_BYTES_MIN = 48  # the RESP words and a key leave room for a version in no less
+SET_OVERHEAD_BYTES = 37  # of a SET beyond its value and the digits of its value's length
+STSS_BYTES_MIN = 12
+SERVICE_NS_MAX = 1_000_000_000  # what the synthetic services take
+
+
+def set_bytes(value_bytes: int) -> int:
+    """How long a SET is with a value of so many bytes."""
+    return SET_OVERHEAD_BYTES + len(str(value_bytes)) + value_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
     """`rate` 0: closed loop of `outstanding` calls; else calls a second, at most `outstanding` waiting.
 
-    `sessions`: how many the calls belong to; 0: none, each is executed as it comes.
+    `sessions`: how many the calls belong to; 0: none, each is executed as it comes. `sizes` goes before `size`.
+    `reads`: of SETs, the part that are GETs; `zipf`: the skew of keys. `service_ns`, `reply_bytes`: SPIN and STSS.
     """
 
     workload: int
@@ -46,16 +70,31 @@ class LoadConfig:
     timeline_count: int = 12_000
     seed: int = 1
     spread: bool = False
+    sizes: Distribution | None = None
+    service_ns: Distribution | None = None
+    reply_bytes: int = 8
+    reads: float = 0.0
+    zipf: float = 0.0
 
     def check(self) -> None:
         """UserError for what the generator would refuse, with the bound."""
         if not 1 <= self.outstanding <= limits.CALLS_MAX:
             raise UserError(f"{self.outstanding} outstanding calls: between 1 and {limits.CALLS_MAX} are possible")
-        smallest = SET_BYTES_MIN if self.workload == SET else 0
-        if not smallest <= self.size <= limits.PAYLOAD_BYTES_MAX:
+        smallest = {SET: SET_BYTES_MIN, STSS: STSS_BYTES_MIN}.get(self.workload, 0)
+        sizes = self.sizes or Distribution("fixed", self.size)
+        if (sizes.least < smallest and sizes.shape != "exponential") or sizes.largest > limits.REQUEST_BYTES_MAX:
             raise UserError(
-                f"requests of {self.size} bytes: between {smallest} and {limits.PAYLOAD_BYTES_MAX} are possible"
+                f"requests of {sizes.text or self.size} bytes: between {smallest} and {limits.REQUEST_BYTES_MAX} are "
+                "possible"
             )
+        if not 0 <= self.reads <= 1 or (self.reads and self.workload != SET):
+            raise UserError(f"a part of {self.reads:g} reads: between 0 and 1 of replicated SETs can be")
+        if not 0 <= self.zipf < 1 or (self.zipf and self.workload not in (SET, GET)):
+            raise UserError(f"a skew of {self.zipf:g}: from 0 to below 1, where there are keys")
+        if self.service_ns is not None and self.service_ns.largest > SERVICE_NS_MAX:
+            raise UserError(f"a service time of {self.service_ns.text}: 1 s at most is served")
+        if not 0 <= self.reply_bytes <= limits.REPLICATED_REPLY_BYTES_MAX:
+            raise UserError(f"replies of {self.reply_bytes} bytes: up to {limits.REPLICATED_REPLY_BYTES_MAX}")
         if not 0 <= self.sessions <= limits.CLIENT_SESSIONS_MAX:
             raise UserError(f"{self.sessions} sessions: up to {limits.CLIENT_SESSIONS_MAX} are possible")
         if self.sessions and self.policy != REPLICATED_ROUTE:
@@ -87,6 +126,11 @@ class LoadStats(NamedTuple):
     polls: int
     idle_polls: int
     expired: int
+    reads_answered: int = 0
+    bytes_sent: int = 0
+    late_sum_ns: int = 0
+    late_max_ns: int = 0
+    behind_ns: int = 0
 
 
 class Timeline(NamedTuple):
@@ -107,16 +151,14 @@ class KeyVersions(NamedTuple):
     certain: list[bool]
 
 
-def percentile_ns(counts: Sequence[int], edges_ns: Sequence[int], fraction: float) -> int:
-    """The upper edge of the bucket that holds the call at `fraction` (0..1) of all; 0 without any call."""
-    total = sum(counts)
-    if total == 0:
-        return 0
-    rank = min(total - 1, int(fraction * total))
-    for index, below in enumerate(accumulate(counts)):
-        if below > rank:
-            return edges_ns[index]
-    raise AssertionError(f"rank {rank} of {total} not found")
+def _draws(distribution: Distribution) -> dict[str, Any]:
+    """For the struct in C."""
+    return {
+        "a": distribution.a,
+        "b": distribution.b,
+        "share": distribution.share,
+        "shape": SHAPES.index(distribution.shape),
+    }
 
 
 class LoadGenerator:
@@ -138,7 +180,11 @@ class LoadGenerator:
                 "workload": config.workload,
                 "outstanding": config.outstanding,
                 "sessions": config.sessions,
-                "size": config.size,
+                "sizes": _draws(config.sizes or Distribution("fixed", config.size)),
+                "service_ns": _draws(config.service_ns or Distribution()),
+                "reply_bytes": config.reply_bytes,
+                "reads": config.reads,
+                "zipf": config.zipf,
                 "local_port": config.local_port,
                 "policy": config.policy,
                 "spread": int(config.spread),
@@ -158,7 +204,6 @@ class LoadGenerator:
         self._stats = ffi.new("r2p2_loadgen_stats *")
         self._stats_view = memoryview(ffi.buffer(self._stats)).cast("B").cast("Q")
         buckets = lib.r2p2_loadgen_buckets_count()
-        self._edges_ns = [lib.r2p2_loadgen_bucket_ns(i) for i in range(buckets)]
         self._counts = ffi.new("uint64_t[]", buckets)
 
     def run(self, seconds: float, *, issue: bool = True) -> None:
@@ -174,11 +219,20 @@ class LoadGenerator:
         lib.r2p2_loadgen_stats_read(self._load, self._stats)
         return LoadStats(*self._stats_view.tolist())
 
+    def set_rate(self, rate: float) -> None:
+        """Open loop: at another rate from now on. UserError where it is a closed loop, or no rate."""
+        if lib.r2p2_loadgen_set_rate(self._load, rate) < 0:
+            raise UserError(f"a rate of {rate:g} calls a second cannot be set", "Begin with an open loop, at a rate.")
+
     def percentiles_us(self, fractions: Sequence[float]) -> list[float]:
-        """Latency at each fraction, in microseconds, within 1.6 %."""
+        """Latency at each fraction, in microseconds, within 0.1 %; calls that timed out with the time they waited."""
+        return [lib.r2p2_loadgen_percentile_ns(self._load, fraction) / 1000 for fraction in fractions]
+
+    def histogram(self) -> list[tuple[int, int]]:
+        """(upper edge in ns, calls) of each bucket that is not empty."""
         lib.r2p2_loadgen_histogram(self._load, self._counts)
-        counts = list(self._counts)
-        return [percentile_ns(counts, self._edges_ns, fraction) / 1000 for fraction in fractions]
+        counts = memoryview(ffi.buffer(self._counts)).cast("B").cast("Q").tolist()
+        return [(lib.r2p2_loadgen_bucket_ns(index), count) for index, count in enumerate(counts) if count]
 
     def timeline(self) -> Timeline:
         """The timeline, cut behind the last bucket in which a call ended."""
@@ -203,11 +257,6 @@ class LoadGenerator:
         """The name of key `index` as it is sent."""
         out = ffi.new("uint8_t[]", limits.PAYLOAD_BYTES_MAX)
         return bytes(ffi.buffer(out, lib.r2p2_loadgen_key(self._load, index, out)))
-
-    def value(self, index: int, version: int) -> bytes:
-        """The value of `version` of key `index` as it is sent."""
-        out = ffi.new("uint8_t[]", limits.PAYLOAD_BYTES_MAX)
-        return bytes(ffi.buffer(out, lib.r2p2_loadgen_value(self._load, index, version, out)))
 
     def close(self) -> None:
         """Give the engine's completions back and free everything. Idempotent; before the engine is closed."""

@@ -29,6 +29,7 @@ from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine
 from r2p2.errors import UserError
 from r2p2.files import Files
 from r2p2.forming import Forming
+from r2p2.log_time import LogTime, UnixClock, system_clock_ns
 from r2p2.membership import MEMBER_REQUEST, addresses_of
 from r2p2.reads import ReadGroups
 from r2p2.requests import LATER, Replies, Requests
@@ -131,6 +132,8 @@ class NodeConfig:
             goes before ``incarnation``.
         storage_files: the calls that write there, and whether in threads of their own: for tests.
         storage_threaded: see there.
+        unix_clock_ns: where the log's time comes from while this member leads (docs/log-time.md), and the time of an
+            unreplicated server's requests; None: the port's clock is unix time.
         handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once;
             from the second one on, since processor time is taken only of an application that was slow by the clock.
     """
@@ -148,6 +151,7 @@ class NodeConfig:
     storage: Path | None = None
     storage_files: Files | None = None
     storage_threaded: bool = True
+    unix_clock_ns: UnixClock | None = system_clock_ns
 
 
 class Node:
@@ -182,6 +186,12 @@ class Node:
             "raft_drop_log_full": 0,
             "forwards_refused": 0,
             "handler_over_budget": 0,
+            # How large batches are, for `r2p2 bench`: polls that found something, batches given to the application,
+            # messages that carried entries to followers, and those entries (each message counted once for all targets).
+            "polls_busy": 0,
+            "apply_batches": 0,
+            "appends_sent": 0,
+            "append_entries": 0,
         }
         self._on_event = on_event or log.info
         self._raft: Raft | None = None
@@ -200,6 +210,7 @@ class Node:
         self._suspected_batches = 0  # still to be timed closely
         self._rest_until_ns = 0  # polls that receive nothing have nothing to do before
         self._settled = False  # nobody waits to be let in or to be told who is in the cluster
+        self._time = LogTime(self.engine, app, config.unix_clock_ns)
         self._disk: Durability | None = None
         self._disk_full = False
         if config.members or config.join:
@@ -303,6 +314,8 @@ class Node:
             is_due = self._upkeep.due(now_ns) or raft.removed
             if is_due or not self._settled:
                 self._look_after(raft, now_ns, is_due)
+            if self._time.due_ns is not None and now_ns >= self._time.due_ns:
+                self._move_time(raft, now_ns)
             if raft.applied_index < raft.commit_index:
                 self._apply(raft)
                 if raft.applied_index < raft.commit_index:
@@ -314,6 +327,8 @@ class Node:
         if requests:
             self._serve()
         engine.flush()
+        if packets:
+            self.counters["polls_busy"] += 1
         self._rest_until_ns = self._idle_until_ns()
         return packets
 
@@ -330,7 +345,8 @@ class Node:
             or raft.applied_index < raft.commit_index
         ):
             return 0
-        return min(raft.deadline_ns, upkeep.due_ns)
+        due_ns = min(raft.deadline_ns, upkeep.due_ns)
+        return due_ns if self._time.due_ns is None else min(due_ns, self._time.due_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When :meth:`poll_once` must be called even without datagrams; None: never."""
@@ -339,7 +355,7 @@ class Node:
                 return 0
             hello_ns = self._forming.deadline_ns if self._forming is not None else None
             reads_ns = self._reads.deadline_ns if self._reads.waiting else None
-            return min(ns for ns in (self._raft.deadline_ns, hello_ns, reads_ns) if ns is not None)
+            return min(ns for ns in (self._raft.deadline_ns, hello_ns, reads_ns, self._time.due_ns) if ns is not None)
         return self._forming.deadline_ns if self._forming is not None else None
 
     @property
@@ -362,10 +378,11 @@ class Node:
         return self.engine.now_ns()
 
     def close(self) -> None:
-        """Sends what is filled in, frees the engine and lets the storage go. Idempotent."""
+        """Sends what is filled in, frees the engine, lets the storage go and closes the application. Idempotent."""
         self.engine.close()
         if self._disk is not None:
             self._disk.close()
+        self.app.close()
 
     # ---- Raft messages in ----
 
@@ -397,7 +414,7 @@ class Node:
 
     def _entries_are_good(self, handle: int, message: Append | Forward) -> bool:
         """Looks at the entries of a message, and reads a configuration out of them: the leader's to append."""
-        if not self.engine.check_entries(handle, message.HEADER_BYTES):
+        if not self.engine.check_entries(handle, message.HEADER_BYTES, timed=isinstance(message, Append)):
             return False
         if message.count != 1:
             return True
@@ -482,7 +499,7 @@ class Node:
             and not self._disk_full
             and backlog < self.config.engine.backlog_entries_max
             and self.engine.log_bytes + message.bytes_count <= self.config.engine.log_bytes_max
-            and self.engine.append_message(handle, _FORWARD_HEADER_BYTES, 0, message.count)
+            and self.engine.append_forwarded(handle, _FORWARD_HEADER_BYTES)
         ):
             self._propose(raft, message.count, now_ns)
             return
@@ -604,6 +621,7 @@ class Node:
         upkeep, forming = self._upkeep, self._forming
         assert upkeep is not None and forming is not None
         if is_due:
+            self._time.sync(now_ns)
             upkeep.manage(now_ns, self.engine.log_last_index)
             while raft.has_ready():
                 self._carry_out(raft)
@@ -707,6 +725,8 @@ class Node:
         on_event: Callable[[str], None] = self._on_event if told != self._told else lambda text: None
         self._told = told
         self._moved = False
+        if self._time.tells_app:
+            self._time.look(self.engine.now_ns(), leads=raft.role is Role.LEADER)
         if raft.role is Role.LEADER:
             self._set_role(ROLE_LEADER)
             on_event(f"leader of term {raft.term}")
@@ -726,6 +746,15 @@ class Node:
         self._role = role
         self.engine.set_role(role)
 
+    def _move_time(self, raft: Raft, now_ns: int) -> None:
+        """The application may wait for a time that has come: the log is told, and through it every replica."""
+        if raft.role is not Role.LEADER:
+            self._time.due_ns = None
+        elif not self._disk_full and raft.last_index == self.engine.log_last_index and self._time.add(now_ns):
+            self._propose(raft, 1, now_ns)
+            while raft.has_ready():
+                self._carry_out(raft)
+
     def _apply(self, raft: Raft) -> None:
         """Applies committed entries, a bounded number of batches; heartbeats that fall due go out in between."""
         engine, apply, budget_ns = self.engine, self.app.apply, self.config.handler_budget_ns
@@ -734,6 +763,7 @@ class Node:
         # What was filled in must not wait for the application: followers work while the leader applies, and the
         # reverse.
         engine.flush()
+        tells_time, time_ms = self._time.tells_app, engine.applied_time_ms
         for _ in range(limits.APPLY_BATCHES_PER_POLL_MAX):
             commit_index = raft.commit_index
             if raft.applied_index >= commit_index:
@@ -746,10 +776,15 @@ class Node:
             # a core shared with other processes must not be taken for a slow application.
             clock = time.thread_time_ns if self._suspected_batches else time.perf_counter_ns
             start_ns = clock()
-            replies = apply(requests) if len(requests) else []
+            replies = apply(requests) if len(requests) or (tells_time and requests.time_ms > time_ms) else []
             took_ns = clock() - start_ns
+            self.counters["apply_batches"] += 1
             engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
             raft.applied(last_index)
+            if tells_time:
+                time_ms = requests.time_ms
+                if raft.role is Role.LEADER:
+                    self._time.look(engine.now_ns(), leads=True)
             if took_ns > budget_ns or self._suspected_batches:
                 self._judge_handler(len(requests), took_ns)
             if last_index >= raft.commit_index:
@@ -826,6 +861,8 @@ class Node:
             if chunk is not None:
                 self.engine.raft_send(r2p2_type, rid, header + chunk, targets)
         elif isinstance(message, Append) and message.count:
+            self.counters["appends_sent"] += 1
+            self.counters["append_entries"] += message.count
             first = message.prev_index + 1
             self.engine.raft_send(r2p2_type, rid, header, targets, first, message.prev_index + message.count)
         else:
@@ -835,6 +872,8 @@ class Node:
 
     def _serve(self) -> None:
         requests = self.engine.requests()
+        if self._forming is None:
+            requests.time_ms = self._time.own_ms()
         if MEMBER_REQUEST in requests.slab and self._forming is not None:
             self._serve_members(requests)
             return
@@ -862,7 +901,7 @@ class Node:
         self.engine.reply(replies)
 
     def _apply_one(self, request: bytes) -> bytes:
-        replies = self.app.apply(Requests.of([request], 1))
+        replies = self.app.apply(Requests.of([request], 1, time_ms=self._time.own_ms()))
         return replies.slab if isinstance(replies, Replies) else Replies.pack(replies).slab
 
     def _status_reply(self) -> bytes:
@@ -892,6 +931,7 @@ class Node:
             status["waiting_for"] = list(self._forming.waiting_for)
         if self._raft is not None:
             raft = self._raft
+            status |= self._time.status(engine.now_ns())
             status |= {
                 "role": raft.role.value,
                 "term": raft.term,

@@ -24,7 +24,7 @@ from types import TracebackType
 
 from r2p2.errors import UserError
 
-__all__ = ["ManagedProcess", "ProcessFailed", "Supervisor", "cpu_seconds"]
+__all__ = ["ManagedProcess", "ProcessFailed", "Supervisor", "cpu_seconds", "pin", "resident_bytes"]
 
 LINES_KEPT_MAX = 10_000  # of a child's output in memory; the log file has all of it
 TAIL_LINES = 12  # of the log in an error message
@@ -71,6 +71,30 @@ def cpu_seconds(pid: int) -> float | None:
     # The name, in parentheses, may contain anything; fields count from its end. utime and stime are fields 14 and 15.
     fields = text.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Memory of a process that is in RAM now, from /proc; None when it is gone or there is no /proc."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def pin(pid: int, cpu: int) -> None:
+    """Has every thread of a process, and those they start from now on, run on that processor alone.
+
+    UserError when the processor is not there, or not ours to use.
+    """
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {cpu})
+    except (OSError, AttributeError) as error:
+        allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0)))) if hasattr(os, "sched_getaffinity") else "none"
+        raise UserError(
+            f"process {pid} cannot be pinned to processor {cpu}: {error}", f"Processors that may be used: {allowed}."
+        ) from error
 
 
 class ManagedProcess:

@@ -18,7 +18,7 @@ import logging
 from typing import Final
 
 from r2p2 import limits
-from r2p2.app import StateMachine
+from r2p2.app import ApplicationFailed, StateMachine
 from r2p2.engine import Engine
 from r2p2.requests import Requests
 from raft import Raft, Role
@@ -125,6 +125,8 @@ class ReadGroups:
         try:
             replies = self._app.query_batch(group.requests)
             self._engine.reads_reply(group.requests, group.askers, replies)
+        except ApplicationFailed:
+            raise
         except Exception as error:
             # A read changes nothing, so its failure is the client's to know and no reason to end the member.
             log.exception("query_batch failed on %d reads", len(group.requests))

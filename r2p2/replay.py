@@ -129,7 +129,7 @@ def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
         router_ip, router_port = parse_address(args.router, default_port=limits.ROUTER_CONTROL_PORT)
         engine = EngineConfig(router_ip=router_ip, router_port=router_port)
     if not args.members:
-        return NodeConfig(engine=engine)
+        return NodeConfig(engine=engine, unix_clock_ns=None)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if bind not in addresses:
         raise UserError(f"--bind {args.bind} is not one of --members {args.members}")
@@ -152,6 +152,7 @@ def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
         engine=engine,
         incarnation=incarnation,
         seed=args.seed,
+        unix_clock_ns=None,
     )
 
 

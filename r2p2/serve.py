@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import secrets
 import signal
 import threading
@@ -21,9 +22,11 @@ from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.capture import RotatingPcapWriter
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
+from r2p2.log_time import UnixClock, shifted_clock
 from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
 from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
+from r2p2.processes import pin
 from r2p2.server import Server, ServerConfig, Service
 from r2p2.service_manager import ServiceManager
 from r2p2.truncation import POLICIES
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--app",
         default="echo",
-        help="echo, kv, spin, stss, or MODULE:NAME (a StateMachine, a Service, or a function bytes -> bytes)",
+        help="echo, kv, redis, spin, stss, or MODULE:NAME (a StateMachine, a Service, or a function bytes -> bytes)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="uv: kernel UDP; dpdk: kernel bypass")
     parser.add_argument("--bind", default="127.0.0.1:8000", metavar="IP:PORT", help="where to listen")
@@ -124,12 +127,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="dpdk: memory from hugepages; by default for a --pci where enough are free",
     )
+    parser.add_argument(
+        "--cpu", type=int, default=None, metavar="N", help="run on that processor alone; by default on any"
+    )
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
     parser.add_argument(
         "--log-mib",
         type=int,
         default=limits.LOG_BYTES_MAX >> 20,
         help="MiB of log kept at most; beyond it requests are refused",
+    )
+    parser.add_argument(
+        "--clock-offset",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="for tests: the wall clock is read as if it were wrong by so much (docs/log-time.md)",
     )
     parser.add_argument(
         "--pcap", metavar="FILE", help="write what is received and sent: a sample under load, elections always"
@@ -176,14 +189,15 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         log_bytes_max=log_bytes,
         log_entries_max=max(limits.LOG_ENTRIES_MAX, log_bytes // limits.ENTRY_HEADER_BYTES // 4),
     )
+    clock = shifted_clock(args.clock_offset)
     if args.join:
-        return _joining_config(args, engine)
+        return _joining_config(args, engine, clock)
     if not args.members:
         if args.node_id is not None:
             raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
         if args.storage is not None:
             raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
-        return NodeConfig(engine=engine)
+        return NodeConfig(engine=engine, unix_clock_ns=clock)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
         raise UserError(f"--members {args.members} names one twice")
@@ -203,10 +217,11 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         engine=engine,
         truncation=args.truncation,
         storage=args.storage,
+        unix_clock_ns=clock,
     )
 
 
-def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfig:
+def _joining_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixClock) -> NodeConfig:
     """A node that is to become a member of a group that runs already."""
     if args.members:
         raise UserError("--join and --members", "Give --join to a new member, --members to those a group begins with.")
@@ -222,6 +237,7 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig) -> NodeConfi
         engine=engine,
         truncation=args.truncation,
         storage=args.storage,
+        unix_clock_ns=clock,
     )
 
 
@@ -244,6 +260,7 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
     args.members = args.join = ""
     args.storage = None
     args.node_id = None
+    args.cpu = node.cpu if args.cpu is None else args.cpu
     return replace(
         node_config(args),
         node_id=node.slot,
@@ -349,6 +366,8 @@ def run(args: argparse.Namespace) -> int:
     fields: dict[str, object] = (
         {"node": config.node_id, "cluster": config.cluster_id} if config.members or config.join else {}
     )
+    if args.cpu is not None:  # before any thread, and before DPDK looks at where it may run
+        pin(os.getpid(), args.cpu)
     manager = ServiceManager()
     tell = manager.telling(configure(args.log_format, fields))
     if args.drain < 0:

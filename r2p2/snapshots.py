@@ -1,11 +1,12 @@
 """A node's snapshots: taken of the application at an applied index, sent in chunks, put together and restored.
 
-A node's snapshot is the digest of its history, the table of client sessions and the application's own bytes, since all
-three are what entries did. One is held at most; which index it is of, when a new one is worth its time and who needs
-it is decided elsewhere (:mod:`r2p2.truncation`, ``raft/``). It is taken between two batches in the node's own loop:
-one that takes longer than the handler budget is counted and logged once, like a slow handler.
+A node's snapshot is the digest of its history, the log's time there, the table of client sessions and the application's
+own bytes, since all are what entries did. One is held at most; which index it is of, when a new one is worth its time
+and who needs it is decided elsewhere (:mod:`r2p2.truncation`, ``raft/``). It is taken between two batches in the node's
+own loop: one that takes longer than the handler budget is counted and logged once, like a slow handler.
 
-Layout, big-endian: version u32, CRC-32 u32 of all that follows, digest u64, sessions bytes u64, sessions, application.
+Layout, big-endian: version u32, CRC-32 u32 of all that follows, digest u64, time u64 (unix ms), sessions bytes u64,
+sessions, application.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ __all__ = ["Assembly", "NodeSnapshot", "SnapshotDamaged", "Snapshots", "decode_s
 
 log = logging.getLogger("r2p2.snapshots")
 
-VERSION: Final = 1
-_HEAD: Final = Struct(">IIQQ")
+VERSION: Final = 2
+_HEAD: Final = Struct(">IIQQQ")
 _CHECKED_FROM: Final = 8
 
 
@@ -37,19 +38,20 @@ class SnapshotDamaged(UserError):
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
-    """``digest``: of the applied history; ``sessions`` and ``application``: opaque here."""
+    """``digest``: of the applied history; ``time_ms``: the log's there, unix ms; the others are opaque here."""
 
     digest: int
+    time_ms: int
     sessions: bytes
     application: bytes
 
 
 def encode_snapshot(snapshot: NodeSnapshot) -> bytes:
     """The bytes that travel and are stored."""
-    head = _HEAD.pack(VERSION, 0, snapshot.digest, len(snapshot.sessions))
+    head = _HEAD.pack(VERSION, 0, snapshot.digest, snapshot.time_ms, len(snapshot.sessions))
     crc = zlib.crc32(head[_CHECKED_FROM:])
     crc = zlib.crc32(snapshot.application, zlib.crc32(snapshot.sessions, crc))
-    head = _HEAD.pack(VERSION, crc, snapshot.digest, len(snapshot.sessions))
+    head = _HEAD.pack(VERSION, crc, snapshot.digest, snapshot.time_ms, len(snapshot.sessions))
     return b"".join([head, snapshot.sessions, snapshot.application])
 
 
@@ -61,7 +63,7 @@ def decode_snapshot(data: bytes) -> NodeSnapshot:
     """
     if len(data) < _HEAD.size:
         raise SnapshotDamaged(f"a snapshot of {len(data)} bytes is too short")
-    version, crc, digest, sessions_bytes = _HEAD.unpack_from(data)
+    version, crc, digest, time_ms, sessions_bytes = _HEAD.unpack_from(data)
     if version != VERSION:
         raise SnapshotDamaged(
             f"a snapshot of version {version}; this member knows {VERSION}", "Run the same version on every member."
@@ -69,7 +71,7 @@ def decode_snapshot(data: bytes) -> NodeSnapshot:
     if crc != zlib.crc32(memoryview(data)[_CHECKED_FROM:]) or sessions_bytes > len(data) - _HEAD.size:
         raise SnapshotDamaged(f"a snapshot of {len(data)} bytes is damaged", "Start the member again.")
     end = _HEAD.size + sessions_bytes
-    return NodeSnapshot(digest, data[_HEAD.size : end], data[end:])
+    return NodeSnapshot(digest, time_ms, data[_HEAD.size : end], data[end:])
 
 
 class Assembly:
@@ -162,7 +164,9 @@ class Snapshots:
             raise UserError(
                 f"{type(self._app).__name__}.snapshot() returned None though the class has it", "Return bytes."
             )
-        data = encode_snapshot(NodeSnapshot(engine.applied_digest, engine.sessions_export(), application))
+        data = encode_snapshot(
+            NodeSnapshot(engine.applied_digest, engine.applied_time_ms, engine.sessions_export(), application)
+        )
         if len(data) > limits.SNAPSHOT_BYTES_MAX:
             raise UserError(
                 f"a snapshot of {len(data)} bytes is over the bound of {limits.SNAPSHOT_BYTES_MAX}",
@@ -214,7 +218,7 @@ class Snapshots:
                 f"the session table of {len(snapshot.sessions)} bytes is malformed or over this member's bounds",
                 "Give every member the same bounds on sessions, and run the same version.",
             )
-        self._engine.reset_log(index, snapshot.digest)
+        self._engine.reset_log(index, snapshot.digest, snapshot.time_ms)
         self.release()
         self._counters["snapshots_restored"] += 1
         self._look_at_time("restoring", time.thread_time_ns() - began_ns, len(data))

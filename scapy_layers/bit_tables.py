@@ -9,7 +9,7 @@ import struct
 import sys
 from typing import Final
 
-from scapy.fields import Field, PacketListField, StrFixedLenField, _BitField
+from scapy.fields import ConditionalField, Field, PacketListField, StrFixedLenField, _BitField
 from scapy.packet import Packet
 
 from scapy_layers.r2p2 import R2P2, R2P2Feedback, R2P2SessionExtension
@@ -36,6 +36,9 @@ def _cells(layer: type[Packet], skip_bytes: int) -> list[tuple[str, int]]:
     cells: list[tuple[str, int]] = []
     at = 0
     for field in layer.fields_desc:
+        name = field.name
+        if isinstance(field, ConditionalField):
+            name, field = f"{name}, in a timed entry", field.fld
         assert isinstance(field, Field)
         if isinstance(field, StrFixedLenField):
             bits = 8 * int(field.length_from(layer()))
@@ -46,7 +49,7 @@ def _cells(layer: type[Packet], skip_bytes: int) -> list[tuple[str, int]]:
         else:
             bits = 8 * struct.calcsize(field.fmt)
         if at >= 8 * skip_bytes:
-            cells.append((field.name, bits))
+            cells.append((name, bits))
         at += bits
     return cells
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, cast
 from scapy.fields import (
     ByteEnumField,
     ByteField,
+    ConditionalField,
     FieldLenField,
     FlagsField,
     IPField,
@@ -36,6 +37,10 @@ from scapy_layers.r2p2 import POLICIES, R2P2, RAFT_MSG, RAFT_REP, RAFT_REQ, AnyF
 VERSION: Final = 1
 COMMON_BYTES: Final = 24
 ENTRY_HEADER_BYTES: Final = 16
+TIME_BYTES: Final = 8
+TIME_MS_MAX: Final = (1 << 48) - 1
+ENTRY_FLAGS: Final = ["TIMED", *(f"bit{bit}" for bit in range(1, 8))]
+CONFIG: Final = 3
 MEMBER_BYTES: Final = 16
 CONFIGURED_BYTES: Final = 20
 # A kind of message: its number, its name, and the R2P2 type it travels in. A new kind is a row here and a layer below.
@@ -85,16 +90,29 @@ class RaftEntry(Packet):
 
     name = "Raft entry"
     fields_desc: ClassVar[list[AnyField]] = [
-        FieldLenField("body_length", None, length_of="body", fmt="I"),
+        FieldLenField(
+            "body_length",
+            None,
+            length_of="body",
+            fmt="I",
+            adjust=lambda packet, length: length + (TIME_BYTES if packet.flags & 1 else 0),
+        ),
         IPField("client_ip", "0.0.0.0"),
         ShortField("client_port", 0),
         ShortField("rid", 0),
         ByteEnumField("kind", 1, ENTRY_KINDS),
         ByteEnumField("policy", 2, POLICIES),
-        ShortField("reserved", 0),
-        StrLenField("body", b"", length_from=lambda packet: packet.body_length),
+        ByteField("reserved", 0),
+        FlagsField("flags", 0, 8, ENTRY_FLAGS),
+        ConditionalField(LongField("time_ms", 0), lambda packet: bool(packet.flags & 1)),
+        StrLenField("body", b"", length_from=lambda packet: max(0, packet.body_length - packet.time_bytes)),
         StrLenField("padding", cast(bytes, None), length_from=lambda packet: -packet.body_length % 8),
     ]
+
+    @property
+    def time_bytes(self) -> int:
+        """What the time takes of the body."""
+        return TIME_BYTES if self.flags & 1 else 0
 
     def post_build(self, pkt: bytes, pay: bytes) -> bytes:
         """Pads with zeros where the padding was left open."""
@@ -105,15 +123,17 @@ class RaftEntry(Packet):
         return b"", s
 
     def problem(self) -> str | None:
-        """length, kind, policy, reserved, padding, noop, or None; in a dissected entry only."""
-        if len(self.body) != self.body_length or len(self.padding) != -self.body_length % 8:
+        """length, kind, policy, reserved, time, padding, noop, or None; in a dissected entry only."""
+        if len(self.body) + self.time_bytes != self.body_length or len(self.padding) != -self.body_length % 8:
             return "length"
         if self.kind not in ENTRY_KINDS:
             return "kind"
         if self.policy not in POLICIES:
             return "policy"
-        if self.reserved:
+        if self.reserved or int(self.flags) > 1:
             return "reserved"
+        if self.time_bytes and (not 0 < self.time_ms <= TIME_MS_MAX or self.kind == CONFIG):
+            return "time"
         if any(self.padding):
             return "padding"
         return "noop" if self.kind == 0 and self.client_ip != "0.0.0.0" else None
@@ -335,6 +355,10 @@ class RaftForward(_RaftEntries):
 
     name = "Raft FORWARD"
     fields_desc: ClassVar[list[AnyField]] = [*_common(7), *_entries()]
+
+    def _own_problem(self) -> str | None:
+        timed = any(isinstance(entry, RaftEntry) and entry.time_bytes for entry in self.entries)
+        return super()._own_problem() or ("entry" if timed else None)
 
 
 class RaftHello(RaftMessage):

@@ -13,6 +13,7 @@ import sys
 from typing import Any, Final
 
 from scapy.fields import (
+    ConditionalField,
     Field,
     FlagsField,
     IPField,
@@ -37,7 +38,16 @@ from scapy_layers.r2p2 import (
     R2P2Feedback,
     R2P2SessionExtension,
 )
-from scapy_layers.raft import COMMON_BYTES, KINDS, MESSAGES, RaftEntry, RaftInstallSnapshot, RaftMember, RaftMessage
+from scapy_layers.raft import (
+    COMMON_BYTES,
+    KINDS,
+    MESSAGES,
+    TIME_BYTES,
+    RaftEntry,
+    RaftInstallSnapshot,
+    RaftMember,
+    RaftMessage,
+)
 
 _SIZES: Final = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 
@@ -82,9 +92,15 @@ local function add_entries(tree, tvb, at)
     local padded = body + (8 - body % 8) % 8
     if at + ENTRY_BYTES + padded > tvb:len() then return end
     local entry = tree:add(r2p2, tvb(at, ENTRY_BYTES + padded), "entry")
+    local timed = tvb(at + ENTRY_BYTES - 1, 1):uint() % 2 == 1 and body >= TIME_BYTES
     at = add(entry, ENTRY, tvb, at)
+    local after = at + padded
+    if timed then
+      entry:add(F["r2p2.entry.time_ms"], tvb(at, TIME_BYTES))
+      at, body = at + TIME_BYTES, body - TIME_BYTES
+    end
     if body > 0 then entry:add(F["r2p2.entry.body"], tvb(at, body)) end
-    at = at + padded
+    at = after
   end
 end
 
@@ -234,7 +250,7 @@ class _Writer:
         made: list[str] = []
         half: list[tuple[str, dict[int, str]]] = []
         for field in layer.fields_desc[skip:]:
-            if isinstance(field, PacketListField) or (
+            if isinstance(field, PacketListField | ConditionalField) or (
                 getattr(field, "length_from", None) is not None and not isinstance(field, StrFixedLenField)
             ):
                 break
@@ -300,6 +316,7 @@ def lua() -> str:
     writer.table("FEEDBACK", writer.rows(R2P2Feedback, "r2p2.feedback"))
     writer.table("COMMON", writer.rows(RaftMessage, "r2p2.raft"))
     writer.table("ENTRY", writer.rows(RaftEntry, "r2p2.entry"))
+    writer.declare("r2p2.entry.time_ms", "uint64", "base.DEC")
     writer.declare("r2p2.entry.body", "bytes")
     writer.table("MEMBER", writer.rows(RaftMember, "r2p2.member"))
     kinds = []
@@ -320,6 +337,7 @@ def lua() -> str:
         "FIRST_PAYLOAD_BYTES": FIRST_PAYLOAD_BYTES,
         "COMMON_BYTES": COMMON_BYTES,
         "ENTRY_BYTES": len(bytes(RaftEntry())),
+        "TIME_BYTES": TIME_BYTES,
         "MEMBER_BYTES": len(bytes(RaftMember())),
     }
     return "\n".join(

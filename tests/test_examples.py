@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from r2p2.processes import Supervisor
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,3 +39,42 @@ def test_the_service_and_its_failures() -> None:
     assert lines[2].startswith("RequestTooLarge - a request of 400000 bytes")
     assert lines[3].startswith("CallTimeout - no answer from 127.0.0.1:1 after")
     assert lines[4] == "CallDropped - this service has no replicas"
+
+
+def test_a_lease_ends_and_a_late_owner_is_fenced_off() -> None:
+    ended = subprocess.run(
+        [sys.executable, "examples/locks.py"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[:3] == ["anna has the lock, token 1", "the printer prints for anna, token 1", "anna renews: granted"]
+    assert "it is stopped now" in lines[3]
+    assert lines[4:] == [
+        "anna's lease has ended; ben has the lock, token 2",
+        "the printer prints for ben, token 2",
+        "the printer refuses anna: token 1 is lower than 2",
+        "anna renews: lost",
+        "ben releases: released",
+    ]
+
+
+def test_every_job_is_done_once_or_dead() -> None:
+    ended = subprocess.run(
+        [sys.executable, "examples/jobs.py"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == ["21 jobs submitted", "worker0 took job 1 and crashes"]
+    assert sum("it is stopped now" in line for line in lines) == 1
+    assert sum("could not do job 21, attempt" in line for line in lines) == 3
+    assert lines[-2:] == ["20 jobs were done, 20 different ones", "the queue says: 20 done, 1 dead: impossible"]
+
+
+@pytest.mark.parametrize("name", ["locks", "jobs"])
+def test_ctrl_c_ends_an_example_without_a_traceback(name: str, tmp_path: Path) -> None:
+    with Supervisor(tmp_path / "logs") as supervisor:
+        process = supervisor.start(name, [sys.executable, "-u", str(ROOT / "examples" / f"{name}.py")])
+        process.wait_line(lambda line: line != "", 60)
+        process.signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert not any("Traceback" in line for line in process.lines)

@@ -31,7 +31,10 @@ F["r2p2.entry.client_port"] = ProtoField.uint16("r2p2.entry.client_port", "clien
 F["r2p2.entry.rid"] = ProtoField.uint16("r2p2.entry.rid", "rid", base.DEC)
 F["r2p2.entry.kind"] = ProtoField.uint8("r2p2.entry.kind", "kind", base.DEC, { [0] = "NOOP", [1] = "REQUEST", [2] = "REQUEST_SESSION", [3] = "CONFIG" })
 F["r2p2.entry.policy"] = ProtoField.uint8("r2p2.entry.policy", "policy", base.DEC, { [0] = "LB_ROUTE", [1] = "FIXED_ROUTE", [2] = "REPLICATED_ROUTE", [3] = "REPLICATED_ROUTE_NO_SE" })
-F["r2p2.entry.reserved"] = ProtoField.uint16("r2p2.entry.reserved", "reserved", base.DEC)
+F["r2p2.entry.reserved"] = ProtoField.uint8("r2p2.entry.reserved", "reserved", base.DEC)
+F["r2p2.entry.flags.timed"] = ProtoField.bool("r2p2.entry.flags.timed", "timed", 8, nil, 0x1)
+F["r2p2.entry.flags"] = ProtoField.uint8("r2p2.entry.flags", "flags", base.HEX)
+F["r2p2.entry.time_ms"] = ProtoField.uint64("r2p2.entry.time_ms", "time_ms", base.DEC)
 F["r2p2.entry.body"] = ProtoField.bytes("r2p2.entry.body", "body")
 F["r2p2.member.member"] = ProtoField.uint16("r2p2.member.member", "member", base.DEC)
 F["r2p2.member.reserved"] = ProtoField.bytes("r2p2.member.reserved", "reserved")
@@ -74,6 +77,7 @@ local PAYLOAD_BYTES_MAX = 1464
 local FIRST_PAYLOAD_BYTES = 14
 local COMMON_BYTES = 24
 local ENTRY_BYTES = 16
+local TIME_BYTES = 8
 local MEMBER_BYTES = 16
 local TYPES = { [0] = "REQUEST", [1] = "RESPONSE", [2] = "FEEDBACK", [3] = "ACK", [4] = "DROP", [5] = "RAFT_REQ", [6] = "RAFT_REP", [7] = "RAFT_MSG" }
 local POLICIES = { [0] = "LB_ROUTE", [1] = "FIXED_ROUTE", [2] = "REPLICATED_ROUTE", [3] = "REPLICATED_ROUTE_NO_SE" }
@@ -81,7 +85,7 @@ local HEADER = { { "r2p2.magic", 1 }, { "r2p2.header_size", 1 }, { "r2p2.type", 
 local SESSION = { { "r2p2.session.client_id", 8 }, { "r2p2.session.sequence", 8 }, { "r2p2.session.oldest_pending", 8 } }
 local FEEDBACK = { { "r2p2.feedback.rid", 2 }, { "r2p2.feedback.client_port", 2 }, { "r2p2.feedback.client_ip", 4 } }
 local COMMON = { { "r2p2.raft.version", 1 }, { "r2p2.raft.kind", 1 }, { "r2p2.raft.sender", 2 }, { "r2p2.raft.cluster_id", 4 }, { "r2p2.raft.incarnation", 8 }, { "r2p2.raft.term", 8 } }
-local ENTRY = { { "r2p2.entry.body_length", 4 }, { "r2p2.entry.client_ip", 4 }, { "r2p2.entry.client_port", 2 }, { "r2p2.entry.rid", 2 }, { "r2p2.entry.kind", 1 }, { "r2p2.entry.policy", 1 }, { "r2p2.entry.reserved", 2 } }
+local ENTRY = { { "r2p2.entry.body_length", 4 }, { "r2p2.entry.client_ip", 4 }, { "r2p2.entry.client_port", 2 }, { "r2p2.entry.rid", 2 }, { "r2p2.entry.kind", 1 }, { "r2p2.entry.policy", 1 }, { "r2p2.entry.reserved", 1 }, { "r2p2.entry.flags", 1, "r2p2.entry.flags.timed" } }
 local MEMBER = { { "r2p2.member.member", 2 }, { "r2p2.member.reserved", 6 }, { "r2p2.member.incarnation", 8 } }
 local KINDS = {
   [1] = { name = "PRE_VOTE", fields = { { "r2p2.raft.last_index", 8 }, { "r2p2.raft.last_term", 8 } } },
@@ -131,9 +135,15 @@ local function add_entries(tree, tvb, at)
     local padded = body + (8 - body % 8) % 8
     if at + ENTRY_BYTES + padded > tvb:len() then return end
     local entry = tree:add(r2p2, tvb(at, ENTRY_BYTES + padded), "entry")
+    local timed = tvb(at + ENTRY_BYTES - 1, 1):uint() % 2 == 1 and body >= TIME_BYTES
     at = add(entry, ENTRY, tvb, at)
+    local after = at + padded
+    if timed then
+      entry:add(F["r2p2.entry.time_ms"], tvb(at, TIME_BYTES))
+      at, body = at + TIME_BYTES, body - TIME_BYTES
+    end
     if body > 0 then entry:add(F["r2p2.entry.body"], tvb(at, body)) end
-    at = at + padded
+    at = after
   end
 end
 

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +137,16 @@ class Cluster:
         plain: str = "",
         log_mib: int = 0,
         storage: Path | None = None,
+        idle: str = "yield",
     ) -> None:
         """`load`'s port and targets are filled in from `layout`; logs, and with `pcap` captures, go to `folder`.
 
         `storage`: durable replicas, each in a folder of its own there.
         `log_mib`: of log each replica keeps at most; 0: the default. `plain`: instead of our server, "asyncio" or
-        "uvloop" without this project (plain_echo.py).
+        "uvloop" without this project (plain_echo.py), or "null" (null_responder.py). `idle`: dpdk: what an idle poll
+        does.
         """
+        self._idle = idle
         self._plain = plain
         self._log_mib = log_mib
         self._storage = storage
@@ -179,10 +182,14 @@ class Cluster:
     def serve_command(self, index: int) -> list[str]:
         """The command line of a replica."""
         spec = self.plan.replicas[index]
+        if self._plain == "null":
+            port = json.dumps(asdict(spec))
+            return [sys.executable, "-m", "r2p2.bench.null_responder", port]
         if self._plain:
             command = [sys.executable, "-m", "r2p2.bench.plain_echo", "--bind", f"{spec.ip}:{spec.port}"]
             return command + (["--uvloop"] if self._plain == "uvloop" else [])
         command = serve_command(self.plan, index, app=self._app, replicated=self._replicated)
+        command += ["--idle", self._idle]
         if self._log_mib:
             command += ["--log-mib", str(self._log_mib)]
         if self._storage is not None:

@@ -8,7 +8,10 @@ line:
 * ``watch NAME=PID ...``: count these processes' cpu time, too, in ``reset`` and ``stopped``;
 * ``start``: make load until ``stop``; a ``progress`` event about every `slice_seconds`;
 * ``reset``: forget what was measured (the end of a warm-up); a ``reset`` event;
-* ``stop``: let waiting calls end; a ``stopped`` event with counts, percentiles and the timeline;
+* ``rate R``: open loop: at another rate from now on;
+* ``stop``: let waiting calls end; a ``stopped`` event with counts, percentiles, the histogram and the timeline;
+  ``start`` goes on;
+* ``finish``: end the load, so that a status can be asked for again; a ``finished`` event;
 * ``verify``: SET: read every key that was written and compare; a ``verified`` event.
 
 The end of standard input ends it. Times are ns of the port's clock; ``offset_ns`` is time.monotonic_ns() minus that.
@@ -23,22 +26,24 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from r2p2 import cli, limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.bench.calls import FIXED_ROUTE, READS_AT_ONCE_MAX, Caller
 from r2p2.bench.report import PERCENTILES
 from r2p2.bench.verify import read_keys, verify
+from r2p2.distribution import Distribution
 from r2p2.engine import Engine
 from r2p2.errors import UserError
-from r2p2.loadgen import ECHO, GET, SET, LoadConfig, LoadGenerator, LoadStats
+from r2p2.loadgen import ECHO, GET, SET, SET_OVERHEAD_BYTES, SPIN, STSS, LoadConfig, LoadGenerator, LoadStats
 from r2p2.node import STATUS_REQUEST
 from r2p2.ports import PortSpec, open_port
 from r2p2.processes import cpu_seconds
 
 __all__ = ["Spec", "main"]
 
-WORKLOADS = {"echo": ECHO, "set": SET, "get": GET}
+WORKLOADS = {"echo": ECHO, "set": SET, "get": GET, "spin": SPIN, "stss": STSS}
 DRAIN_SECONDS = 1.5  # beyond a call's timeout, so that every call has ended
 VERIFY_SECONDS = 15.0
 STATUS_SECONDS = 0.5
@@ -46,7 +51,7 @@ STATUS_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What load to make, from where, to whom. `workload`: "echo", "set" or "get"; `targets`: "IP:PORT" each."""
+    """What load to make, from where, to whom. `workload`: a name of WORKLOADS; `targets`: "IP:PORT" each."""
 
     port: PortSpec
     targets: tuple[str, ...]
@@ -61,6 +66,11 @@ class Spec:
     slice_seconds: float = 0.25
     timeline_step_ms: int = 5
     spread: bool = False
+    sizes: Distribution | None = None
+    service_ns: Distribution | None = None
+    reply_bytes: int = 8
+    reads: float = 0.0
+    zipf: float = 0.0
 
     def to_json(self) -> str:
         """The command line's form."""
@@ -72,7 +82,9 @@ class Spec:
         try:
             read = json.loads(text)
             port = PortSpec.from_dict(read.pop("port"))
-            return cls(port=port, targets=tuple(read.pop("targets")), **read)
+            drawn: dict[str, Any] = {name: read.pop(name, None) for name in ("sizes", "service_ns")}
+            drawn = {name: values and Distribution.from_dict(values) for name, values in drawn.items()}
+            return cls(port=port, targets=tuple(read.pop("targets")), **drawn, **read)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             names = ", ".join(field.name for field in fields(cls))
             raise UserError(f"not a load generator's specification: {error}", f"a JSON object of {names}") from error
@@ -93,6 +105,11 @@ class Spec:
             timeout_ns=self.timeout_ms * limits.MS,
             timeline_step_ns=self.timeline_step_ms * limits.MS,
             spread=self.spread,
+            sizes=self.sizes,
+            service_ns=self.service_ns,
+            reply_bytes=self.reply_bytes,
+            reads=self.reads,
+            zipf=self.zipf,
         )
 
 
@@ -168,6 +185,11 @@ class _Generator:
             case "stop":
                 self._running = False
                 self.stop()
+            case "rate":
+                self.load.set_rate(float(arguments[0]))
+            case "finish":
+                self.close()
+                say("finished")
             case "verify":
                 self.verify()
             case _:
@@ -210,6 +232,7 @@ class _Generator:
     def stop(self) -> None:
         ended_ns, cpu_s = self._engine.now_ns(), self.cpu_s()
         load = self.load
+        at_end = load.stats()
         load.run(self._spec.timeout_ms / 1000 + DRAIN_SECONDS, issue=False)
         say(
             "stopped",
@@ -217,7 +240,9 @@ class _Generator:
             cpu_s=cpu_s,
             offset_ns=self.offset_ns(),
             stats=load.stats()._asdict(),
+            at_end=at_end._asdict(),
             percentiles=self.percentiles(),
+            histogram=load.histogram(),
             timeline=load.timeline()._asdict(),
             counters={name: value for name, value in self._engine.counters().items() if value},
         )
@@ -226,7 +251,7 @@ class _Generator:
         """Read back every key that was written. Ends the load, which had taken over the engine's completions."""
         load, versions = self.load, self.load.keys()
         names = {key: load.key(key) for key, issued in enumerate(versions.issued) if issued}
-        width = len(load.value(0, 0))
+        width = None if self._spec.sizes is not None else value_bytes(self._spec.size)
         self.close()
         stored = read_keys(Caller(self._engine, self._local_port), self._targets, names, VERIFY_SECONDS)
         say("verified", **verify(versions, stored, width)._asdict())
@@ -235,6 +260,11 @@ class _Generator:
         if self._load is not None:
             self._load.close()
             self._load = None
+
+
+def value_bytes(size: int) -> int:
+    """The value's length in the SET of `size` bytes, or, where there is none, of the next smaller one."""
+    return next(v for v in range(size - SET_OVERHEAD_BYTES, 0, -1) if v + SET_OVERHEAD_BYTES + len(str(v)) <= size)
 
 
 def _counts(stats: LoadStats) -> dict[str, int]:

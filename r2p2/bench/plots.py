@@ -1,4 +1,4 @@
-"""Pictures of a run: latency and throughput over time, with a failure marked.
+"""Pictures of a run: latency and throughput over time, with a failure marked; the distribution of latencies; a ramp.
 
 Needs matplotlib (the extra ``plot``), imported when a picture is made; drawn with the Agg canvas, so no display is
 needed. What the numbers are: :class:`r2p2.loadgen.Timeline`.
@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r2p2.bench.hdr import Histogram, curve, percentile_ns
+from r2p2.bench.ramp import Ramp
+from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.errors import UserError
 from r2p2.loadgen import Timeline
 
-__all__ = ["Outage", "Run", "latency_over_time"]
+__all__ = ["Outage", "Run", "draw_all", "latency_curve", "latency_over_time", "need_matplotlib", "ramp_curve"]
 
 
 THROUGHPUT_STEPS = 5  # of the timeline, averaged for one point: single steps hold few bursts
@@ -48,23 +51,116 @@ def latency_over_time(path: Path, runs: Sequence[Run]) -> None:
 
     UserError when matplotlib is missing or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise UserError("a picture needs matplotlib, which is not installed", "pip install matplotlib") from error
-    figure = Figure(figsize=(1.5 + 6.5 * len(runs), 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(1.5 + 6.5 * len(runs), 6.5)
     axes = figure.subplots(2, len(runs), squeeze=False, sharey="row", height_ratios=(3, 2))
     for column, run in enumerate(runs):
         _draw_run(axes[0][column], axes[1][column], run)
     axes[0][0].set_ylabel("latency (us, log scale)")
     axes[1][0].set_ylabel("thousand requests/s")
     axes[0][0].legend(loc="upper left", fontsize=8)
+    _save(figure, path)
+
+
+def need_matplotlib() -> None:
+    """UserError where it is missing."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError("a picture needs matplotlib, which is not installed", "pip install matplotlib") from error
+
+
+def _figure(width: float, height: float) -> Any:
+    need_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:
         raise UserError(f"the picture cannot be written: {error}") from error
+
+
+def draw_all(folder: Path, result: BenchResult, found: Ramp | None = None) -> list[Path]:
+    """Every picture of a measurement, into a folder that is made; their paths. UserError as the others."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the pictures' folder cannot be made: {error}") from error
+    drawn = [folder / "latency.png", folder / "timeline.png"]
+    latency_curve(drawn[0], result.title(), result.histogram)
+    latency_over_time(drawn[1], [Run(result.title(), Timeline(**result.timeline))])
+    if found is not None:
+        drawn.append(folder / "ramp.png")
+        ramp_curve(drawn[2], found)
+    return drawn
+
+
+def latency_curve(path: Path, title: str, histogram: Histogram) -> None:
+    """The part of the calls that took longer than a time: both axes logarithmic, so that the tail is seen."""
+    figure = _figure(8, 5)
+    axes = figure.subplots()
+    edges_us, parts = curve(histogram)
+    left = [1 - part for part in parts]
+    # The last call has nothing behind it: a logarithm ends before it.
+    axes.loglog(edges_us[:-1], left[:-1], color="#1f5f99", linewidth=1.6, drawstyle="steps-post")
+    for name, fraction in PERCENTILES.items():
+        at_us = percentile_ns(histogram, fraction) / 1e3
+        axes.plot([at_us], [1 - fraction], "o", color="#d98c3f", markersize=5)
+        axes.annotate(
+            f"{name.removesuffix('_us')}: {at_us:,.0f} us",
+            (at_us, 1 - fraction),
+            xytext=(7, 5),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    axes.set_xlabel("latency (us, log scale)")
+    axes.set_ylabel("part of the calls that took longer (log scale)")
+    axes.set_ylim(top=1.5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.25, which="both")
+    _save(figure, path)
+
+
+def ramp_curve(path: Path, found: Ramp) -> None:
+    """Latency against the answered rate, a point a step; the objective as a line, steps that failed marked."""
+    figure = _figure(8, 5)
+    axes = figure.subplots()
+    steps = sorted(found.steps, key=lambda step: step.result.rate)
+    rates = [step.result.throughput_rps / 1e3 for step in steps]
+    for name, color in (("p50_us", "#7a9e3f"), ("p99_us", "#1f5f99")):
+        values = [float(getattr(step.result, name)) for step in steps]
+        axes.semilogy(rates, values, "-", color=color, linewidth=1.2, label=name.removesuffix("_us"))
+        good = [(r, v) for r, v, step in zip(rates, values, steps, strict=True) if step.is_good]
+        bad = [(r, v) for r, v, step in zip(rates, values, steps, strict=True) if not step.is_good]
+        for points, marker in ((good, "o"), (bad, "x")):
+            axes.plot([r for r, _ in points], [v for _, v in points], marker, color=color, markersize=6)
+    axes.axhline(found.objective.latency_us, color="#c0392b", linestyle="--", linewidth=1, label=found.objective.text)
+    if found.best is not None:
+        axes.axvline(found.best.throughput_rps / 1e3, color="#555555", linestyle=":", linewidth=1)
+        axes.annotate(
+            f"{found.best.throughput_rps:,.0f}/s",
+            (found.best.throughput_rps / 1e3, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(-5, 0),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+        )
+    axes.set_xlabel("thousand requests/s answered (open loop; x: a step that failed)")
+    axes.set_ylabel("latency (us, log scale)")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.set_xlim(left=0)
+    axes.set_title(found.steps[0].result.title().partition(":")[0] + ", " + found.text(), fontsize=9)
+    axes.legend(loc="upper left", fontsize=9)
+    axes.grid(alpha=0.25, which="both")
+    _save(figure, path)
 
 
 def _draw_run(latency: Any, throughput: Any, run: Run) -> None:

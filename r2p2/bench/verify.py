@@ -16,6 +16,7 @@ from r2p2.loadgen import KeyVersions, LoadStats
 __all__ = ["Executions", "Verdict", "count_executions", "get_command", "read_keys", "stored_version", "verify"]
 
 EXAMPLES_MAX = 5
+VERSION_DIGITS = 19
 
 
 class Executions(NamedTuple):
@@ -44,7 +45,7 @@ def count_executions(loads: Sequence[LoadStats], nodes: Mapping[str, Mapping[str
     """From the statistics of all parts of a load, after it, and the status of each replica that runs."""
     furthest = max(nodes.values(), key=lambda node: int(node["applied_index"]))
     return Executions(
-        acknowledged=sum(stats.answered for stats in loads),
+        acknowledged=sum(stats.answered - stats.reads_answered for stats in loads),
         unanswered=sum(stats.timeouts + stats.expired for stats in loads),
         executed=furthest["counters"].get("sessions_executed", 0),
     )
@@ -73,21 +74,23 @@ def get_command(key: bytes) -> bytes:
     return b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(key), key)
 
 
-def stored_version(reply: bytes, width: int) -> int | None:
+def stored_version(reply: bytes, width: int | None) -> int | None:
     """The version in the reply to a GET: 0 for "no such key", None for anything the generator did not write.
 
-    A value is `width` decimal digits.
+    A value is `width` decimal digits; None: of any width, where sizes are drawn by chance.
     """
     if reply == b"$-1\r\n":
         return 0
     head, _, rest = reply.partition(b"\r\n")
     value = rest[:-2]
-    if head != b"$%d" % width or rest[-2:] != b"\r\n" or len(value) != width or not value.isdigit():
+    if head != b"$%d" % len(value) or rest[-2:] != b"\r\n" or len(value) != (width or len(value)):
         return None
-    return int(value)
+    # The version's digits are the last ones; long values are not read as one number.
+    fill, digits = value[:-VERSION_DIGITS], value[-VERSION_DIGITS:]
+    return int(digits) if digits.isdigit() and not fill.strip(b"0") else None
 
 
-def verify(versions: KeyVersions, replies: Mapping[int, bytes], width: int) -> Verdict:
+def verify(versions: KeyVersions, replies: Mapping[int, bytes], width: int | None) -> Verdict:
     """Compare the reply to each key's GET with its versions; a key that was issued and has no reply is unread."""
     exact = uncertain = lost = invented = unread = written = 0
     examples: list[str] = []

@@ -26,6 +26,7 @@ __all__ = ["ClusterFile", "NodeEntry", "load", "parse"]
 
 _LOG_MIB_MAX: Final = 1 << 20
 _MS_MAX: Final = 60_000
+_CPU_MAX: Final = 4095
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class NodeEntry:
     Attributes:
         storage: the directory of its log; None: in memory.
         links, vdevs: of the dpdk backend, as ``r2p2 serve`` takes them.
+        cpu: the processor it runs on; None: any.
     """
 
     slot: int
@@ -42,6 +44,7 @@ class NodeEntry:
     storage: Path | None
     links: tuple[str, ...]
     vdevs: tuple[str, ...]
+    cpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,7 @@ _NODE: Final[Mapping[str, _Key]] = {
     "storage": _STORAGE,
     "links": _Key("a list of ROLE:PEER_IP:SOCKET (backend dpdk)", _read_texts),
     "vdevs": _Key("a list of NAME,ARGS (backend dpdk)", _read_texts),
+    "cpu": _integer(0, _CPU_MAX),
 }
 _TOP: Final = ("cluster", "nodes")
 # Where a key belongs that stands at the top by mistake.
@@ -291,7 +295,7 @@ def _node(where: str, place: int, found: dict[str, Any], storage: str | None, ba
         raise UserError(f"{where}.{name} is there", f'Allowed: only with cluster.backend = "dpdk"; it is "{backend}".')
     own = found.get("storage")
     directory = folder / own if own else folder / storage / f"node-{slot}" if storage else None
-    return NodeEntry(slot, found["address"], directory, links, vdevs)
+    return NodeEntry(slot, found["address"], directory, links, vdevs, found.get("cpu"))
 
 
 def load(path: Path) -> ClusterFile:

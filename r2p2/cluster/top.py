@@ -27,6 +27,7 @@ example:
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 _MOVERS_MAX: Final = 8
 _PERIOD_MIN_S: Final = 0.1
+_ASK_MIN_S: Final = 0.5  # a member may be busy for a moment, however often one looks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     before_s = time.monotonic()
     looks = 0
     while True:
-        view = look(targets, args.period)
+        view = look(targets, max(args.period, _ASK_MIN_S))
         now_s = time.monotonic()
         text = page(before, view, max(now_s - before_s, 1e-3))
         print(f"{_HOME_AND_CLEAR}{text}" if is_terminal else f"{text}\n", flush=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 __all__ = ["Status", "Statuses", "View"]
 
@@ -17,6 +17,10 @@ Status: TypeAlias = dict[str, Any]
 
 Statuses: TypeAlias = dict[str, Status]
 """By address, ``IP:PORT``."""
+
+
+HELD_BYTES_MIN: Final = 1 << 16
+"""Of log that is held back: less is not worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ class View:
         if kind == "no member":
             return "not in the cluster's configuration, and does not run"
         if kind == "down":
-            notes.append(str(status["error"]))
+            notes.append(str(status["error"]).removesuffix("; is a server running there?"))
             silent = self.silent_ms(address)
             if silent is not None:
                 notes.append(f"the leader has not heard of it for {silent / 1000:.1f} s")
@@ -140,7 +144,7 @@ class View:
             notes.append("is being removed")
         held = self.held_bytes(address)
         # A member that keeps up holds a moment's worth of log, always; who is silent holds it back.
-        if held and (kind in ("down", "learner") or (self.silent_ms(address) or 0) > 1000):
+        if held >= HELD_BYTES_MIN and (kind in ("down", "learner") or (self.silent_ms(address) or 0) > 1000):
             notes.append(f"holds back {held / (1 << 20):.1f} MiB of log")
         lost = status.get("majority_lost")
         if lost:

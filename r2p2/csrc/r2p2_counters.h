@@ -52,6 +52,9 @@
     X(sessions_expired, "requests of sessions that are not there any more: refused for good")                          \
     X(log_appended, "entries appended to the log")                                                                     \
     X(log_recovered, "entries read back from the disk at the start")                                                   \
+    X(log_time_stamps, "entries that this member, leading, gave a time")                                               \
+    X(log_time_slow, "of these, at half speed: this member's clock is behind the log's time")                          \
+    X(log_time_jumps, "of these, more than a second beyond the time that had passed: some clock was wrong")            \
     X(log_applied, "entries applied")                                                                                  \
     X(forwarded_requests, "requests sent on to the leader")                                                            \
     X(client_calls, "calls made")                                                                                      \

@@ -18,6 +18,7 @@ int32_t r2p2_log_append_raw(r2p2_engine *engine, const uint8_t *entries, uint64_
     if (!r2p2_entries_check(entries, length, count)) return R2P2_ERROR_MALFORMED;
     int32_t status = r2p2_log_append_wire(&engine->log, entries, length, count);
     if (status == R2P2_OK) engine->counters.log_recovered += count;
+    r2p2_time_look(engine, 1);
     return status;
 }
 

@@ -44,6 +44,8 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     engine->tx.now_ns = &engine->now_ns;
     r2p2_engine_default_sink(engine);
     engine->now_ns = port->now_ns(port->self);
+    engine->stamps.seen_ns = engine->now_ns;
+    engine->stamps.due_ns = UINT64_MAX; /* no clock yet: entries carry no time */
     engine->raft_arena = malloc(R2P2_RAFT_ARENA_BYTES);
     int status = engine->raft_arena ? 0 : R2P2_ERROR_NO_MEMORY;
     if (!status)

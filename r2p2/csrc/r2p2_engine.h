@@ -11,6 +11,7 @@
 #include "r2p2_log.h"
 #include "r2p2_reassembly.h"
 #include "r2p2_sessions.h"
+#include "r2p2_time.h"
 #include "r2p2_tx.h"
 
 #define R2P2_CLIENTS_MAX 64u
@@ -90,14 +91,15 @@ struct r2p2_engine {
     int32_t role;
     r2p2_log log;
     uint64_t appended_count;
-    uint64_t applied_index, applied_digest;
+    uint64_t applied_index, applied_digest, applied_time_ms;
+    r2p2_stamps stamps;
     r2p2_requests applying; /* the prepared batch: what the application gets */
     r2p2_answer *answers;   /* of the prepared batch, in order */
     uint32_t answers_count, answers_capacity;
     uint32_t answers_sessions; /* of these, not PLAIN */
     r2p2_sessions sessions;
     uint64_t applying_last; /* its last index; 0: none is prepared */
-    uint64_t applying_digest;
+    uint64_t applying_digest, applying_time_ms;
     r2p2_buffer scratch; /* an entry's body that crosses a page */
 
     r2p2_buffer held; /* entries waiting to be forwarded, from held_offset on */

@@ -88,6 +88,7 @@ typedef struct r2p2_batch {
     uint64_t requests_count;
     uint64_t entries_count; /* log entries covered, no-ops included; 0 for unreplicated */
     uint64_t last_index;    /* last log entry covered; 0 for unreplicated */
+    uint64_t time_ms;       /* the log's, the same for all of a batch; 0 for unreplicated and where the log has none yet */
 } r2p2_batch;
 
 typedef struct r2p2_completion {
@@ -188,7 +189,8 @@ uint64_t r2p2_sessions_size(r2p2_engine *engine, uint64_t *bytes);
 
 /* Raft messages. `next` copies up to max descriptors out; returns their number. */
 uint32_t r2p2_raft_next(r2p2_engine *engine, r2p2_raft_message *messages, uint32_t max);
-/* The gateway for entries: do those that follow header_bytes (its last 8 bytes: count, bytes) fill the message exactly? */
+/* The gateway for entries: do those that follow header_bytes (its last 8 bytes: count, bytes) fill the message exactly? 1: they do, and
+ * some carry a time, which only a leader gives them. */
 int32_t r2p2_raft_check(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes);
 /* One message of header bytes and entries first..last (none when last < first) to each target, same rid. */
 int32_t r2p2_raft_send(r2p2_engine *engine, uint8_t type, uint16_t rid, const uint8_t *header, uint32_t header_bytes,

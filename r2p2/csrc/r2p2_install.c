@@ -38,11 +38,15 @@ int32_t r2p2_log_append_configuration(r2p2_engine *engine, const uint8_t *body, 
     return status;
 }
 
-int32_t r2p2_log_reset(r2p2_engine *engine, uint64_t index, uint64_t digest) {
+int32_t r2p2_log_reset(r2p2_engine *engine, uint64_t index, uint64_t digest, uint64_t time_ms) {
     if (engine->applying_last) return R2P2_ERROR_STATE; /* a batch is with the application */
     if (index < engine->applied_index) return R2P2_ERROR_RANGE;
+    if (time_ms > R2P2_TIME_MS_MAX) return R2P2_ERROR_ARGUMENT;
     r2p2_log_begin_behind(&engine->log, index);
     engine->applied_index = index;
     engine->applied_digest = digest;
+    engine->applied_time_ms = time_ms;
+    if (time_ms > engine->log.time_ms) engine->log.time_ms = time_ms;
+    r2p2_time_look(engine, 1);
     return R2P2_OK;
 }

@@ -11,5 +11,6 @@ int32_t r2p2_raft_copy(r2p2_engine *engine, uint32_t handle, uint32_t offset, ui
 uint32_t r2p2_raft_configuration(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes);
 /* Appends a configuration. R2P2_ERROR_FULL: nothing was appended. */
 int32_t r2p2_log_append_configuration(r2p2_engine *engine, const uint8_t *body, uint32_t length);
-/* Forgets every entry and what was applied: the log begins behind `index`, which counts as applied with `digest`. */
-int32_t r2p2_log_reset(r2p2_engine *engine, uint64_t index, uint64_t digest);
+/* Forgets every entry and what was applied: the log begins behind `index`, which counts as applied with `digest` and the log's time
+ * `time_ms`. */
+int32_t r2p2_log_reset(r2p2_engine *engine, uint64_t index, uint64_t digest, uint64_t time_ms);

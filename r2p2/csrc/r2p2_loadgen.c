@@ -1,26 +1,26 @@
 /* The load generator. See r2p2_loadgen_api.h. */
-#include <math.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "r2p2_engine.h"
-#include "r2p2_loadgen.h"
+#include "r2p2_histogram.h"
+#include "r2p2_load_draw.h"
+#include "r2p2_load_frame.h"
 
-#define SUB_BITS 6u
-#define SUB_COUNT (1u << SUB_BITS)
-#define BUCKETS_COUNT ((64u - SUB_BITS + 1) * SUB_COUNT)
 #define BACKOFF_NS 1000000u /* after a DROP, before the slot calls again */
-#define KEY_BYTES 12u
+#define GET_BYTES_MAX 96u
 #define IDLE_POLL_MS 1
 
 /* One call in flight, or none. */
 typedef struct load_slot {
-    uint64_t key;       /* SET: of the waiting call */
+    uint64_t key;       /* of the waiting call; ECHO, SPIN: the number it carries */
     uint64_t cursor;    /* SET: next of this slot's keys to try */
     uint64_t due_ns;    /* when the call was due: latency counts from here */
     uint32_t target;    /* index */
+    uint32_t session;   /* of config.sessions */
+    uint32_t bytes;     /* of the request */
+    uint32_t is_read;   /* a GET among SETs */
     uint32_t next;      /* in the free or the backoff list */
     uint64_t resume_ns; /* backoff: when to go on */
 } load_slot;
@@ -40,10 +40,13 @@ struct r2p2_loadgen {
     load_list free, backoff;
     uint32_t backoff_count;
     uint32_t first_session; /* of config.sessions in the client's table */
+    uint32_t next_session;
     uint64_t *acked, *issued;
     uint8_t *uncertain;
-    uint8_t request[R2P2_PAYLOAD_BYTES_MAX];
-    uint32_t key_at, value_at, value_bytes;
+    uint8_t *request; /* room for the largest */
+    uint8_t read_bytes[GET_BYTES_MAX];
+    r2p2_load_frame set, get; /* over `request` and `read_bytes` */
+    r2p2_zipf zipf;
     uint64_t random;
     double due_ns; /* open loop: when the next call begins */
     int issuing;
@@ -67,81 +70,54 @@ static uint32_t list_pop(r2p2_loadgen *load, load_list *list) {
     return slot;
 }
 
-static uint64_t random_next(r2p2_loadgen *load) { /* splitmix64 */
-    uint64_t z = load->random += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
+/* ---- histogram ---- */
 
-/* ---- histogram: SUB_COUNT linear steps for each power of two ---- */
+uint32_t r2p2_loadgen_buckets_count(void) { return R2P2_HISTOGRAM_BUCKETS; }
+uint64_t r2p2_loadgen_bucket_ns(uint32_t index) { return r2p2_histogram_edge(index); }
 
-static uint32_t bucket_of(uint64_t ns) {
-    if (ns < SUB_COUNT) return (uint32_t)ns;
-    uint32_t shift = 63u - (uint32_t)__builtin_clzll(ns) - SUB_BITS;
-    return (shift + 1) * SUB_COUNT + (uint32_t)((ns >> shift) & (SUB_COUNT - 1));
-}
-
-uint32_t r2p2_loadgen_buckets_count(void) { return BUCKETS_COUNT; }
-uint64_t r2p2_loadgen_bucket_ns(uint32_t index) {
-    if (index < SUB_COUNT) return index;
-    uint32_t shift = index / SUB_COUNT - 1;
-    return (((uint64_t)SUB_COUNT + index % SUB_COUNT + 1) << shift) - 1;
+uint64_t r2p2_loadgen_percentile_ns(r2p2_loadgen *load, double fraction) {
+    uint64_t total = 0, below = 0;
+    for (uint32_t i = 0; i < R2P2_HISTOGRAM_BUCKETS; i++) total += load->histogram[i];
+    if (total == 0) return 0;
+    uint64_t rank = (uint64_t)(fraction * (double)total);
+    if (rank > total - 1) rank = total - 1;
+    for (uint32_t i = 0;; i++) {
+        below += load->histogram[i];
+        if (below > rank) return r2p2_histogram_edge(i);
+    }
 }
 
 /* ---- requests ---- */
 
-static void digits(uint8_t *out, uint32_t width, uint64_t value) {
-    for (uint32_t i = width; i > 0; i--) {
-        out[i - 1] = (uint8_t)('0' + value % 10);
-        value /= 10;
-    }
-}
-
-/* "*3 SET key value" with the value as wide as makes the whole `size` bytes. The widths of lengths depend on each other: try. */
-static int template_set(r2p2_loadgen *load) {
-    uint32_t size = load->config.size;
-    for (uint32_t value_bytes = size; value_bytes > 0; value_bytes--) {
-        char head[96];
-        int n = snprintf(head, sizeof head, "*3\r\n$3\r\nSET\r\n$%u\r\n%012u\r\n$%u\r\n", KEY_BYTES, 0u, value_bytes);
-        if ((uint32_t)n + value_bytes + 2 != size) continue;
-        memcpy(load->request, head, (size_t)n);
-        load->value_at = (uint32_t)n;
-        load->value_bytes = value_bytes;
-        load->key_at = (uint32_t)(strstr(head, "000000000000") - head);
-        memset(load->request + load->value_at, '0', value_bytes);
-        memcpy(load->request + load->value_at + value_bytes, "\r\n", 2);
-        return 1;
-    }
-    return 0;
-}
-
-static void template_get(r2p2_loadgen *load) {
-    char text[64];
-    load->config.size = (uint32_t)snprintf(text, sizeof text, "*2\r\n$3\r\nGET\r\n$%u\r\n%012u\r\n", KEY_BYTES, 0u);
-    memcpy(load->request, text, load->config.size);
-    load->key_at = (uint32_t)(strstr(text, "000000000000") - text);
-}
-
 uint32_t r2p2_loadgen_key(r2p2_loadgen *load, uint64_t key, uint8_t *out) {
-    out[0] = 'k';
-    digits(out + 1, KEY_BYTES - 1, key);
     (void)load;
-    return KEY_BYTES;
+    r2p2_load_key(out, key);
+    return R2P2_LOAD_KEY_BYTES;
 }
 
-uint32_t r2p2_loadgen_value(r2p2_loadgen *load, uint64_t key, uint64_t version, uint8_t *out) {
-    (void)key;
-    uint32_t width = load->value_bytes < 19 ? load->value_bytes : 19;
-    memset(out, '0', load->value_bytes);
-    digits(out + load->value_bytes - width, width, version);
-    return load->value_bytes;
+double r2p2_load_draw(uint64_t *state, const r2p2_distribution *distribution) { return r2p2_draw_from(state, distribution); }
+
+void r2p2_load_draw_keys(uint64_t seed, uint64_t keys_count, double skew, uint64_t *keys, uint32_t count) {
+    r2p2_zipf zipf = r2p2_zipf_new(keys_count, skew);
+    for (uint32_t i = 0; i < count; i++) keys[i] = r2p2_zipf_draw(&zipf, &seed);
 }
 
-/* The slot's next key that is certain: keys slot, slot + outstanding, slot + 2 * outstanding... 0 when none is left. */
+/* A size drawn for a request of at least `least` bytes. */
+static uint32_t draw_size(r2p2_loadgen *load, uint32_t least) {
+    double size = r2p2_draw_from(&load->random, &load->config.sizes);
+    if (size < least) return least;
+    return size > R2P2_REQUEST_BYTES_MAX ? R2P2_REQUEST_BYTES_MAX : (uint32_t)size;
+}
+
+/* The slot's next key that is certain: keys slot, slot + outstanding, slot + 2 * outstanding... 0 when none is left. With a skew the search
+ * begins at one drawn by chance. */
 static int next_key(r2p2_loadgen *load, uint32_t slot_index, uint64_t *key) {
     load_slot *slot = &load->slots[slot_index];
     uint64_t step = load->config.outstanding, count = (load->config.keys_count - slot_index + step - 1) / step;
+    if (load->config.zipf > 0) {
+        slot->cursor = r2p2_zipf_draw(&load->zipf, &load->random);
+        if (slot->cursor >= count) slot->cursor = count - 1; /* the last slots may have one key less */
+    }
     for (uint64_t tried = 0; tried < count; tried++) {
         *key = slot_index + slot->cursor * step;
         slot->cursor = slot->cursor + 1 < count ? slot->cursor + 1 : 0;
@@ -150,46 +126,94 @@ static int next_key(r2p2_loadgen *load, uint32_t slot_index, uint64_t *key) {
     return 0;
 }
 
-static void issue(r2p2_loadgen *load, uint32_t slot_index, uint64_t due_ns) {
+static uint64_t any_key(r2p2_loadgen *load) {
+    if (load->config.workload == R2P2_LOAD_GET && load->config.zipf > 0) return r2p2_zipf_draw(&load->zipf, &load->random);
+    return r2p2_draw(&load->random) % load->config.keys_count;
+}
+
+/* Fills in the slot's next request. 0: it has none, ever. */
+static int request_make(r2p2_loadgen *load, uint32_t slot_index, r2p2_call *call) {
     load_slot *slot = &load->slots[slot_index];
-    if (load->config.workload == R2P2_LOAD_SET) {
-        if (!next_key(load, slot_index, &slot->key)) { /* every key of this slot is uncertain: it rests */
-            slot->resume_ns = UINT64_MAX;
-            return;
+    const r2p2_loadgen_config *config = &load->config;
+    call->payload = load->request;
+    slot->is_read = 0;
+    switch (config->workload) {
+    case R2P2_LOAD_SET:
+        if (config->reads > 0 && r2p2_draw_unit(&load->random) < config->reads) {
+            slot->is_read = 1;
+            call->policy = R2P2_POLICY_REPLICATED_NO_SE;
+            break;
         }
-        r2p2_loadgen_key(load, slot->key, load->request + load->key_at);
-        r2p2_loadgen_value(load, slot->key, ++load->issued[slot->key], load->request + load->value_at);
-    } else if (load->config.workload == R2P2_LOAD_GET) {
-        r2p2_loadgen_key(load, random_next(load) % load->config.keys_count, load->request + load->key_at);
-    } else if (load->config.size >= 8) {
-        uint64_t tag = load->stats.issued;
-        memcpy(load->request, &tag, 8);
-        slot->key = tag;
+        if (!next_key(load, slot_index, &slot->key)) return 0;
+        r2p2_load_frame_set(&load->set, draw_size(load, R2P2_LOAD_SET_BYTES_MIN));
+        r2p2_load_frame_fill(&load->set, slot->key, load->issued[slot->key] + 1);
+        call->bytes = load->set.size;
+        break;
+    case R2P2_LOAD_GET:
+        slot->is_read = 1;
+        break;
+    case R2P2_LOAD_SPIN: { /* decimal nanoseconds */
+        slot->key = (uint64_t)r2p2_draw_from(&load->random, &config->service_ns);
+        uint32_t width = 1;
+        for (uint64_t rest = slot->key; rest >= 10; rest /= 10) width++;
+        r2p2_load_digits(load->request, width, slot->key);
+        call->bytes = width;
+        break;
     }
-    slot->due_ns = due_ns;
-    slot->target = load->config.spread ? slot_index % load->targets_count : load->target;
-    const r2p2_target *target = &load->targets[slot->target];
+    case R2P2_LOAD_STSS: /* u64 nanoseconds, u32 reply bytes, anything */
+        r2p2_store_u64(load->request, (uint64_t)r2p2_draw_from(&load->random, &config->service_ns));
+        r2p2_store_u16(load->request + 8, (uint16_t)(config->reply_bytes >> 16));
+        r2p2_store_u16(load->request + 10, (uint16_t)config->reply_bytes);
+        call->bytes = draw_size(load, 12);
+        break;
+    default: /* ECHO: what can be told from its neighbours is told */
+        slot->key = load->stats.issued;
+        call->bytes = draw_size(load, 0);
+        if (call->bytes >= 8) memcpy(load->request, &slot->key, 8);
+    }
+    if (slot->is_read) {
+        r2p2_load_key(load->read_bytes + load->get.key_at, any_key(load));
+        call->payload = load->read_bytes;
+        call->bytes = load->get.size;
+    }
+    return 1;
+}
+
+/* Whether a call was sent. If not, the slot comes back after a pause, or rests for good, and the call is still to be made. */
+static int issue(r2p2_loadgen *load, uint32_t slot_index, uint64_t due_ns) {
+    load_slot *slot = &load->slots[slot_index];
     r2p2_call call = {
-        .to = {target->ip, target->port, load->config.local_port},
-        .payload = load->request,
-        .bytes = load->config.size,
         .timeout_ns = load->config.timeout_ns,
         .tag = slot_index,
         .policy = load->config.policy,
     };
-    if (load->config.sessions)
-        call.session = (uint16_t)(load->first_session + slot_index % load->config.sessions + 1);
+    if (!request_make(load, slot_index, &call)) { /* every key of this slot is uncertain: it rests */
+        slot->resume_ns = UINT64_MAX;
+        return 0;
+    }
+    slot->due_ns = due_ns;
+    slot->bytes = (uint32_t)call.bytes;
+    slot->target = load->config.spread && slot->is_read ? slot_index % load->targets_count : load->target;
+    const r2p2_target *target = &load->targets[slot->target];
+    call.to = (r2p2_tx_address){target->ip, target->port, load->config.local_port};
+    if (load->config.sessions && !slot->is_read) {
+        slot->session = load->next_session;
+        call.session = (uint16_t)(load->first_session + slot->session + 1);
+    }
     int32_t rid = r2p2_client_start(load->client, &call, load->engine->now_ns);
     /* Rids used up by quarantine after an outage, or a session that waits for one old call: try again soon, nothing was sent. */
     if (rid < 0) {
-        if (load->config.workload == R2P2_LOAD_SET) load->issued[slot->key]--;
         slot->resume_ns = load->engine->now_ns + BACKOFF_NS;
         list_push(load, &load->backoff, slot_index);
         load->backoff_count++;
-        return;
+        return 0;
     }
+    if (load->config.workload == R2P2_LOAD_SET && !slot->is_read) load->issued[slot->key]++;
+    if (load->config.sessions && !slot->is_read && ++load->next_session == load->config.sessions) load->next_session = 0;
     load->stats.issued++;
     load->stats.waiting++;
+    load->stats.bytes_sent += call.bytes;
+    return 1;
 }
 
 /* ---- answers ---- */
@@ -202,26 +226,44 @@ static r2p2_timeline_bucket *timeline_at(r2p2_loadgen *load, uint64_t now_ns) {
 
 static int is_expected(const r2p2_loadgen *load, const load_slot *slot, const r2p2_completion *completion,
                        const uint8_t *payload) {
-    if (load->config.workload == R2P2_LOAD_GET) return completion->length >= 5 && payload[0] == '$';
-    if (load->config.workload == R2P2_LOAD_SET) return completion->length == 5 && memcmp(payload, "+OK\r\n", 5) == 0;
-    if (completion->length != load->config.size) return 0;
-    return load->config.size < 8 || (memcmp(payload, &slot->key, 8) == 0 &&
-                                     memcmp(payload + 8, load->request + 8, load->config.size - 8) == 0);
+    if (slot->is_read) return completion->length >= 5 && payload[0] == '$';
+    switch (load->config.workload) {
+    case R2P2_LOAD_SET:
+        return completion->length == 5 && memcmp(payload, "+OK\r\n", 5) == 0;
+    case R2P2_LOAD_STSS:
+        return completion->length == load->config.reply_bytes;
+    case R2P2_LOAD_SPIN: {
+        uint8_t text[20];
+        if (completion->length != slot->bytes) return 0;
+        r2p2_load_digits(text, slot->bytes, slot->key);
+        return memcmp(payload, text, slot->bytes) == 0;
+    }
+    default:
+        if (completion->length != slot->bytes) return 0;
+        return slot->bytes < 8 || (memcmp(payload, &slot->key, 8) == 0 && memcmp(payload + 8, load->request + 8, slot->bytes - 8) == 0);
+    }
+}
+
+/* How long a call has taken, or waited in vain. */
+static uint64_t measure(r2p2_loadgen *load, const load_slot *slot) {
+    uint64_t latency_ns = load->engine->now_ns - slot->due_ns;
+    load->histogram[r2p2_histogram_bucket(latency_ns)]++;
+    return latency_ns;
 }
 
 static void answered(r2p2_loadgen *load, load_slot *slot, const r2p2_completion *completion, const uint8_t *payload) {
-    uint64_t now_ns = load->engine->now_ns, latency_ns = now_ns - slot->due_ns;
+    uint64_t now_ns = load->engine->now_ns, latency_ns = measure(load, slot);
     r2p2_loadgen_stats *stats = &load->stats;
     stats->answered++;
+    if (slot->is_read && load->config.workload == R2P2_LOAD_SET) stats->reads_answered++;
     if (!is_expected(load, slot, completion, payload)) stats->wrong++;
-    else if (load->config.workload == R2P2_LOAD_SET) load->acked[slot->key] = load->issued[slot->key];
+    else if (load->config.workload == R2P2_LOAD_SET && !slot->is_read) load->acked[slot->key] = load->issued[slot->key];
     if (stats->first_answer_ns == 0) stats->first_answer_ns = now_ns;
     else if (now_ns - stats->last_answer_ns > stats->max_gap_ns) {
         stats->max_gap_ns = now_ns - stats->last_answer_ns;
         stats->max_gap_at_ns = now_ns;
     }
     stats->last_answer_ns = now_ns;
-    load->histogram[bucket_of(latency_ns)]++;
     r2p2_timeline_bucket *bucket = timeline_at(load, now_ns);
     bucket->answered++;
     bucket->latency_sum_ns += latency_ns;
@@ -262,19 +304,21 @@ static void on_completion(void *context, const r2p2_completion *completion, cons
         return;
     case R2P2_DONE_EXPIRED: /* it may or may not have been executed */
         load->stats.expired++;
+        measure(load, slot);
         timeline_at(load, load->engine->now_ns)->failed++;
-        if (load->config.workload == R2P2_LOAD_SET) load->uncertain[slot->key] = 1;
+        if (load->config.workload == R2P2_LOAD_SET && !slot->is_read) load->uncertain[slot->key] = 1;
         /* Of all its calls that end so the first finds it expired; the others find it new. */
         (void)r2p2_client_session_renew(
-            r2p2_client_session_at(load->client, load->first_session + slot_index % load->config.sessions));
+            r2p2_client_session_at(load->client, load->first_session + slot->session));
         break;
     default: /* no answer: it may or may not have been executed */
         load->stats.timeouts++;
+        measure(load, slot);
         timeline_at(load, load->engine->now_ns)->failed++;
-        if (load->config.workload == R2P2_LOAD_SET) load->uncertain[slot->key] = 1;
+        if (load->config.workload == R2P2_LOAD_SET && !slot->is_read) load->uncertain[slot->key] = 1;
         retarget(load, slot);
     }
-    if (load->config.rate == 0 && load->issuing) issue(load, slot_index, load->engine->now_ns);
+    if (load->config.rate == 0 && load->issuing) (void)issue(load, slot_index, load->engine->now_ns);
     else list_push(load, &load->free, slot_index);
 }
 
@@ -288,13 +332,15 @@ static void issue_due(r2p2_loadgen *load) {
     }
     if (!load->issuing) return;
     if (load->config.rate == 0) {
-        for (uint32_t slot; (slot = list_pop(load, &load->free)) != NO_SLOT;) issue(load, slot, now_ns);
+        for (uint32_t slot; (slot = list_pop(load, &load->free)) != NO_SLOT;) (void)issue(load, slot, now_ns);
         return;
     }
     while (load->due_ns <= (double)now_ns && load->free.head != NO_SLOT) {
-        issue(load, list_pop(load, &load->free), (uint64_t)load->due_ns);
-        double uniform = ((double)(random_next(load) >> 11) + 0.5) / 9007199254740992.0;
-        load->due_ns += -log(uniform) * 1e9 / load->config.rate;
+        uint64_t due_ns = (uint64_t)load->due_ns, late_ns = now_ns - due_ns;
+        if (!issue(load, list_pop(load, &load->free), due_ns)) continue; /* still due: another slot's, or later */
+        load->stats.late_sum_ns += late_ns;
+        if (late_ns > load->stats.late_max_ns) load->stats.late_max_ns = late_ns;
+        load->due_ns += r2p2_draw_exponential(&load->random, 1e9 / load->config.rate);
     }
 }
 
@@ -333,7 +379,38 @@ int32_t r2p2_loadgen_run(r2p2_loadgen *load, uint64_t duration_ns, int32_t issui
     return R2P2_OK;
 }
 
+int32_t r2p2_loadgen_set_rate(r2p2_loadgen *load, double rate) {
+    if (!(rate > 0) || load->config.rate == 0) return R2P2_ERROR_ARGUMENT; /* slots of a closed loop are issued by their answers */
+    load->config.rate = rate;
+    load->due_ns = (double)r2p2_engine_now_ns(load->engine);
+    return R2P2_OK;
+}
+
 /* ---- life ---- */
+
+static int config_valid(const r2p2_loadgen_config *config) {
+    if (config->timeline_count == 0 || config->timeline_step_ns == 0 || !(config->rate >= 0)) return 0;
+    if (config->workload > R2P2_LOAD_STSS) return 0;
+    if (!r2p2_distribution_valid(&config->sizes) || !r2p2_distribution_valid(&config->service_ns)) return 0;
+    if (!(config->reads >= 0) || config->reads > 1 || !(config->zipf >= 0) || config->zipf >= 1) return 0;
+    if (config->workload == R2P2_LOAD_GET && config->keys_count == 0) return 0;
+    if (config->workload == R2P2_LOAD_SET && config->keys_count < config->outstanding) return 0;
+    return config->sessions <= R2P2_CLIENT_SESSIONS_MAX && (config->sessions == 0 || config->policy == R2P2_POLICY_REPLICATED);
+}
+
+/* Room for everything that goes by numbers of the configuration. */
+static int allocate(r2p2_loadgen *load) {
+    const r2p2_loadgen_config *config = &load->config;
+    uint64_t keys = config->workload == R2P2_LOAD_SET ? config->keys_count : 1;
+    load->request = malloc(R2P2_REQUEST_BYTES_MAX);
+    load->slots = calloc(config->outstanding, sizeof *load->slots);
+    load->acked = calloc(keys, sizeof *load->acked);
+    load->issued = calloc(keys, sizeof *load->issued);
+    load->uncertain = calloc(keys, 1);
+    load->histogram = calloc(R2P2_HISTOGRAM_BUCKETS, sizeof *load->histogram);
+    load->timeline = calloc(config->timeline_count, sizeof *load->timeline);
+    return load->request && load->slots && load->acked && load->issued && load->uncertain && load->histogram && load->timeline;
+}
 
 r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *config, const r2p2_target *targets,
                                uint32_t targets_count, int32_t *error) {
@@ -345,14 +422,8 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
         *error = R2P2_ERROR_STATE;
         return NULL;
     }
-    if (!client || targets_count == 0 || targets_count > R2P2_TARGETS_MAX) return NULL;
-    if (config->outstanding == 0 || config->outstanding > client->calls_max || config->size > R2P2_PAYLOAD_BYTES_MAX)
-        return NULL;
-    if (config->timeline_count == 0 || config->timeline_step_ns == 0 || config->rate < 0) return NULL;
-    if (config->workload > R2P2_LOAD_GET) return NULL;
-    if (config->workload == R2P2_LOAD_GET && config->keys_count == 0) return NULL;
-    if (config->sessions > R2P2_CLIENT_SESSIONS_MAX || (config->sessions && config->policy != R2P2_POLICY_REPLICATED)) return NULL;
-    if (config->workload == R2P2_LOAD_SET && config->keys_count < config->outstanding) return NULL;
+    if (!client || targets_count == 0 || targets_count > R2P2_TARGETS_MAX || !config_valid(config)) return NULL;
+    if (config->outstanding == 0 || config->outstanding > client->calls_max) return NULL;
     r2p2_loadgen *load = calloc(1, sizeof *load);
     *error = R2P2_ERROR_NO_MEMORY;
     if (!load) return NULL;
@@ -362,21 +433,18 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
     load->random = config->seed;
     memcpy(load->targets, targets, targets_count * sizeof *targets);
     load->targets_count = targets_count;
-    for (uint32_t i = 0; i < config->size; i++) load->request[i] = (uint8_t)('a' + i % 26);
-    uint64_t keys = config->workload == R2P2_LOAD_SET ? config->keys_count : 1;
-    load->slots = calloc(config->outstanding, sizeof *load->slots);
-    load->acked = calloc(keys, sizeof *load->acked);
-    load->issued = calloc(keys, sizeof *load->issued);
-    load->uncertain = calloc(keys, 1);
-    load->histogram = calloc(BUCKETS_COUNT, sizeof *load->histogram);
-    load->timeline = calloc(config->timeline_count, sizeof *load->timeline);
-    int has_memory = load->slots && load->acked && load->issued && load->uncertain && load->histogram && load->timeline;
-    if (has_memory) *error = R2P2_ERROR_ARGUMENT;
-    if (!has_memory || (config->workload == R2P2_LOAD_SET && !template_set(load))) {
+    if (!allocate(load)) {
         r2p2_loadgen_free(load);
         return NULL;
     }
-    if (config->workload == R2P2_LOAD_GET) template_get(load);
+    for (uint32_t i = 0; i < R2P2_REQUEST_BYTES_MAX; i++) load->request[i] = (uint8_t)('a' + i % 26);
+    load->set.bytes = load->request;
+    load->get.bytes = load->read_bytes;
+    r2p2_load_frame_get(&load->get);
+    if (config->zipf > 0) { /* SET: over the keys of one slot */
+        uint64_t step = config->workload == R2P2_LOAD_SET ? config->outstanding : 1;
+        load->zipf = r2p2_zipf_new((config->keys_count + step - 1) / step, config->zipf);
+    }
     load->first_session = load->client->sessions_count;
     for (uint32_t i = 0; i < config->sessions; i++) {
         int32_t number = r2p2_client_session_add(client, targets, targets_count);
@@ -398,6 +466,7 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
 void r2p2_loadgen_free(r2p2_loadgen *load) {
     if (!load) return;
     if (load->engine->sink_context == load) r2p2_engine_default_sink(load->engine);
+    free(load->request);
     free(load->slots);
     free(load->acked);
     free(load->issued);
@@ -413,13 +482,17 @@ void r2p2_loadgen_reset(r2p2_loadgen *load) {
     load->stats.waiting = waiting;
     load->stats.leader_ip = leader_ip;
     load->stats.started_ns = r2p2_engine_now_ns(load->engine);
-    memset(load->histogram, 0, BUCKETS_COUNT * sizeof *load->histogram);
+    memset(load->histogram, 0, R2P2_HISTOGRAM_BUCKETS * sizeof *load->histogram);
     memset(load->timeline, 0, load->config.timeline_count * sizeof *load->timeline);
 }
 
-void r2p2_loadgen_stats_read(r2p2_loadgen *load, r2p2_loadgen_stats *stats) { *stats = load->stats; }
+void r2p2_loadgen_stats_read(r2p2_loadgen *load, r2p2_loadgen_stats *stats) {
+    double behind_ns = load->issuing && load->config.rate > 0 ? (double)load->engine->now_ns - load->due_ns : 0;
+    load->stats.behind_ns = behind_ns > 0 ? (uint64_t)behind_ns : 0;
+    *stats = load->stats;
+}
 void r2p2_loadgen_histogram(r2p2_loadgen *load, uint64_t *counts) {
-    memcpy(counts, load->histogram, BUCKETS_COUNT * sizeof *counts);
+    memcpy(counts, load->histogram, R2P2_HISTOGRAM_BUCKETS * sizeof *counts);
 }
 void r2p2_loadgen_timeline(r2p2_loadgen *load, r2p2_timeline_bucket *buckets) {
     memcpy(buckets, load->timeline, load->config.timeline_count * sizeof *buckets);

@@ -85,7 +85,7 @@ void r2p2_entry_encode(uint8_t out[R2P2_ENTRY_HEADER_BYTES], const r2p2_entry *e
     out[12] = entry->kind;
     out[13] = entry->policy;
     out[14] = 0;
-    out[15] = 0;
+    out[15] = entry->flags;
 }
 
 void r2p2_entry_decode(const uint8_t in[R2P2_ENTRY_HEADER_BYTES], r2p2_entry *entry) {
@@ -95,38 +95,49 @@ void r2p2_entry_decode(const uint8_t in[R2P2_ENTRY_HEADER_BYTES], r2p2_entry *en
     entry->rid = r2p2_load_u16(in + 10);
     entry->kind = in[12];
     entry->policy = in[13];
+    entry->flags = in[15];
+    entry->time_ms = 0;
 }
 
 /* Whether an entry may be among `count`, with a body of its length. */
 static int kind_is_good(const r2p2_entry *entry, uint64_t count) {
     if (entry->kind == R2P2_ENTRY_CONFIGURATION)
-        return count == 1 && entry->client_ip == 0 && entry->body_length > 0 &&
+        return count == 1 && entry->client_ip == 0 && entry->flags == 0 && entry->body_length > 0 &&
                entry->body_length <= R2P2_CONFIGURATION_BYTES_MAX;
-    uint64_t prefix = entry->kind == R2P2_ENTRY_SESSION ? R2P2_SESSION_BYTES : 0;
+    uint64_t prefix = (entry->kind == R2P2_ENTRY_SESSION ? R2P2_SESSION_BYTES : 0) +
+                      (entry->flags & R2P2_ENTRY_TIMED ? R2P2_TIME_BYTES : 0);
     return entry->kind <= R2P2_ENTRY_SESSION && entry->body_length >= prefix &&
            entry->body_length - prefix <= R2P2_REQUEST_BYTES_MAX;
 }
 
 int r2p2_entries_check(const uint8_t *data, uint64_t length, uint64_t count) {
     uint64_t at = 0;
+    unsigned flags = 0;
     for (uint64_t i = 0; i < count; i++) {
         if (length - at < R2P2_ENTRY_HEADER_BYTES) return 0;
         r2p2_entry entry;
         r2p2_entry_decode(data + at, &entry);
         if (!kind_is_good(&entry, count)) return 0;
-        if (entry.policy > R2P2_POLICY_REPLICATED_NO_SE || data[at + 14] || data[at + 15]) return 0;
+        if (entry.policy > R2P2_POLICY_REPLICATED_NO_SE || data[at + 14] || entry.flags & ~R2P2_ENTRY_TIMED) return 0;
         if (entry.kind == R2P2_ENTRY_NOOP && entry.client_ip) return 0;
         uint64_t bytes = r2p2_entry_bytes(entry.body_length);
         if (length - at < bytes) return 0;
+        uint64_t body = at + R2P2_ENTRY_HEADER_BYTES;
+        flags |= entry.flags;
+        if (entry.flags & R2P2_ENTRY_TIMED) {
+            if (r2p2_entry_time(data + at) == 0 || r2p2_entry_time(data + at) > R2P2_TIME_MS_MAX) return 0;
+            body += R2P2_TIME_BYTES;
+        }
         if (entry.kind == R2P2_ENTRY_SESSION) {
-            r2p2_session_extension extension = r2p2_session_read(data + at + R2P2_ENTRY_HEADER_BYTES);
+            r2p2_session_extension extension = r2p2_session_read(data + body);
             if (!r2p2_session_valid(&extension)) return 0;
         }
         for (uint64_t p = at + R2P2_ENTRY_HEADER_BYTES + entry.body_length; p < at + bytes; p++)
             if (data[p]) return 0;
         at += bytes;
     }
-    return at == length;
+    if (at != length) return 0;
+    return flags ? R2P2_ENTRIES_TIMED : R2P2_ENTRIES_GOOD;
 }
 
 uint64_t r2p2_entries_skip(const uint8_t *data, uint64_t count) {
@@ -174,17 +185,25 @@ int r2p2_log_append(r2p2_log *log, const r2p2_entry *entry, const uint8_t *body)
     int status = reserve(log, bytes, 1);
     if (status) return status;
     uint64_t pad = bytes - R2P2_ENTRY_HEADER_BYTES - entry->body_length, offset = log->tail & R2P2_LOG_PAGE_MASK;
+    uint32_t head = R2P2_ENTRY_HEADER_BYTES, length = entry->body_length;
+    if (entry->flags & R2P2_ENTRY_TIMED) {
+        head += R2P2_TIME_BYTES;
+        length -= R2P2_TIME_BYTES;
+        if (entry->time_ms > log->time_ms) log->time_ms = entry->time_ms;
+    }
     if (offset + bytes <= R2P2_LOG_PAGE_BYTES) {
         uint8_t *out = log->bytes.slots[(log->tail / R2P2_LOG_PAGE_BYTES) % log->bytes.slots_count] + offset;
         r2p2_entry_encode(out, entry);
-        if (entry->body_length) memcpy(out + R2P2_ENTRY_HEADER_BYTES, body, entry->body_length);
-        memset(out + R2P2_ENTRY_HEADER_BYTES + entry->body_length, 0, pad);
+        if (entry->flags) r2p2_store_u64(out + R2P2_ENTRY_HEADER_BYTES, entry->time_ms);
+        if (length) memcpy(out + head, body, length);
+        memset(out + head + length, 0, pad);
     } else {
-        uint8_t header[R2P2_ENTRY_HEADER_BYTES];
+        uint8_t header[R2P2_ENTRY_HEADER_BYTES + R2P2_TIME_BYTES];
         r2p2_entry_encode(header, entry);
-        bytes_write(log, log->tail, header, sizeof header);
-        if (entry->body_length) bytes_write(log, log->tail + sizeof header, body, entry->body_length);
-        bytes_write(log, log->tail + sizeof header + entry->body_length, zeros, pad);
+        if (entry->flags) r2p2_store_u64(header + R2P2_ENTRY_HEADER_BYTES, entry->time_ms);
+        bytes_write(log, log->tail, header, head);
+        if (length) bytes_write(log, log->tail + head, body, length);
+        bytes_write(log, log->tail + head + length, zeros, pad);
     }
     position_set(log, ++log->last_index, log->tail);
     log->tail += bytes;
@@ -199,6 +218,7 @@ int r2p2_log_append_wire(r2p2_log *log, const uint8_t *entries, uint64_t length,
     for (uint64_t i = 0; i < count; i++) {
         position_set(log, ++log->last_index, log->tail + at);
         uint32_t body_length = (uint32_t)r2p2_load_u16(entries + at) << 16 | r2p2_load_u16(entries + at + 2);
+        if (entries[at + 15] && r2p2_entry_time(entries + at) > log->time_ms) log->time_ms = r2p2_entry_time(entries + at);
         at += r2p2_entry_bytes(body_length);
     }
     log->tail += length;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "r2p2_limits.h"
+#include "r2p2_wire.h"
 
 #define R2P2_LOG_PAGE_MASK ((uint64_t)R2P2_LOG_PAGE_BYTES - 1)
 _Static_assert((R2P2_LOG_PAGE_BYTES & (R2P2_LOG_PAGE_BYTES - 1)) == 0, "pages are a power of two");
@@ -25,14 +26,19 @@ enum r2p2_entry_kind {
     R2P2_ENTRY_CONFIGURATION = 3
 };
 
+/* The body begins with the log's time, from this entry on. */
+#define R2P2_ENTRY_TIMED 1u
+
 /* An entry's header, decoded. */
 typedef struct r2p2_entry {
-    uint32_t body_length;
+    uint32_t body_length; /* all of it, a time included */
     uint32_t client_ip;
     uint16_t client_port;
     uint16_t rid;
     uint8_t kind;
     uint8_t policy;
+    uint8_t flags;    /* R2P2_ENTRY_TIMED or 0 */
+    uint64_t time_ms; /* for r2p2_log_append of a timed entry; decoding does not fill it in */
 } r2p2_entry;
 
 typedef struct r2p2_page_pool {
@@ -54,6 +60,7 @@ typedef struct r2p2_log {
     uint64_t head, tail;              /* byte positions; head == tail: empty */
     uint64_t first_index, last_index; /* last_index + 1 == first_index: empty */
     uint64_t bytes_max, entries_max;
+    uint64_t time_ms; /* the largest that any entry carried which was ever here, truncated ones included; 0: none did */
 } r2p2_log;
 
 int r2p2_log_init(r2p2_log *log, uint64_t bytes_max, uint64_t entries_max);
@@ -65,12 +72,17 @@ static inline uint64_t r2p2_entry_bytes(uint32_t body_length) {
 }
 void r2p2_entry_encode(uint8_t out[R2P2_ENTRY_HEADER_BYTES], const r2p2_entry *entry);
 void r2p2_entry_decode(const uint8_t in[R2P2_ENTRY_HEADER_BYTES], r2p2_entry *entry);
-/* Checks `count` entries that fill exactly `length` bytes; pure, for bytes of a peer. 1 when they do. */
+/* Checks `count` entries that fill exactly `length` bytes; pure, for bytes of a peer. 0: they do not. R2P2_ENTRIES_TIMED: some carry a time. */
+#define R2P2_ENTRIES_GOOD 1
+#define R2P2_ENTRIES_TIMED 2
 int r2p2_entries_check(const uint8_t *data, uint64_t length, uint64_t count);
 /* Bytes of the first `count` of entries that r2p2_entries_check accepted. */
 uint64_t r2p2_entries_skip(const uint8_t *data, uint64_t count);
 
-/* Appends one entry / `count` checked entries in wire form. 0, or R2P2_ERROR_FULL / R2P2_ERROR_NO_MEMORY with the log unchanged. */
+/* The time at the head of a timed entry's body. */
+static inline uint64_t r2p2_entry_time(const uint8_t *wire) { return r2p2_load_u64(wire + R2P2_ENTRY_HEADER_BYTES); }
+
+/* Appends one entry / `count` checked entries in wire form. `body` is without the time. 0, or R2P2_ERROR_FULL / R2P2_ERROR_NO_MEMORY with the log unchanged. */
 int r2p2_log_append(r2p2_log *log, const r2p2_entry *entry, const uint8_t *body);
 int r2p2_log_append_wire(r2p2_log *log, const uint8_t *entries, uint64_t length, uint64_t count);
 void r2p2_log_truncate(r2p2_log *log, uint64_t from_index);

@@ -5,6 +5,8 @@
 #include "r2p2_engine_status.h"
 #include "r2p2_install.h"
 #include "r2p2_loadgen.h"
+#include "r2p2_null.h"
 #include "r2p2_router.h"
+#include "r2p2_time.h"
 
 #endif

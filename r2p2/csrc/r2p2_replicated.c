@@ -81,7 +81,9 @@ void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const
             refuse(engine, asker, &engine->counters.drops_backlog);
         else if (engine->storage_full)
             refuse(engine, asker, &engine->counters.drops_storage_full);
-        else if (log_is_full(engine) || r2p2_log_append(&engine->log, &entry, payload))
+        else if (log_is_full(engine) || (engine->now_ns < engine->stamps.due_ns
+                                             ? r2p2_log_append(&engine->log, &entry, payload)
+                                             : r2p2_append_stamped(engine, entry, payload)))
             refuse(engine, asker, &engine->counters.drops_log_full);
         else
             engine->appended_count++;
@@ -127,7 +129,7 @@ void r2p2_set_role(r2p2_engine *engine, int32_t role) {
         /* What was held for a leader is now ours to append. */
         const uint8_t *entries = engine->held.data + engine->held_offset;
         uint64_t length = engine->held.length - engine->held_offset;
-        if (r2p2_log_append_wire(&engine->log, entries, length, engine->held_count))
+        if (r2p2_append_wire_at_time(engine, entries, length, engine->held_count))
             drop_entries(engine, entries, engine->held_count, &engine->counters.drops_log_full);
         else
             engine->appended_count += engine->held_count;
@@ -195,9 +197,10 @@ int32_t r2p2_raft_check(r2p2_engine *engine, uint32_t handle, uint32_t header_by
     uint64_t length, count;
     int status = entries_of(raft_slot(engine, handle), header_bytes, &entries, &length, &count);
     if (status) return status;
-    if (!r2p2_entries_check(entries, length, count)) return R2P2_ERROR_MALFORMED;
+    int good = r2p2_entries_check(entries, length, count);
+    if (!good) return R2P2_ERROR_MALFORMED;
     engine->raft[handle].checked_bytes = header_bytes;
-    return R2P2_OK;
+    return good == R2P2_ENTRIES_TIMED;
 }
 
 /* entries_of a message that has passed r2p2_raft_check. */
@@ -229,6 +232,15 @@ int32_t r2p2_log_append_noop(r2p2_engine *engine) {
     return status;
 }
 
+int32_t r2p2_log_append_time(r2p2_engine *engine) {
+    if (log_is_full(engine)) return R2P2_ERROR_FULL;
+    if (engine->stamps.due_ns == UINT64_MAX || r2p2_stamp_ms(engine) <= engine->log.time_ms) return R2P2_ERROR_STATE;
+    engine->stamps.due_ns = 0;
+    int status = r2p2_append_stamped(engine, (r2p2_entry){.kind = R2P2_ENTRY_NOOP}, NULL);
+    if (!status) engine->counters.log_appended++;
+    return status;
+}
+
 int64_t r2p2_log_append_message(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes, uint32_t skip,
                                 uint32_t count) {
     const uint8_t *entries;
@@ -240,8 +252,19 @@ int64_t r2p2_log_append_message(r2p2_engine *engine, uint32_t handle, uint32_t h
     uint64_t bytes = skip + count == all ? length - from : r2p2_entries_skip(entries + from, count);
     status = r2p2_log_append_wire(&engine->log, entries + from, bytes, count);
     if (status) return status;
+    r2p2_time_look(engine, 0);
     engine->counters.log_appended += count;
     return count;
+}
+
+int64_t r2p2_log_append_forwarded(r2p2_engine *engine, uint32_t handle, uint32_t header_bytes) {
+    const uint8_t *entries;
+    uint64_t length, count;
+    int status = checked_entries_of(raft_slot(engine, handle), header_bytes, &entries, &length, &count);
+    if (!status) status = r2p2_append_wire_at_time(engine, entries, length, count);
+    if (status) return status;
+    engine->counters.log_appended += count;
+    return (int64_t)count;
 }
 
 int32_t r2p2_log_truncate_suffix(r2p2_engine *engine, uint64_t from_index) {
@@ -353,6 +376,7 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
     r2p2_requests_clear(&engine->applying);
     engine->answers_count = engine->answers_sessions = 0;
     uint64_t index = engine->applied_index, digest = engine->applied_digest, end = last_index;
+    uint64_t time_ms = engine->applied_time_ms;
     if (last_index > index && last_index - index > entries_max) end = index + entries_max;
     /* Not beyond the index at which every replica holds its kept replies to their bound. */
     uint64_t cut = index - index % R2P2_APPLY_BATCH_ENTRIES_MAX + R2P2_APPLY_BATCH_ENTRIES_MAX;
@@ -369,6 +393,16 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
         }
         r2p2_entry entry;
         r2p2_entry_decode(wire, &entry);
+        const uint8_t *body = wire + R2P2_ENTRY_HEADER_BYTES;
+        if (entry.flags & R2P2_ENTRY_TIMED) {
+            /* A batch has one time. It goes on as the maximum, whatever a leader wrote. */
+            if (r2p2_entry_time(wire) > time_ms) {
+                if (engine->applying.count > 0) break;
+                time_ms = r2p2_entry_time(wire);
+            }
+            body += R2P2_TIME_BYTES;
+            entry.body_length -= R2P2_TIME_BYTES;
+        }
         digest = digest_bytes(digest, wire, bytes);
         index++;
         if (entry.kind != R2P2_ENTRY_REQUEST && entry.kind != R2P2_ENTRY_SESSION) continue;
@@ -376,7 +410,6 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
         if (!answer) return R2P2_ERROR_NO_MEMORY;
         *answer = (r2p2_answer){
             .asker = {.ip = entry.client_ip, .port = entry.client_port, .rid = entry.rid, .policy = entry.policy}};
-        const uint8_t *body = wire + R2P2_ENTRY_HEADER_BYTES;
         if (entry.kind == R2P2_ENTRY_SESSION) {
             r2p2_session_extension extension = r2p2_session_read(body);
             int runs = session_entry(engine, index, &extension, answer);
@@ -389,6 +422,7 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
     }
     engine->applying_last = index > engine->applied_index ? index : 0;
     engine->applying_digest = digest;
+    engine->applying_time_ms = time_ms;
     batch->slab = engine->applying.slab.data;
     batch->lengths = engine->applying.lengths;
     batch->policies = engine->applying.policies;
@@ -397,6 +431,7 @@ int32_t r2p2_apply_prepare(r2p2_engine *engine, uint64_t last_index, uint32_t en
     batch->requests_count = engine->applying.count;
     batch->entries_count = index - engine->applied_index;
     batch->last_index = index;
+    batch->time_ms = time_ms;
     return R2P2_OK;
 }
 
@@ -463,6 +498,7 @@ int32_t r2p2_apply_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t slab
     engine->counters.log_applied += engine->applying_last - engine->applied_index;
     engine->applied_index = engine->applying_last;
     engine->applied_digest = engine->applying_digest;
+    engine->applied_time_ms = engine->applying_time_ms;
     engine->applying_last = 0;
     r2p2_requests_clear(&engine->applying);
     return R2P2_OK;

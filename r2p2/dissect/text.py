@@ -7,6 +7,7 @@ object has the same and every field of a Raft message; docs/dissect.md lists its
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from r2p2.dissect.datagrams import Other, dotted
@@ -187,6 +188,15 @@ _RAFT: Final[dict[str, Callable[[Raft], str]]] = {
 }
 
 
+def moment(unix_ms: int) -> str:
+    """A time of the log: UTC to the millisecond, or the number where no calendar has it."""
+    try:
+        when = datetime.fromtimestamp(unix_ms // 1000, UTC)
+    except (OverflowError, ValueError):
+        return f"{unix_ms} ms"
+    return f"{when:%Y-%m-%d %H:%M:%S}.{unix_ms % 1000:03d}"
+
+
 def entry_lines(message: Message) -> list[str]:
     """A line for each entry of an APPEND or FORWARD, indented under its message."""
     raft = message.raft
@@ -197,7 +207,8 @@ def entry_lines(message: Message) -> list[str]:
     for offset, entry in enumerate(entries(raft)):
         index = f"{first + offset:>8}" if first is not None else f"{'-':>8}"
         origin = f"{endpoint(entry.client_ip, entry.client_port)} rid {entry.rid} " if entry.kind else ""
-        text = f"{ENTRY_KINDS[entry.kind]} {origin}{size(len(entry.body))} {preview(entry.body)}"
+        when = f"at {moment(entry.time_ms)} " if entry.time_ms else ""
+        text = f"{ENTRY_KINDS[entry.kind]} {origin}{when}{size(len(entry.body))} {preview(entry.body)}"
         lines.append(f"{'':>12}{index} {text}".rstrip())
     return lines
 
@@ -250,6 +261,7 @@ def _entry_json(entry: Entry) -> Json:
         "client": endpoint(entry.client_ip, entry.client_port),
         "rid": entry.rid,
         "policy": POLICY_NAMES[entry.policy],
+        **({"time_ms": entry.time_ms} if entry.time_ms else {}),
         "bytes": len(entry.body),
         "what": preview(entry.body),
     }

@@ -187,7 +187,7 @@ def raft(body: bytes, r2p2_type: int, is_cut: bool = False) -> Raft | str:
 def _rest_problem(name: str, values: dict[str, int], rest: bytes) -> tuple[str | None, tuple[Member, ...]]:
     """What is wrong after the fixed fields, and the members when it is a FORMED."""
     if "bytes" in values:
-        problem = _entries_problem(values["count"], values["bytes"], rest)
+        problem = _entries_problem(values["count"], values["bytes"], rest, timed=name == "APPEND")
         if problem is None and name == "APPEND" and (values["count"] == 0) != (values["entries_term"] == 0):
             problem = "field"
         return problem, ()
@@ -214,34 +214,47 @@ def _snapshot_problem(values: dict[str, int], length: int) -> str | None:
     return None if fits and (values["offset"] == 0) == (values["configuration_bytes"] > 0) else "field"
 
 
-ENTRY: Final = struct.Struct(">IIHHBBH")
+ENTRY: Final = struct.Struct(">IIHHBBBB")
+TIMED: Final = 1
+TIME: Final = struct.Struct(">Q")
+TIME_MS_MAX: Final = (1 << 48) - 1
+_CONFIG: Final = 3
 ENTRY_KINDS: Final = ("NOOP", "REQUEST", "REQUEST_SESSION", "CONFIG")
 
 
 class Entry(NamedTuple):
-    """One log entry."""
+    """One log entry; ``time_ms`` 0: it carries none."""
 
     client_ip: int
     client_port: int
     rid: int
     kind: int
     policy: int
+    time_ms: int
     body: bytes
 
 
-def _entries_problem(count: int, length: int, data: bytes) -> str | None:
+def _time_is_good(data: bytes, at: int, body_length: int, kind: int) -> bool:
+    return body_length >= TIME.size and kind != _CONFIG and 0 < TIME.unpack_from(data, at)[0] <= TIME_MS_MAX
+
+
+def _entries_problem(count: int, length: int, data: bytes, *, timed: bool) -> str | None:
+    """timed: entries may carry a time, as only a leader's do."""
     if length != len(data):
         return "length"
     at = found = 0
     while at < length:
         if at + ENTRY.size > length:
             return "entry"
-        body_length, client_ip, _, _, kind, policy, reserved = ENTRY.unpack_from(data, at)
-        end = at + ENTRY.size + body_length
+        body_length, client_ip, _, _, kind, policy, reserved, flags = ENTRY.unpack_from(data, at)
+        body = at + ENTRY.size
+        end = body + body_length
         at = end + -body_length % 8
         if at > length or kind >= len(ENTRY_KINDS) or policy > 3 or reserved or any(data[end:at]):
             return "entry"
         if kind == 0 and client_ip:
+            return "entry"
+        if flags and (flags != TIMED or not timed or not _time_is_good(data, body, body_length, kind)):
             return "entry"
         found += 1
     return None if found == count else "entry"
@@ -251,7 +264,11 @@ def entries(message: Raft) -> Iterator[Entry]:
     """The entries of a valid APPEND or FORWARD, in order."""
     data, at = message.entries, 0
     while at < len(data):
-        body_length, client_ip, client_port, rid, kind, policy, _ = ENTRY.unpack_from(data, at)
+        body_length, client_ip, client_port, rid, kind, policy, _, flags = ENTRY.unpack_from(data, at)
         at += ENTRY.size
-        yield Entry(client_ip, client_port, rid, kind, policy, data[at : at + body_length])
-        at += body_length + -body_length % 8
+        end, time_ms = at + body_length, 0
+        if flags & TIMED:
+            time_ms = TIME.unpack_from(data, at)[0]
+            at += TIME.size
+        yield Entry(client_ip, client_port, rid, kind, policy, time_ms, data[at:end])
+        at = end + -body_length % 8

@@ -10,10 +10,11 @@ import signal
 from r2p2 import limits
 from r2p2.address import format_address, parse_address
 from r2p2.errors import UserError
+from r2p2.gateway.dialect import DIALECTS
 from r2p2.gateway.server import Gateway, GatewayConfig
 
 NAME = "gateway"
-HELP = "let Redis clients over TCP use a replicated key-value store"
+HELP = "let Redis clients over TCP use a replicated key-value store, or a replicated Redis"
 
 _DESCRIPTORS_BESIDES = 64
 
@@ -24,9 +25,8 @@ READY_PREFIX = "r2p2: gateway on "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--listen", default="127.0.0.1:6379", metavar="HOST:PORT", help="where Redis clients connect")
-    parser.add_argument(
-        "--cluster", required=True, metavar="IP:PORT,...", help="the members of the cluster, which run --app kv"
-    )
+    parser.add_argument("--cluster", required=True, metavar="IP:PORT,...", help="the members of the cluster")
+    parser.add_argument("--app", choices=tuple(DIALECTS), default="kv", help="what the members run")
     parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="what a command may take in all")
     parser.add_argument(
         "--drain", type=float, default=2.0, metavar="SECONDS", help="what commands under way may take after a stop"
@@ -50,7 +50,7 @@ def config_of(args: argparse.Namespace) -> GatewayConfig:
         if not getattr(args, name) >= least:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}, not at least {least}")
     cluster = tuple(format_address(parse_address(text)) for text in args.cluster.split(","))
-    return GatewayConfig(cluster, host, int(port_text), args.timeout, args.drain, args.max_clients)
+    return GatewayConfig(cluster, host, int(port_text), args.timeout, args.drain, args.max_clients, args.app)
 
 
 def _allow_descriptors(clients_max: int) -> None:

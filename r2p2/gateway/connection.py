@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from r2p2 import limits
-from r2p2.apps.kv.registry import check
 from r2p2.apps.kv.resp import OK, error, wrong_number
+from r2p2.gateway.dialect import Dialect
 from r2p2.gateway.local import ClientState, run_local
 from r2p2.gateway.parser import CommandParser, Item, TooLarge
 from r2p2.gateway.resp3 import to_resp3
@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
 
     Args:
         upstream: the cluster.
+        dialect: the application's.
         state: what the client may ask about itself.
         counters: counted into.
         on_end: called once when the connection has ended.
@@ -53,11 +54,13 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         upstream: Upstream,
+        dialect: Dialect,
         state: ClientState,
         counters: Counter[str],
         on_end: Callable[[Connection], None],
     ) -> None:
         self._upstream = upstream
+        self._dialect = dialect
         self._state = state
         self._counters = counters
         self._on_end = on_end
@@ -194,24 +197,27 @@ class Connection(asyncio.Protocol):
             return await self._transact(name, item)
         if self._transaction is not None:
             return self._enqueue(self._transaction, item)
-        reply = run_local(self._state, item)
+        reply = None if name in self._dialect.passed else run_local(self._state, item)
+        if reply is None:
+            reply = self._dialect.refused(item)
         if reply is not None:
             return reply
-        if not _goes_together(item):
-            return await self._upstream.one(item)
+        goes_together = self._dialect.goes_together
+        if not goes_together(item):
+            return await self._upstream.one(item, self._state.protocol)
         together = [item]
         while (
             self._queue
             and len(together) < limits.KV_BATCH_COMMANDS_MAX
             and isinstance(following := self._queue[0], list)
-            and _goes_together(following)
+            and goes_together(following)
         ):
             self._take()
             together.append(following)
         self._counters["commands"] += len(together) - 1
         if len(together) == 1:
-            return await self._upstream.one(item)
-        async for replies in self._upstream.many(together):
+            return await self._upstream.one(item, self._state.protocol)
+        async for replies in self._upstream.many(together, self._state.protocol):
             await self._send(replies)
         return b""
 
@@ -233,21 +239,17 @@ class Connection(asyncio.Protocol):
             self._transaction.is_broken = True
 
     def _enqueue(self, transaction: _Transaction, words: list[bytes]) -> bytes:
-        found = check(words)
-        if isinstance(found, bytes):
-            reply = found
-        elif not found.batched:
-            reply = error(b"%b is not allowed between MULTI and EXEC" % found.name)
-        else:
+        reply = self._dialect.queue_error(words)
+        if reply is None:
             transaction.bytes_count += encoded_bytes(words)
             if (
-                transaction.bytes_count <= limits.REQUEST_BYTES_MAX
+                transaction.bytes_count <= limits.SESSION_REQUEST_BYTES_MAX
                 and len(transaction.commands) < limits.KV_BATCH_COMMANDS_MAX
             ):
                 transaction.commands.append(words)
                 return _QUEUED
             reply = error(b"a transaction holds at most %d commands and fits in a request of %d bytes" % (
-                limits.KV_BATCH_COMMANDS_MAX, limits.REQUEST_BYTES_MAX))  # fmt: skip
+                limits.KV_BATCH_COMMANDS_MAX, limits.SESSION_REQUEST_BYTES_MAX))  # fmt: skip
         transaction.is_broken = True
         return reply
 
@@ -281,14 +283,14 @@ class Connection(asyncio.Protocol):
         if not transaction.commands and not watches:
             return b"*0\r\n"
         self._counters["transactions"] += 1
-        batch = [b"R2P2.BATCH"]
+        batch: list[bytes] = []
         for key, number in watches.items():
             batch += (b"IFUNWRITTEN", key, number)
         batch.append(b"DO")
         for words in transaction.commands:
             batch.append(b"%d" % len(words))
             batch += words
-        return await self._upstream.one(batch)
+        return await self._upstream.batch(batch, self._state.protocol)
 
     async def _watch(self, keys: list[bytes]) -> bytes:
         reply = await self._upstream.one([b"R2P2.WATCH", *keys])
@@ -301,12 +303,6 @@ class Connection(asyncio.Protocol):
             # Watched already: a write since then must not be forgotten.
             self._watches.setdefault(key, number[1:])
         return OK
-
-
-def _goes_together(words: list[bytes]) -> bool:
-    """Whether the cluster executes it in a pipeline with others."""
-    found = check(words)
-    return not isinstance(found, bytes) and found.batched and found.name not in (b"PING", b"ECHO")
 
 
 def _bytes_of(item: Item) -> int:

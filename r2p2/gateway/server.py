@@ -1,4 +1,4 @@
-"""The gateway as a whole: a TCP listener, the connections, one R2P2 client, counters.
+"""The gateway as a whole: a TCP listener, the connections, R2P2 clients, counters.
 
 Leaves to others: one connection's life (`connection.py`), the command line (`command.py`).
 """
@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import cast
@@ -18,6 +19,7 @@ from r2p2 import limits
 from r2p2.client import Client
 from r2p2.errors import UserError
 from r2p2.gateway.connection import Connection
+from r2p2.gateway.dialect import dialect_of
 from r2p2.gateway.local import ClientState
 from r2p2.gateway.upstream import Upstream
 
@@ -32,6 +34,7 @@ class GatewayConfig:
 
     Attributes:
         cluster: the members, ``IP:PORT`` each.
+        app: what they run: ``kv`` or ``redis``.
         host, port: where it listens for TCP; port 0: the kernel's choice.
         timeout_s: what a command may take in all, seconds.
         drain_s: what commands under way may take after a stop, seconds.
@@ -44,6 +47,7 @@ class GatewayConfig:
     timeout_s: float = 2.0
     drain_s: float = 2.0
     clients_max: int = limits.GATEWAY_CLIENTS_MAX
+    app: str = "kv"
 
 
 class _Refused(asyncio.Protocol):
@@ -67,11 +71,13 @@ class Gateway:
             raise UserError("a gateway without a cluster", "Name its members.")
         if config.timeout_s <= 0 or config.drain_s < 0 or config.clients_max < 1:
             raise UserError("a gateway's timeout is above 0, its drain not below 0, and it takes at least one client")
+        self._dialect = dialect_of(config.app)
         self.config = config
         self.counters: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._all_gone = asyncio.Event()
         self._next_id = 0
+        self._upstreams: list[Upstream] = []
         self._began = time.monotonic()
 
     @property
@@ -90,20 +96,26 @@ class Gateway:
         Raises:
             UserError: the address cannot be had.
         """
-        self._client = Client(*self.config.cluster, timeout_s=self.config.timeout_s)
-        await self._client.__aenter__()
-        self._upstream = Upstream(self._client, self.config.timeout_s, self.counters)
+        self._upstreams.clear()
+        async with AsyncExitStack() as stack:
+            for _ in range(limits.GATEWAY_SESSIONS_COUNT):
+                client = Client(*self.config.cluster, timeout_s=self.config.timeout_s, session=True)
+                await stack.enter_async_context(client)
+                self._upstreams.append(Upstream(client, self._dialect, self.config.timeout_s, self.counters))
+            await self._listen()
+            self._clients = stack.pop_all()
+        return self
+
+    async def _listen(self) -> None:
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self._make, self.config.host, self.config.port, backlog=512
             )
         except OSError as error:
-            await self._client.__aexit__(None, None, None)
             raise UserError(
                 f"cannot listen on {self.config.host}:{self.config.port}: {error.strerror or error}",
                 "Choose another --listen.",
             ) from error
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -121,7 +133,7 @@ class Gateway:
             for connection in list(self._connections):
                 connection.abort()
             await asyncio.sleep(0)  # the transports' last callbacks
-        await self._client.__aexit__(None, None, None)
+        await self._clients.aclose()
 
     def _make(self) -> asyncio.Protocol:
         if len(self._connections) >= self.config.clients_max:
@@ -129,7 +141,9 @@ class Gateway:
             return _Refused()
         self.counters["connections"] += 1
         self._next_id += 1
-        connection = Connection(self._upstream, ClientState(self._next_id, "", self.info), self.counters, self._on_end)
+        state = ClientState(self._next_id, "", self.info)
+        upstream = self._upstreams[self._next_id % len(self._upstreams)]
+        connection = Connection(upstream, self._dialect, state, self.counters, self._on_end)
         self._connections.add(connection)
         return connection
 

@@ -28,11 +28,14 @@ from r2p2.errors import CallError, UserError
 from r2p2.node import STATUS_REQUEST
 from r2p2.ports import PortSpec, open_port
 from r2p2.torture.history import ELEMENT_BYTES, Operation, element, elements, write_history
+from r2p2.torture.mixed import mixed_command
 
 __all__ = ["Spec", "main"]
 
 IDLE_SECONDS: Final = 100e-6
 STATUS_TIMEOUT_S: Final = 0.4
+SETTLE_SECONDS: Final = 20.0
+STATE_KEYS: Final = ("applied_index", "state_digest")
 # Ten thousand lists, one after the other, at a few hundred reads a second of a busy machine.
 READ_ALL_TIMEOUT_S: Final = 120.0
 
@@ -55,6 +58,8 @@ class Spec:
         status_s: between questions to the nodes.
         seed: of keys and operations.
         sessions: calls are retried and executed at most once.
+        mixed_percent: of the calls, commands on all of Redis's types (:mod:`r2p2.torture.mixed`), which are not judged
+            one by one: they are there to make replicas differ, if anything can.
     """
 
     port: PortSpec
@@ -70,6 +75,7 @@ class Spec:
     status_s: float = 0.25
     seed: int = 1
     sessions: bool = True
+    mixed_percent: int = 0
 
     def to_json(self) -> str:
         """The command line's form."""
@@ -123,6 +129,9 @@ class Clients:
             self._begin(client_id)
 
     def _begin(self, client_id: int) -> None:
+        if self._rng.randrange(100) < self._spec.mixed_percent:
+            self._mixed(client_id)
+            return
         key = self._rng.choice(self._keys)
         # Every other client only adds, so that an interruption shows even while reads wait for their timeouts.
         if client_id % 2 and self._rng.randrange(100) < 2 * self._spec.reads_percent:
@@ -147,6 +156,21 @@ class Clients:
             self._rest(client_id)
 
         request = encode_command("APPEND", key, added)
+        if self._session is None:
+            self._call(self._target, request, ended, REPLICATED)
+        else:
+            self._busy += 1
+            self._session.call(request, self._counted(ended), timeout_s=self._spec.timeout_s)
+
+    def _mixed(self, client_id: int) -> None:
+        """A command of any type; what it answers is not looked at."""
+
+        def ended(outcome: bytes | CallError) -> None:
+            if isinstance(outcome, CallError):
+                self._failed(outcome)
+            self._rest(client_id)
+
+        request = encode_command(*mixed_command(self._rng))
         if self._session is None:
             self._call(self._target, request, ended, REPLICATED)
         else:
@@ -247,6 +271,7 @@ class Status:
         self._spec = spec
         self._due = 0.0
         self._nodes: dict[str, Any] = {}
+        self.last: dict[str, Any] = {}  # the last answers that were complete, one way or the other
         self._waiting = 0
 
     def ask_if_due(self) -> None:
@@ -266,8 +291,24 @@ class Status:
                     self._nodes[target] = json.loads(outcome)
                 if not self._waiting:
                     say("status", nodes=self._nodes, asked=asked)
+                    self.last = self._nodes
 
             self._client.call(target, STATUS_REQUEST, ended, policy=FIXED_ROUTE, timeout_s=STATUS_TIMEOUT_S)
+
+    def settle(self, step: Callable[[], None], timeout_s: float) -> dict[str, dict[str, Any]]:
+        """What the nodes say once all have applied the same, without load; what they said last when that takes longer
+        than ``timeout_s``.
+        """
+        end = time.monotonic() + timeout_s
+        while self._waiting:
+            step()
+        self.last, self._due = {}, 0.0
+        while time.monotonic() < end:
+            step()
+            applied = {(node.get("applied_index"), node.get("commit_index")) for node in self.last.values()}
+            if len(self.last) == len(self._spec.targets) and len({i for pair in applied for i in pair}) == 1:
+                break
+        return self.last
 
 
 def run(spec: Spec) -> int:
@@ -290,10 +331,12 @@ def run(spec: Spec) -> int:
             while clients.busy and time.monotonic() < waited:
                 step()
             unread = clients.read_everything(step, READ_ALL_TIMEOUT_S)
+            nodes = status.settle(step, SETTLE_SECONDS)
         finally:
             client.close()
     write_history(Path(spec.history), clients.operations)
-    say("done", operations=len(clients.operations), errors=clients.errors, unread=unread)
+    states = {target: {key: node.get(key) for key in STATE_KEYS} for target, node in nodes.items()}
+    say("done", operations=len(clients.operations), errors=clients.errors, unread=unread, states=states)
     return 1 if unread else 0
 
 

@@ -37,6 +37,8 @@ HELP = (
     "a cluster under load whose members are killed and stopped, and the proof that nothing was lost, repeated or stale"
 )
 
+APPS: Final = ("kv", "redis")
+MIXED_PERCENT: Final = 50
 READY_SECONDS: Final = 20.0
 STATUS_SECONDS: Final = 5.0
 DONE_SECONDS: Final = 300.0  # for the calls under way, the last reads, and the history's file
@@ -46,6 +48,7 @@ PAUSE_STEP_SECONDS: Final = 0.02
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="of replicas and clients")
+    parser.add_argument("--app", choices=APPS, default="kv", help="of the replicas; redis: commands on all its types")
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="replicas")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of faults")
     parser.add_argument("--rounds", type=int, metavar="N", help="faults, however long they take, instead of --seconds")
@@ -66,8 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class TorturedCluster:
     """Replicas and the client process; a context manager. :class:`~r2p2.torture.nemesis.Victims`."""
 
-    def __init__(self, layout: Plan, folder: Path, spec: Spec, extra: Mapping[str, list[str]]) -> None:
+    def __init__(self, layout: Plan, folder: Path, spec: Spec, extra: Mapping[str, list[str]], app: str = "kv") -> None:
         """`extra`: further arguments of `r2p2 serve`, by name."""
+        self._app = app
         self._plan = layout
         self._spec = spec
         self._extra = extra
@@ -100,7 +104,7 @@ class TorturedCluster:
     def start(self, name: str) -> None:
         """Starts a replica, or starts it anew."""
         self._starts += 1
-        command = serve_command(self._plan, self.names.index(name), app="kv", replicated=True)
+        command = serve_command(self._plan, self.names.index(name), app=self._app, replicated=True)
         process = self._supervisor.start(f"{name}.{self._starts}", command + self._extra.get(name, []))
         self.replicas[name] = process
 
@@ -176,15 +180,17 @@ def run(args: argparse.Namespace) -> int:
         history = folder / "history.ndjson"
         spec = Spec(layout.client, layout.addresses, str(history), clients_count=args.clients, seed=args.seed)
         spec = replace(spec, sessions=not args.no_sessions, timeout_s=1.0 if args.no_sessions else spec.timeout_s)
+        if args.app == "redis":
+            spec = replace(spec, mixed_percent=MIXED_PERCENT)
         extra = {}
         if args.storage is not None:
             for index in range(args.nodes):
                 extra[replica_name(index)] = ["--storage", str(args.storage / replica_name(index))]
-        with TorturedCluster(layout, folder, spec, extra) as cluster:
+        with TorturedCluster(layout, folder, spec, extra, args.app) as cluster:
             share = 1.0 if args.leader else 0.5
             nemesis = Nemesis(cluster, seed=args.seed, kinds=kinds, leader_share=share, every_s=args.every, say=say)
             nemesis.wait_whole()
-            say(f"{args.nodes} replicas over {args.backend}; {args.clients} clients")
+            say(f"{args.nodes} replicas of {args.app} over {args.backend}; {args.clients} clients")
             nemesis.run(args.seconds, args.rounds)
             nemesis.wait_whole()
             say("faults ended; reading every list at every node")
@@ -198,9 +204,14 @@ def run(args: argparse.Namespace) -> int:
     report.write_text(json.dumps(_report(verdict, nemesis.faults, without, done), indent=2) + "\n")
     print(summary(verdict, nemesis.faults, without, done))
     print(f"Written: {history}, {report}, and the log of each process beside them")
-    held = verdict.holds and not done["unread"]
+    held = verdict.holds and not done["unread"] and are_equal(done["states"], args.nodes)
     print("Everything held." if held else "FAILED")
     return 0 if held else 1
+
+
+def are_equal(states: Mapping[str, Mapping[str, Any]], count: int) -> bool:
+    """Whether all ``count`` replicas have applied the same and hold the same."""
+    return len(states) == count and len({(s["applied_index"], s["state_digest"]) for s in states.values()}) == 1
 
 
 def interruptions(faults: list[Fault], returned_ns: list[int]) -> list[float]:
@@ -251,6 +262,14 @@ def summary(verdict: Verdict, faults: list[Fault], without: list[float], done: d
             f"  {len(without)} times the leader ended: no addition answered for {median:.0f} ms (median), "
             f"{most:.0f} ms at most"
         )
+    if are_equal(states := done["states"], len(states)) and states:
+        state = next(iter(states.values()))
+        lines.append(
+            f"  {len(states)} replicas hold the same at index {state['applied_index']:,}: {state['state_digest'][:16]}"
+        )
+    else:
+        shown = "; ".join(f"{at}: index {s['applied_index']}, {s['state_digest'][:16]}" for at, s in states.items())
+        lines.append(f"  THE REPLICAS DIFFER, or are not at one index: {shown}")
     if done["unread"]:
         lines.append(f"  lists that could not be read in the end: {', '.join(done['unread'][:10])}")
     return "\n".join(lines)

@@ -10,28 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r2p2.bench.hdr import percentile_ns
 from r2p2.bench.plots import Outage, Run, latency_over_time
-from r2p2.bench.report import BenchResult, write_json
+from r2p2.bench.report import write_json
+from r2p2.distribution import parse_distribution
 from r2p2.errors import UserError
-from r2p2.loadgen import SET, LoadConfig, Timeline, percentile_ns
-
-RESULT = BenchResult(
-    what="replicated",
-    backend="uv",
-    outstanding=64,
-    rate=0.0,
-    size=64,
-    duration_s=2.0,
-    answered=400_000,
-    timeouts=0,
-    dropped=0,
-    wrong=0,
-    p50_us=300.0,
-    p90_us=400.0,
-    p99_us=512.4,
-    p999_us=2048.0,
-    cpu_s={"replica 1": 1.0, "generator": 0.5},
-)
+from r2p2.loadgen import SET, STSS, LoadConfig, Timeline
+from tests.bench.results import RESULT
 
 
 def test_json_has_the_promised_keys(tmp_path: Path) -> None:
@@ -68,13 +53,13 @@ def test_without_an_answer_nothing_divides_by_zero() -> None:
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=200), st.floats(0, 1))
 def test_percentile_is_the_sorted_lists(values: list[int], fraction: float) -> None:
-    counts = [values.count(edge) for edge in range(10)]
+    histogram = [(edge, values.count(edge)) for edge in range(10)]
     expected = sorted(values)[min(len(values) - 1, int(fraction * len(values)))]
-    assert percentile_ns(counts, range(10), fraction) == expected
+    assert percentile_ns(histogram, fraction) == expected
 
 
 def test_percentile_of_nothing() -> None:
-    assert percentile_ns([0, 0], [1, 2], 0.5) == 0
+    assert percentile_ns([(1, 0), (2, 0)], 0.5) == 0
 
 
 @pytest.mark.parametrize(
@@ -82,7 +67,11 @@ def test_percentile_of_nothing() -> None:
     [
         LoadConfig(SET, 2, 9000, outstanding=0),
         LoadConfig(SET, 2, 9000, size=47),
-        LoadConfig(SET, 2, 9000, size=1465),
+        LoadConfig(SET, 2, 9000, size=370_407),
+        LoadConfig(SET, 2, 9000, reads=1.5),
+        LoadConfig(SET, 2, 9000, zipf=1.0),
+        LoadConfig(SET, 2, 9000, sizes=parse_distribution("uniform:16..64")),
+        LoadConfig(STSS, 1, 9000, service_ns=parse_distribution("2s", of_times=True)),
         LoadConfig(SET, 2, 9000, outstanding=65, keys_count=64),
         LoadConfig(SET, 2, 9000, rate=-1.0),
     ],

@@ -36,6 +36,7 @@ address = "10.0.0.1:8000"
 slot = 4
 address = "10.0.0.2:8000"
 storage = "/var/lib/r2p2"
+cpu = 1
 """
 
 
@@ -52,6 +53,7 @@ def test_a_whole_file() -> None:
     assert list(cluster.members) == [0, 4]
     assert [node.storage for node in cluster.nodes] == [Path("/etc/data/node-0"), Path("/var/lib/r2p2")]
     assert cluster.node(4).slot == 4
+    assert [node.cpu for node in cluster.nodes] == [None, 1]
 
 
 def test_defaults_are_those_of_serve() -> None:
@@ -82,7 +84,7 @@ KEYS = {
     **{
         f"cluster.{name}": "" for name in ("id", "app", "backend", "idle", "log_mib", "truncation", "storage", "timers")
     },
-    **{f"nodes[0].{name}": "" for name in ("slot", "address", "storage", "links", "vdevs")},
+    **{f"nodes[0].{name}": "" for name in ("slot", "address", "storage", "links", "vdevs", "cpu")},
 }
 
 
@@ -107,6 +109,8 @@ def right(key: str, value: Any) -> bool:
             return whole and 0 <= value < 1 << 32
         case "slot":
             return whole and 0 <= value <= 65534
+        case "cpu":
+            return whole and 0 <= value <= 4095
         case "log_mib":
             return whole and 1 <= value <= 1 << 20
         case "storage":
@@ -186,6 +190,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "nodes[0].storage": ((*_NOT_TEXTS, '""'), "the path of a directory"),
     "nodes[0].links": (_NOT_LISTS, "a list of ROLE:PEER_IP:SOCKET"),
     "nodes[0].vdevs": (_NOT_LISTS, "a list of NAME,ARGS"),
+    "nodes[0].cpu": ((*_NOT_INTEGERS, "4096"), "an integer in 0..4095"),
 }
 
 

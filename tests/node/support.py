@@ -42,6 +42,7 @@ class World:
         self.storage = storage  # each member's directory is there; None: in memory
         self.files = dict(files or {})  # what a durable member writes with
         self.launches = 0
+        self.clocks: dict[int, Callable[[], int]] = {}  # unix clocks that differ from the network's
         self.engine_config = EngineConfig(**(SMALL | engine))
         self.events: list[tuple[float, int, str]] = []
         self.ports: dict[int, int] = {}
@@ -67,6 +68,7 @@ class World:
             storage=None if self.storage is None else self.storage / f"member{i}",
             storage_files=self.files.get(i),
             storage_threaded=False,
+            unix_clock_ns=self.clocks.get(i),
         )
         if join:
             self.addresses = {**self.addresses, i: address}

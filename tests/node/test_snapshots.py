@@ -36,20 +36,20 @@ def apply_noops(engine: Engine, count: int) -> None:
 
 
 def test_golden_bytes() -> None:
-    data = encode_snapshot(NodeSnapshot(0x1122334455667788, b"ses", b"app"))
-    rest = struct.pack(">QQ", 0x1122334455667788, 3) + b"sesapp"
-    assert data == struct.pack(">II", 1, zlib.crc32(rest)) + rest
+    data = encode_snapshot(NodeSnapshot(0x1122334455667788, 0x0123456789AB, b"ses", b"app"))
+    rest = struct.pack(">QQQ", 0x1122334455667788, 0x0123456789AB, 3) + b"sesapp"
+    assert data == struct.pack(">II", 2, zlib.crc32(rest)) + rest
 
 
-@given(st.integers(0, 2**64 - 1), st.binary(max_size=100), st.binary(max_size=100))
-def test_there_and_back(digest: int, sessions: bytes, application: bytes) -> None:
-    snapshot = NodeSnapshot(digest, sessions, application)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**48 - 1), st.binary(max_size=100), st.binary(max_size=100))
+def test_there_and_back(digest: int, time_ms: int, sessions: bytes, application: bytes) -> None:
+    snapshot = NodeSnapshot(digest, time_ms, sessions, application)
     assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
 
 
 @given(st.data())
 def test_damage_is_noticed(data: st.DataObject) -> None:
-    good = bytearray(encode_snapshot(NodeSnapshot(7, b"sessions", b"application")))
+    good = bytearray(encode_snapshot(NodeSnapshot(7, 5, b"sessions", b"application")))
     place = data.draw(st.integers(0, len(good) - 1))
     good[place] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(SnapshotDamaged):
@@ -59,15 +59,15 @@ def test_damage_is_noticed(data: st.DataObject) -> None:
 
 
 def test_a_crc_that_fits_does_not_make_lengths_right() -> None:
-    rest = struct.pack(">QQ", 1, 1 << 40) + b"x"
+    rest = struct.pack(">QQQ", 1, 0, 1 << 40) + b"x"
     with pytest.raises(SnapshotDamaged):
-        decode_snapshot(struct.pack(">II", 1, zlib.crc32(rest)) + rest)
+        decode_snapshot(struct.pack(">II", 2, zlib.crc32(rest)) + rest)
 
 
 def test_another_version_says_what_to_do() -> None:
-    data = bytearray(encode_snapshot(NodeSnapshot(1, b"", b"")))
-    data[3] = 2
-    with pytest.raises(SnapshotDamaged, match=r"version 2.*same version on every member"):
+    data = bytearray(encode_snapshot(NodeSnapshot(1, 0, b"", b"")))
+    data[3] = 1
+    with pytest.raises(SnapshotDamaged, match=r"version 1.*same version on every member"):
         decode_snapshot(bytes(data))
 
 
@@ -124,7 +124,7 @@ def test_one_over_the_budget_is_counted_and_said_once(engine: Engine, caplog: py
 
 def test_an_application_that_does_not_take_it(engine: Engine) -> None:
     snapshots = Snapshots(KeyValue(), engine, {}, 10**12)
-    snapshots.receive(0, encode_snapshot(NodeSnapshot(1, b"", b"\0\0\0\0\0\0\0\x09")))
+    snapshots.receive(0, encode_snapshot(NodeSnapshot(1, 0, b"", b"\0\0\0\0\0\0\0\x09")))
     with pytest.raises(SnapshotDamaged, match="the application does not take"):
         snapshots.install(5)
     assert engine.applied_index == 0

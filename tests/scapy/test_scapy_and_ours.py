@@ -111,7 +111,7 @@ def random_messages(random: Random) -> list[Any]:
     last = 1 + index()
     append = random_entries(random)
     append_bytes = sum(len(bytes(entry)) for entry in append)
-    forward = random_entries(random) or [RaftEntry(body=b"x")]
+    forward = random_entries(random, timed=False) or [RaftEntry(body=b"x")]
     global_commit = index()
     return [
         messages.PreVote(**made_of, last_index=last, last_term=random.randrange(1, term)),
@@ -215,11 +215,13 @@ def wire_of(message: Any) -> bytes:
     return encode(message, IDENTITY) + (tail if isinstance(tail, bytes) else b"".join(map(bytes, tail)))
 
 
-def random_entries(random: Random) -> list[Packet]:
-    """Up to four entries of clients."""
+def random_entries(random: Random, *, timed: bool = True) -> list[Packet]:
+    """Up to four entries of clients, some of which carry the time where they may."""
+    time = {"flags": "TIMED", "time_ms": random.randrange(1, 1 << 48)}
+    times: list[dict[str, Any]] = [{}, time] if timed else [{}]
     return [
-        RaftEntry(client_ip="10.0.0.9", client_port=30000, rid=rid, policy=2, body=random.randbytes(rid * 3))
-        for rid in range(random.randrange(5))
+        RaftEntry(client_ip="10.0.0.9", client_port=30000, rid=rid, policy=2, body=random.randbytes(rid * 3), **time)
+        for rid, time in enumerate(random.choices(times, k=random.randrange(5)))
     ]
 
 
@@ -273,13 +275,13 @@ def test_what_the_layers_refuse_the_codec_refuses(seed: int, data: st.DataObject
             decode(bytes(wire), len(wire), cluster_id=int.from_bytes(wire[4:8], "big"))
 
 
-def checked_by_engine(network: MemoryNetwork, engine: Engine, packet: bytes, header_bytes: int) -> bool:
+def checked_by_engine(network: MemoryNetwork, engine: Engine, packet: bytes, header_bytes: int, *, timed: bool) -> bool:
     """The engine's verdict on the entries of a message of one packet."""
     network.inject((CLIENT, 8000), (SERVER, 8000), packet)
     network.advance(1_000_000)
     engine.poll()
     [message] = engine.raft_messages()
-    return engine.check_entries(message.handle, header_bytes)
+    return engine.check_entries(message.handle, header_bytes, timed=timed)
 
 
 @pytest.fixture(scope="module")
@@ -296,18 +298,26 @@ def engine_in_memory() -> Iterator[tuple[MemoryNetwork, Engine]]:
 def test_the_engine_checks_entries_as_the_layers_do(
     engine_in_memory: tuple[MemoryNetwork, Engine], seed: int, data: st.DataObject
 ) -> None:
-    forward = RaftForward(sender=1, term=3, entries=random_entries(Random(seed)) or [RaftEntry(body=b"abc")])
-    wire = bytearray(bytes(forward))
-    header = 32
+    entries = random_entries(Random(seed)) or [RaftEntry(body=b"abc")]
+    is_append = seed % 2 == 1
+    made = RaftAppend(sender=1, term=3, entries_term=3, entries=entries) if is_append else None
+    wire = bytearray(bytes(made or RaftForward(sender=1, term=3, entries=entries)))
+    header = 80 if is_append else 32
     for place in data.draw(st.lists(st.integers(header - 8, len(wire) - 1), max_size=2)):
         wire[place] ^= 1 << data.draw(st.integers(0, 7))
     cut = data.draw(st.sampled_from((0, 0, 0, 1, 8, 16)))
-    packet = R2P2(bytes(R2P2(type="RAFT_MSG", rid=seed & 0xFFFF) / Raw(bytes(wire[: max(header, len(wire) - cut)]))))
+    packet = R2P2(
+        bytes(
+            R2P2(type=R2P2_TYPES[5 if is_append else 7], rid=seed & 0xFFFF)
+            / Raw(bytes(wire[: max(header, len(wire) - cut)]))
+        )
+    )
     message = packet.payload
     # What the document reserves for later the engine refuses already; and it does not look at a no-op's client.
     if any(isinstance(entry, RaftEntry) and (entry.kind > 1 or entry.problem() == "noop") for entry in message.entries):
         return
-    assert checked_by_engine(*engine_in_memory, bytes(packet), header) == (message.problem() is None)
+    good = checked_by_engine(*engine_in_memory, bytes(packet), header, timed=is_append)
+    assert good == (message.problem() is None)
 
 
 def sent_by(node: Node, ip: int) -> list[CapturedDatagram]:
@@ -375,7 +385,7 @@ def test_everything_three_nodes_send_is_valid_to_the_layers() -> None:
     with MemoryNetwork(seed=3) as network:
         nodes = []
         for slot, (ip, port) in members.items():
-            config = NodeConfig(node_id=slot, members=members, seed=slot, incarnation=1 + slot)
+            config = NodeConfig(node_id=slot, members=members, seed=slot, incarnation=1 + slot, unix_clock_ns=None)
             nodes.append(Node(config, network.open(ip, port), load_application("echo")))
             nodes[-1].engine.capture_start(10**9, 2000)
         network.run(nodes, 1_000_000_000)

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from scapy.fields import Field, PacketListField, StrFixedLenField, _BitField
+from scapy.fields import ConditionalField, Field, PacketListField, StrFixedLenField, _BitField
 from scapy.packet import Packet
 
 from r2p2.dissect import wire
@@ -72,7 +72,7 @@ def laid_out(layer: type[Packet]) -> list[Row]:
     pending: list[str] = []
     for field in layer.fields_desc:
         is_fixed = isinstance(field, StrFixedLenField) or getattr(field, "length_from", None) is None
-        if not is_fixed or isinstance(field, PacketListField):
+        if not is_fixed or isinstance(field, PacketListField | ConditionalField):
             break
         size = size_of(field)
         pending.append(str(getattr(field, "name", "")))

@@ -47,7 +47,19 @@ OWN = list(
         if field.name not in ("reserved", "entries", "members")
     )
 )
-ENTRY = ("body_length", "client_ip", "client_port", "rid", "kind", "policy", "reserved", "body")
+ENTRY = (
+    "body_length",
+    "client_ip",
+    "client_port",
+    "rid",
+    "kind",
+    "policy",
+    "reserved",
+    "flags",
+    "flags.timed",
+    "time_ms",
+    "body",
+)
 FIELDS = [
     *(f"r2p2.{name}" for name in HEADER),
     "r2p2.flags.first",
@@ -147,7 +159,11 @@ def raft_values(values: dict[str, list[str]], message: RaftMessage) -> None:
             put(values, "r2p2.raft.formed.count" if formed else f"r2p2.raft.{name}", message.getfieldval(name))
     for entry in getattr(message, "entries", []):
         for name in ENTRY:
-            put(values, f"r2p2.entry.{name}", entry.getfieldval(name))
+            if name == "flags.timed":
+                put(values, f"r2p2.entry.{name}", int(entry.flags) & 1)
+            elif name != "time_ms" or entry.time_bytes:
+                value = entry.getfieldval(name)
+                put(values, f"r2p2.entry.{name}", int(value) if name == "flags" else value)
     for member in getattr(message, "members", []):
         put(values, "r2p2.member.member", member.member)
         put(values, "r2p2.member.incarnation", member.incarnation)

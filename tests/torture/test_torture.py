@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r2p2.cli import main
-from r2p2.torture.command import interruptions
+from r2p2.torture.command import are_equal, interruptions
 from r2p2.torture.nemesis import Fault
 
 SECONDS = float(os.environ.get("R2P2_TORTURE_SECONDS", "6"))
@@ -25,6 +25,29 @@ def test_a_broken_cluster_loses_repeats_and_invents_nothing(tmp_path: Path, back
     assert report["faults"]
     assert report["verdict"]["acknowledged"] > 100
     assert report["verdict"]["reads"] > 100
+
+
+REDIS_SECONDS = float(os.environ.get("R2P2_REDIS_TORTURE_SECONDS", "6"))
+
+
+@pytest.mark.needs("redis")
+@pytest.mark.timeout(REDIS_SECONDS + 120)
+def test_a_redis_behind_each_broken_replica_holds_the_same(tmp_path: Path) -> None:
+    """By hand, as docs/redis.md has it: R2P2_REDIS_TORTURE_SECONDS=600."""
+    arguments = ["--app", "redis", "--seconds", str(REDIS_SECONDS), "--every", "1.0", "--faults", "kill,term"]
+    assert main(["torture", *arguments, "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "uv-3-1" / "report.json").read_text())
+    assert report["faults"] and report["verdict"]["acknowledged"] > 100
+    states = report["clients"]["states"].values()
+    assert len(states) == 3 and len({state["state_digest"] for state in states}) == 1
+
+
+def test_replicas_are_equal_only_when_all_say_the_same() -> None:
+    same = {"applied_index": 7, "state_digest": "aa"}
+    assert are_equal({"a": same, "b": dict(same)}, 2)
+    assert not are_equal({"a": same}, 2)
+    assert not are_equal({"a": same, "b": same | {"state_digest": "ab"}}, 2)
+    assert not are_equal({"a": same, "b": same | {"applied_index": 8}}, 2)
 
 
 def test_a_fault_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:

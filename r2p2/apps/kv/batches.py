@@ -35,8 +35,8 @@ _SMALL_REPLY_BYTES: Final = 256
 _TOO_MANY: Final = error(b"more than %d commands in one batch" % limits.KV_BATCH_COMMANDS_MAX)
 
 
-def _split(words: list[bytes], at: int) -> list[list[bytes]] | bytes:
-    """The commands from ``at`` on, or the error reply."""
+def split_commands(words: list[bytes], at: int) -> list[list[bytes]] | bytes:
+    """The commands in a batch or pipeline from ``at`` on, or the error reply."""
     commands = []
     while at < len(words):
         count = parse_int64(words[at])
@@ -57,7 +57,7 @@ def _holds(store: Store, condition: list[bytes]) -> bool:
     return (store.get(key) is None) == (name == b"IFABSENT")
 
 
-def _conditions(words: list[bytes]) -> tuple[list[list[bytes]], int] | None:
+def split_conditions(words: list[bytes]) -> tuple[list[list[bytes]], int] | None:
     """The conditions, and where the commands begin; None: a syntax error."""
     conditions: list[list[bytes]] = []
     at = 1
@@ -78,11 +78,11 @@ def is_read(words: list[bytes]) -> bool:
     """Whether a pipeline or batch has neither a command that writes nor a condition that may."""
     at = 1
     if words[0].upper() == b"R2P2.BATCH":
-        parsed = _conditions(words)
+        parsed = split_conditions(words)
         if parsed is None or any(condition[0].upper() == b"IFUNWRITTEN" for condition in parsed[0]):
             return False
         at = parsed[1]
-    commands = _split(words, at)
+    commands = split_commands(words, at)
     if isinstance(commands, bytes):
         return True
     return not any(isinstance(found := check(inner), Command) and found.writes for inner in commands)
@@ -95,11 +95,11 @@ def _may_not(found: Command) -> bytes:
 @command("R2P2.BATCH", 2, writes=True, batched=False)
 def batch(store: Store, words: list[bytes]) -> bytes:
     """R2P2.BATCH [condition ...] DO {count word ...} ..."""
-    parsed = _conditions(words)
+    parsed = split_conditions(words)
     if parsed is None:
         return SYNTAX
     conditions, at = parsed
-    commands = _split(words, at)
+    commands = split_commands(words, at)
     if isinstance(commands, bytes):
         return commands
     checked = []
@@ -126,7 +126,7 @@ def batch(store: Store, words: list[bytes]) -> bytes:
 @command("R2P2.PIPELINE", 3, writes=True, batched=False)
 def pipeline(store: Store, words: list[bytes]) -> bytes:
     """R2P2.PIPELINE {count word ...} ..."""
-    commands = _split(words, 1)
+    commands = split_commands(words, 1)
     if isinstance(commands, bytes):
         return commands
     room = limits.MESSAGE_BYTES_MAX - _HEADER_BYTES

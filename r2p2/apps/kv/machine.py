@@ -49,6 +49,9 @@ class KeyValue(StateMachine):
         store, count = self.store, len(requests)
         if requests.time_ms > store.now_ms:
             store.now_ms = requests.time_ms
+        if count == 0:
+            store.turn(0)  # time alone has gone on
+            return []
         if not store.is_plain:
             replies = self._apply_any(requests)
             store.turn(count)
@@ -100,6 +103,10 @@ class KeyValue(StateMachine):
         if request.endswith(b"\n") and request[:1].isalpha() and request.count(b"\n") == 1:
             return request.split()
         return None
+
+    def next_deadline_ms(self) -> int | None:
+        """When the next key ends."""
+        return self.store.next_end_ms()
 
     # ---- reads ----
 

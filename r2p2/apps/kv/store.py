@@ -185,6 +185,10 @@ class Store:
             if self.scan_index.idle_batches > _SCAN_IDLE_BATCHES:
                 self.scan_index = None
 
+    def next_end_ms(self) -> int | None:
+        """The first time at which a key that is there now may be gone; None: none ends."""
+        return self._deadlines[0][0] + 1 if self._deadlines else None
+
     def _has_ended(self) -> bool:
         deadlines = self._deadlines
         return bool(deadlines) and deadlines[0][0] < self.now_ms

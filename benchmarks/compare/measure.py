@@ -1,0 +1,236 @@
+"""What every system of the comparison is measured with: a stage to start servers on, a client to watch, a sample.
+
+A *system* is something a user may pick. Each of its *settings* is started once a round and measured under several
+*loads*; one run of load gives one :class:`Sample`. Every client prints a line when its warm-up is over and another at
+the end of the measured time, and the processor time of servers and client is read at these two lines, so that all of
+them are of the same time.
+
+Who is compared with whom, and what is printed, is :mod:`benchmarks.compare.table`'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVERS = Path(__file__).resolve().parent / "servers"
+READY_SECONDS = 30.0
+SETTLE_SECONDS = 15.0  # for a client to start and to end, beyond the time it was told to take
+
+# One RESP SET of 64 bytes has a key of 12 and a value of 25; every store is given a key and a value of these sizes.
+REQUEST_BYTES = 64
+KEY_BYTES = 12
+VALUE_BYTES = 25
+KEYS_COUNT = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of one run of load, seconds."""
+
+    warmup_s: float
+    measure_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`outstanding` requests wait at any time, in equal shares on so many connections (streams and HTTP/2 only)."""
+
+    outstanding: int
+    connections: int = 1
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait on one connection."""
+        return max(1, self.outstanding // self.connections)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of load. Cores: processor seconds a second; `client_cores` None where the caller is inside a server."""
+
+    rate_rps: float
+    p50_us: float
+    p99_us: float
+    server_cores: float
+    client_cores: float | None
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a setting's processes live: addresses of its own on loopback, folders, programs."""
+
+    supervisor: Supervisor
+    folder: Path
+    """For logs and sockets."""
+    memory: Path
+    """On a file system in memory."""
+    disk: Path
+    """On a disk."""
+    python: Path
+    """Of the comparison's virtual environment, which has what is compared."""
+    our_python: Path
+    tcp_load: Path
+    """The compiled TCP client."""
+    prefix: str
+    """Three bytes of an address in 127.0.0.0/8."""
+
+    def ip(self, index: int) -> str:
+        """Server `index`; the client is 100."""
+        return f"{self.prefix}.{index + 1}"
+
+    @property
+    def client_ip(self) -> str:
+        """Of a client that binds an address."""
+        return f"{self.prefix}.100"
+
+
+Measure = Callable[[Load, Times], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One way to run a system, and the loads that it is measured under.
+
+    `category`: what it may be compared with (a key of table.CATEGORIES). `start` gives a context in which the servers
+    run and a function measures them.
+    """
+
+    category: str
+    name: str
+    loads: Sequence[Load]
+    start: Callable[[Stage], AbstractContextManager[Measure]]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """`key` is its name on the command line; `needs`: programs and modules, without which it cannot be measured."""
+
+    key: str
+    title: str
+    settings: Sequence[Setting]
+    programs: Sequence[str] = ()
+    modules: Sequence[str] = ()
+    backend: str = ""
+    """Of ours: the backend that must be there."""
+
+
+def cores_of(processes: Sequence[ManagedProcess]) -> float:
+    """Processor seconds so far. ProcessFailed when one has ended."""
+    total = 0.0
+    for process in processes:
+        used = process.cpu_seconds()
+        if used is None:
+            process.check_running("the measurement")
+        total += used or 0.0
+    return total
+
+
+def watch_client(
+    client: ManagedProcess,
+    servers: Sequence[ManagedProcess],
+    begins: Callable[[str], bool],
+    ends: Callable[[str], bool],
+    timeout_seconds: float,
+    after: int = 0,
+) -> tuple[str, float, float]:
+    """Waits for the two lines of the client. The line that ended it, and the cores used between by servers and client.
+
+    `after`: a mark in the client's output, for one that lives longer than a measurement.
+    """
+    client.wait_line(begins, timeout_seconds, after=after, what="the end of the warm-up")
+    begun, servers_before, client_before = time.monotonic(), cores_of(servers), cores_of([client])
+    line = client.wait_line(ends, timeout_seconds, after=after, what="the end of the measured time")
+    seconds, servers_used = time.monotonic() - begun, cores_of(servers) - servers_before
+    client_after = client.cpu_seconds()
+    client_used = 0.0 if client_after is None else client_after - client_before
+    return line, servers_used / seconds, client_used / seconds
+
+
+def is_result(line: str) -> bool:
+    """Whether a line is the JSON object that our clients print at the end."""
+    return line.startswith("{")
+
+
+def run_client(
+    stage: Stage,
+    argv: Sequence[str],
+    servers: Sequence[ManagedProcess],
+    times: Times,
+) -> Sample:
+    """Runs one of our clients (``measuring``, then a JSON object) to its end."""
+    client = stage.supervisor.start("client", argv, {"PYTHONPATH": str(ROOT)})
+    timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
+    line, server_cores, client_cores = watch_client(
+        client, servers, lambda line: line == "measuring", is_result, timeout
+    )
+    sample = sample_of(line, server_cores, client_cores)
+    code = client.wait(SETTLE_SECONDS)
+    if code != 0:
+        raise ProcessFailed(f"the client ended with exit code {code}\n{client.tail()}")
+    return sample
+
+
+def sample_of(line: str, server_cores: float, client_cores: float | None) -> Sample:
+    """From a client's JSON object. ProcessFailed when nothing was answered."""
+    result = json.loads(line)
+    if not result["answered"]:
+        raise ProcessFailed(f"nothing was answered: {line}")
+    rate = result["answered"] / result["seconds"]
+    return Sample(rate, result["p50_us"], result["p99_us"], server_cores, client_cores, result["failed"])
+
+
+def udp_client(stage: Stage, target: str, workload: str, load: Load, times: Times, memif: str = "") -> list[str]:
+    """The command line of the project's load generator."""
+    argv = [str(stage.our_python), "-m", "benchmarks.compare.udp_load", "--target", target, "--workload", workload]
+    argv += ["--outstanding", str(load.outstanding), "--size", str(REQUEST_BYTES)]
+    argv += ["--warmup", str(times.warmup_s), "--seconds", str(times.measure_s)]
+    return argv + (["--memif", memif, "--ip", "10.0.0.100"] if memif else ["--ip", stage.client_ip])
+
+
+def tcp_client(stage: Stage, target: str, load: Load, times: Times, requests: Path, reply: bytes) -> list[str]:
+    """The command line of the TCP client; `reply` is what the answers begin with, padded to their length."""
+    ip, _, port = target.partition(":")
+    argv = [str(stage.tcp_load), ip, port, str(load.connections), str(load.depth), str(len(reply))]
+    return [*argv, str(times.warmup_s), str(times.measure_s), reply.decode().strip("\0\r\n"), str(requests)]
+
+
+def write_requests(path: Path, requests: Sequence[bytes]) -> Path:
+    """The TCP client's file: the count, then the requests, all of one length."""
+    lengths = {len(request) for request in requests}
+    assert len(lengths) == 1, f"requests of {sorted(lengths)} bytes"
+    path.write_bytes(b"%d\n" % len(requests) + b"".join(requests))
+    return path
+
+
+def key(index: int) -> bytes:
+    """A key of 12 bytes."""
+    return b"key:%08d" % index
+
+
+def resp_set(index: int) -> bytes:
+    """A RESP SET of 64 bytes."""
+    request = b"*3\r\n$3\r\nSET\r\n$12\r\n%b\r\n$25\r\n%b\r\n" % (key(index), b"v" * VALUE_BYTES)
+    assert len(request) == REQUEST_BYTES, f"{len(request)} bytes"
+    return request
+
+
+@contextmanager
+def fresh_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder that is not there before and not afterwards."""
+    folder = parent / f"{name}-{os.getpid()}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,116 @@
+"""PySyncObj: three members on loopback, each with a front end on UDP; and the caller inside the leader's process.
+
+As shipped it commits once in a tenth of a second; that is measured, and so are the settings that make it fast
+(``servers/pysyncobj_kv.py``). Its members keep their log in memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.compare.measure import (
+    READY_SECONDS,
+    SERVERS,
+    SETTLE_SECONDS,
+    Load,
+    Measure,
+    Sample,
+    Setting,
+    Stage,
+    System,
+    Times,
+    is_result,
+    run_client,
+    sample_of,
+    udp_client,
+    watch_client,
+)
+from r2p2.processes import ManagedProcess, ProcessFailed
+
+RAFT_PORT = 7000
+FRONT_PORT = 8000
+MEMBERS_COUNT = 3
+POLL_SECONDS = 0.02
+
+
+def _wait_leader(servers: list[ManagedProcess]) -> int:
+    """Which member leads, once all serve."""
+    end = time.monotonic() + READY_SECONDS
+    while time.monotonic() < end:
+        leaders = [i for i, server in enumerate(servers) if "leads" in server.lines]
+        if leaders and all("ready" in server.lines for server in servers):
+            return leaders[-1]
+        for server in servers:
+            server.check_running("PySyncObj's members to elect a leader")
+        time.sleep(POLL_SECONDS)
+    raise ProcessFailed(f"PySyncObj has no leader after {READY_SECONDS:g} s")
+
+
+@contextmanager
+def members(stage: Stage, variant: str) -> Iterator[tuple[list[ManagedProcess], int]]:
+    """Three members, and which of them leads."""
+    own = [f"{stage.ip(i)}:{RAFT_PORT}" for i in range(MEMBERS_COUNT)]
+    servers = []
+    for i in range(MEMBERS_COUNT):
+        others = ",".join(own[:i] + own[i + 1 :])
+        argv = [str(stage.python), str(SERVERS / "pysyncobj_kv.py"), "--variant", variant, "--own", own[i]]
+        argv += ["--others", others, "--front", f"{stage.ip(i)}:{FRONT_PORT}"]
+        servers.append(stage.supervisor.start(f"member{i}", argv))
+    try:
+        yield servers, _wait_leader(servers)
+    finally:
+        stage.supervisor.close()
+
+
+@contextmanager
+def start(stage: Stage, variant: str) -> Iterator[Measure]:
+    """Called from another process."""
+    with members(stage, variant) as (servers, leader):
+        target = f"{stage.ip(leader)}:{FRONT_PORT}"
+        yield lambda load, times: run_client(stage, udp_client(stage, target, "set", load, times), servers, times)
+
+
+@contextmanager
+def start_inside(stage: Stage, variant: str) -> Iterator[Measure]:
+    """Called from the leader's process."""
+    with members(stage, variant) as (servers, leader):
+
+        def measure(load: Load, times: Times) -> Sample:
+            process = servers[leader]
+            after = process.mark()
+            process.write_line(f"inside {load.outstanding} {times.warmup_s} {times.measure_s}")
+            timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
+            line, cores, _ = watch_client(process, servers, lambda line: line == "measuring", is_result, timeout, after)
+            return sample_of(line, cores, None)
+
+        yield measure
+
+
+NAMES = {"shipped": "as shipped", "unbatched": "without batching", "1ms": "period of 1 ms", "loop": "one thread"}
+
+
+def _remote(variant: str, *outstanding: int) -> Setting:
+    loads = tuple(Load(count) for count in outstanding)
+    return Setting("writes", f"{NAMES[variant]}, UDP front end", loads, lambda stage: start(stage, variant))
+
+
+def _inside(variant: str) -> Setting:
+    return Setting("inside", NAMES[variant], (Load(4096),), lambda stage: start_inside(stage, variant))
+
+
+SYSTEM = System(
+    "pysyncobj",
+    "PySyncObj",
+    (
+        _remote("shipped", 1, 64, 256),
+        _remote("unbatched", 1, 64, 256),
+        _remote("1ms", 1, 64, 256),
+        _remote("loop", 1, 64, 256, 1024),
+        _inside("shipped"),
+        _inside("1ms"),
+        _inside("loop"),
+    ),
+    modules=("pysyncobj",),
+)

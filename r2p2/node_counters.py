@@ -1,0 +1,45 @@
+"""What each counter that a node keeps in Python counts; those of the engine and of the ports have their text in C.
+
+For docs/reference/counters.md. A test holds that a node has no counter without a text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raft.codec import Reason
+
+__all__ = ["NODE_COUNTERS"]
+
+_BAD: Final[dict[str, str]] = {
+    f"raft_bad_{reason.value}": f"Raft messages dropped: {reason.name.lower().replace('_', ' ')}" for reason in Reason
+}
+
+NODE_COUNTERS: Final[dict[str, str]] = _BAD | {
+    "raft_bad_entries": "Raft messages dropped: their entries contradict themselves",
+    "raft_drop_forming": "Raft messages dropped: the cluster has not formed here yet",
+    "raft_drop_stranger": "Raft messages dropped: their sender is no member, or sends from another address",
+    "raft_drop_gone": "Raft messages dropped: of a launch that is no member any more",
+    "raft_drop_snapshot_too_large": "snapshots refused: over their bound",
+    "raft_drop_log_full": "Appends dropped: the log is at its bound",
+    "polls_busy": "polls that handled at least one packet",
+    "apply_batches": "batches given to the application",
+    "appends_sent": "Appends with entries sent to followers",
+    "append_entries": "entries in them, each message counted once for all its targets",
+    "forwards_refused": "requests that a leader passed back because it leads no more",
+    "handler_over_budget": "batches whose handler took longer than its budget",
+    "read_groups": "groups of linearizable reads taken",
+    "reads_asked_again": "questions for a read index that were sent again",
+    "reads_failed": "reads answered with an error: the application raised",
+    "log_compactions": "times the log was cut behind a snapshot because a member held it",
+    "members_evicted": "members removed because they held the log",
+    "snapshots_taken": "snapshots of the application taken",
+    "snapshots_restored": "snapshots of the application restored",
+    "snapshots_over_budget": "snapshots that took longer than a handler may",
+    "snapshot_chunks_sent": "pieces of snapshots sent",
+    "storage_syncs": "fsyncs of the log",
+    "storage_entries": "entries written to the disk",
+    "storage_bytes": "bytes written to the disk",
+    "storage_snapshots": "snapshots written to the disk",
+    "storage_full": "1: the disk's share is used up, and new requests are refused",
+}

@@ -1,0 +1,407 @@
+"""A redis-server as the state machine: equal replicas whatever the batches, time by the log, refusals, failures."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import hiredis
+import pytest
+
+from r2p2.app import StateMachine
+from r2p2.apps.kv import KeyValue, encode_command
+from r2p2.apps.redis import RedisServer, Settings
+from r2p2.apps.redis.commands import READS, REFUSED, WRITES
+from r2p2.apps.redis.link import Link, RedisFailed
+from r2p2.errors import UserError
+from r2p2.requests import Replies, Requests
+from r2p2.torture.mixed import mixed_command
+
+pytestmark = pytest.mark.needs("redis")
+
+START_MS = 1_700_000_000_000
+
+
+@pytest.fixture
+def app() -> Iterator[RedisServer]:
+    with closing(RedisServer()) as app:
+        yield app
+
+
+def parsed(reply: bytes) -> Any:
+    reader = hiredis.Reader(replyError=str)
+    reader.feed(reply)
+    return reader.gets()
+
+
+def raw(app: StateMachine, *commands: str | list[Any], at_ms: int = 0) -> list[bytes]:
+    """The replies to commands in one batch, as bytes."""
+    split = [command.split() if isinstance(command, str) else command for command in commands]
+    replies = app.apply(Requests.of([encode_command(*words) for words in split], time_ms=START_MS + at_ms))
+    if isinstance(replies, Replies):
+        ends = [sum(replies.lengths[: i + 1]) for i in range(len(replies.lengths))]
+        return [replies.slab[end - length : end] for end, length in zip(ends, replies.lengths, strict=True)]
+    assert all(isinstance(reply, bytes) for reply in replies)
+    return list(replies)  # type: ignore[arg-type]
+
+
+def run(app: StateMachine, *commands: str | list[Any], at_ms: int = 0) -> list[Any]:
+    return [parsed(reply) for reply in raw(app, *commands, at_ms=at_ms)]
+
+
+# ---- the table ----
+
+
+def test_every_command_of_the_server_has_been_decided_on(app: RedisServer) -> None:
+    """A Redis with more commands is no failure of ours, but of 7.0 none is left to chance."""
+    said = {name.upper(): flags for name, _, flags, *_ in parsed(app.query(encode_command("COMMAND")))}
+    if app._server.version.startswith("7.0."):
+        assert said.keys() <= WRITES | READS | REFUSED.keys(), said.keys() - WRITES - READS - REFUSED.keys()
+    assert not [name for name in READS & said.keys() if "write" in said[name]]
+    assert not [name for name in (READS | WRITES) & said.keys() if {"admin", "pubsub"} & set(said[name])]
+    # Everything that may write, and is let in, goes through the log.
+    assert not [name for name in said if "write" in said[name] and name in READS]
+
+
+def test_refused_commands_do_not_reach_redis_and_say_why(app: RedisServer) -> None:
+    run(app, "SADD s a b c", "RPUSH l a b")
+    before = app.state_digest()
+    for name, reason in REFUSED.items():
+        (reply,) = run(app, [name, "s", "1"])
+        assert reply == f"ERR '{name.decode().lower()}' is refused: {reason.decode()}"
+    assert run(app, "spop s", "FLY high", "GET", "XREAD BLOCK 0 STREAMS x 0", "COPY s t DB 1", "HSCAN h 7") == [
+        "ERR 'spop' is refused: it draws lots, and every replica would draw its own",
+        "ERR unknown command 'FLY', with args beginning with: 'high' ",
+        "ERR wrong number of arguments for 'get' command",
+        "ERR 'xread' with BLOCK is refused: it waits, and the log cannot",
+        "ERR there is one database",
+        "ERR invalid cursor",
+    ]
+    assert app.state_digest() == before
+    broken = app.apply(Requests.of([b"GET a\r\n", encode_command("GET", "a"), b"", b"*1\r\n$4\r\nPING\r\n*1"]))
+    error = b"-ERR Protocol error: not one RESP command\r\n"
+    assert broken == [error, b"$-1\r\n", error, error]
+
+
+# ---- replicas ----
+
+
+def batches(rng: random.Random, commands: list[tuple[int, list[Any]]]) -> Iterator[Requests]:
+    """The commands in batches that end anywhere, but where the time goes on."""
+    at = 0
+    while at < len(commands):
+        end = at + 1
+        limit = at + rng.randrange(1, 40)
+        while end < min(limit, len(commands)) and commands[end][0] == commands[at][0]:
+            end += 1
+        payloads = [encode_command(*words) for _, words in commands[at:end]]
+        yield Requests.of(payloads, time_ms=commands[at][0])
+        at = end
+
+
+def test_replicas_with_other_batches_and_one_restored_midway_hold_the_same() -> None:
+    rng = random.Random(11)
+    now, commands = START_MS, []
+    for _ in range(4000):
+        now += rng.choice((0, 0, 0, 0, 0, 0, 0, 0, 30, 200))
+        commands.append((now, list(mixed_command(rng))))
+    half = len(commands) // 2
+    with closing(RedisServer()) as one, closing(RedisServer()) as two, closing(RedisServer()) as late:
+        assert len({one.pid, two.pid, late.pid}) == 3
+        for seed, replica in ((1, one), (2, two)):
+            for batch in batches(random.Random(seed), commands[:half]):
+                replica.apply(batch)
+        assert one.state_digest() == two.state_digest() != late.state_digest()
+        run(late, "SET left over", "SET other x EX 1")
+        late.restore(two.snapshot())
+        assert late.state_digest() == one.state_digest()
+        for seed, replica in ((3, one), (4, two), (5, late)):
+            for batch in batches(random.Random(seed), commands[half:]):
+                replica.apply(batch)
+        assert one.state_digest() == two.state_digest() == late.state_digest()
+        keys = sorted(parsed(one.query(encode_command("KEYS", "*"))))
+        assert len(keys) > 40
+        shown = [[replica.query(encode_command("PEXPIRETIME", key)) for key in keys] for replica in (one, two, late)]
+        assert shown[0] == shown[1] == shown[2]
+        assert len(set(shown[0])) > 1  # some end, some do not
+        # Time alone ends them, at the same command everywhere.
+        for replica in (one, two, late):
+            raw(replica, "PING", at_ms=now - START_MS + 10_000)
+        assert one.state_digest() == two.state_digest() == late.state_digest()
+        assert len(parsed(one.query(encode_command("KEYS", "*")))) < len(keys)
+
+
+def test_a_snapshot_that_is_damaged_is_not_taken(app: RedisServer) -> None:
+    run(app, "SET k v")
+    before = app.state_digest()
+    good = app.snapshot()
+    flipped = bytes([*good[:-5], good[-5] ^ 1, *good[-4:]])
+    for bad in (b"", b"x" * 100, good[:-1], good + b"x", flipped):
+        with pytest.raises(ValueError, match="a snapshot"):
+            app.restore(bad)
+    assert app.state_digest() == before
+    app.restore(good)
+    assert app.state_digest() == before
+
+
+# ---- time ----
+
+
+def test_keys_end_by_the_logs_time_alone(app: RedisServer) -> None:
+    assert run(app, "SET a 1 EX 10", "SET b 1 PX 500", "SETEX c 1 x", "SET d 1", "TTL a", "PTTL b", "TTL d") == [
+        *[b"OK"] * 4,
+        *(10, 500, -1),
+    ]
+    assert run(app, "EXISTS a b c d", at_ms=500) == [4]
+    assert run(app, "EXISTS a b c d", "DBSIZE", at_ms=501) == [3, 3]
+    assert run(app, "GETEX a EX 100", "PERSIST c", "PEXPIREAT d 1", "DBSIZE", at_ms=900) == [b"1", 1, 1, 2]
+    keys, when, never = run(app, "KEYS *", "PEXPIRETIME a", "TTL c", at_ms=50_000)
+    assert (sorted(keys), when, never) == ([b"a", b"c"], START_MS + 100_900, -1)
+    # A deadline goes along with a rename and with a copy, and out of a dump with RESTORE.
+    assert run(app, "RENAME a b", "COPY b e", "DUMP b", at_ms=50_000)[:2] == [b"OK", 1]
+    (dump,) = raw(app, "DUMP b", at_ms=50_000)
+    assert run(app, ["RESTORE", "f", 1000, parsed(dump)], "PTTL f", "EXISTS b e f", at_ms=50_000) == [b"OK", 1000, 3]
+    assert run(app, "EXISTS b e f", at_ms=51_001) == [2]
+    assert run(app, "EXISTS b e f", at_ms=100_900) == [2]
+    assert run(app, "EXISTS b e f", "DBSIZE", at_ms=100_901) == [0, 1]
+
+
+def test_an_id_that_redis_would_make_of_its_clock_is_the_logs(app: RedisServer) -> None:
+    (first, second) = run(app, "XADD s * a 1", "XADD s NOMKSTREAM MAXLEN ~ 1 LIMIT 5 * a 2", at_ms=5)
+    assert (first, second) == (b"%d-0" % (START_MS + 5), b"%d-1" % (START_MS + 5))
+    assert run(app, "XLEN s", "XADD s 1-1 a b") == [
+        1,
+        "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+    ]
+
+
+WORDS = [
+    *("SET {k} {v}", "SET {k} {v} EX {n}", "SET {k} {v} PX {n} NX", "SET {k} {v} KEEPTTL", "SET {k} {v} XX GET"),
+    *("SET {k} {v} EXAT {at}", "SET {k} {v} PXAT {pat} GET", "SET {k} {v} EX 1 PX 2", "SET {k} {v} KEEPTTL EX 3"),
+    *("SET {k} {v} EX x", "SET {k} {v} EX -1", "SET {k} {v} PX 9223372036854775807", "SET {k} {v} EX", "SET {k} v NO"),
+    *("GETEX {k}", "GETEX {k} EX {n}", "GETEX {k} PERSIST", "GETEX {k} PXAT {pat}", "GETEX {k} PERSIST EX 1"),
+    *("SETEX {k} {n} {v}", "PSETEX {k} {n} {v}", "SETEX {k} 0 {v}", "SETEX {k} x {v}", "SETNX {k} {v}"),
+    *("EXPIRE {k} {n}", "PEXPIRE {k} {n} {c}", "EXPIREAT {k} {at} {c}", "PEXPIREAT {k} {pat}", "EXPIRE {k} x"),
+    *("EXPIRE {k} -1", "PEXPIRE {k} 0 {c}", "EXPIRE {k} 9223372036854775807", "EXPIRE {k} 5 NX GT", "EXPIRE {k}"),
+    *("TTL {k}", "PTTL {k}", "EXPIRETIME {k}", "PEXPIRETIME {k}", "PERSIST {k}", "GET {k}", "GETDEL {k}"),
+    *("DEL {k} {k}", "EXISTS {k} {k}", "APPEND {k} {v}", "INCR {k}", "MSET {k} 1 {k} 2", "GETSET {k} {v}", "DBSIZE"),
+    *("R2P2.BATCH IFPRESENT {k} DO 2 INCR {k}", "R2P2.BATCH IF {k} 1 DO 3 SET {k} 2", "R2P2.BATCH IF {k} DO"),
+    *("R2P2.BATCH IFABSENT {k} DO 5 SET {k} 1 PX {n} 2 GET {k}", "R2P2.BATCH DO 2 INCR {k} 1 GET", "FLUSHALL bad"),
+    *("R2P2.PIPELINE 2 GET {k} 2 INCR {k} 5 SET {k} {v} EX 1 1 GET 2 TTL {k}", "MSETNX {k} 1 {k} 2"),
+]
+
+
+def filled(rng: random.Random, text: str, now_ms: int) -> str:
+    """The command with something drawn for each of its blanks."""
+    chosen: dict[str, Callable[[], object]] = {
+        "{v}": lambda: rng.choice((1, 2, 17, "x", "yy")),
+        "{n}": lambda: rng.choice((1, 2, 5, 900, 2000)),
+        "{at}": lambda: now_ms // 1000 + rng.randrange(-3, 9),
+        "{pat}": lambda: now_ms + rng.randrange(-900, 5000),
+        "{c}": lambda: rng.choice(("NX", "XX", "GT", "LT", "bad")),
+        "{k}": lambda: rng.choice("abcdef"),
+    }
+    for name, draw in chosen.items():
+        while name in text:
+            text = text.replace(name, str(draw()), 1)
+    return text
+
+
+def test_strings_and_deadlines_answer_as_the_stores_do(app: RedisServer) -> None:
+    """The store of this package answers as Redis does (test_kv_redis.py), and by the log's time: so must Redis itself
+    behind the log, deadlines, conditions, errors and transactions alike.
+    """
+    rng = random.Random(5)
+    store = KeyValue()
+    at_ms, compared = 0, 0
+    for _ in range(1500):
+        at_ms += rng.choice((0, 1, 400, 1000, 3000))
+        lines = [filled(rng, rng.choice(WORDS), START_MS + at_ms) for _ in range(rng.randrange(1, 6))]
+        assert raw(app, *lines, at_ms=at_ms) == raw(store, *lines, at_ms=at_ms), (at_ms, lines)
+        compared += len(lines)
+    assert compared > 3000
+    assert sorted(parsed(app.query(encode_command("KEYS", "*")))) == sorted(store.store.live_keys())
+
+
+# ---- scans, batches, sizes, reads ----
+
+
+def test_a_scan_goes_on_at_another_replica_and_lists_what_stays(app: RedisServer) -> None:
+    with closing(RedisServer()) as other:
+        for replica in (app, other):
+            run(replica, *(f"SET key{i} v" for i in range(300)), "HSET hash f 1 g 2", *("RPUSH list x",) * 3)
+        found: list[bytes] = []
+        cursor, turn = b"0", 0
+        while True:
+            replica = (app, other)[turn % 2]
+            cursor, keys = parsed(replica.query(encode_command("SCAN", cursor, "COUNT", 20)))
+            found += keys
+            turn += 1
+            for each in (app, other):  # keys come and go meanwhile
+                run(each, f"SET new{turn} v", f"DEL key{turn}", f"RENAME key{299 - turn} renamed{turn}")
+            if cursor == b"0":
+                break
+        assert len(found) == len(set(found))
+        stayed = {b"key%d" % i for i in range(turn + 1, 299 - turn)} | {b"hash", b"list"}
+        assert stayed <= set(found)
+        assert parsed(app.query(encode_command("SCAN", 0, "TYPE", "hash", "COUNT", 1000)))[1] == [b"hash"]
+        assert parsed(app.query(encode_command("SCAN", 0, "MATCH", "l*", "COUNT", 1000)))[1] == [b"list"]
+    run(app, ["SADD", "big", *range(2000)], ["HSET", "bighash", *range(2000)])
+    cursor, members = parsed(app.query(encode_command("SSCAN", "big", 0, "COUNT", 5)))
+    assert (cursor, len(members)) == (b"0", 2000)
+    assert len(parsed(app.query(encode_command("HSCAN", "bighash", 0, "MATCH", "1*")))[1]) > 100
+
+
+def test_replies_no_response_carries_are_an_error_and_a_pipeline_goes_on(app: RedisServer) -> None:
+    large = b"x" * 200_000
+    run(app, ["SET", "a", large], ["APPEND", "a", large], ["SET", "b", large], ["SET", "c", large])
+    assert run(app, "GET a", "STRLEN a") == [
+        "ERR the command was executed, but its reply is larger than the 371832 bytes of a response",
+        400_000,
+    ]
+    pipeline = ["R2P2.PIPELINE", 2, "GET", "b", 2, "GET", "c", 2, "INCR", "n"]
+    assert run(app, pipeline, "GET n") == [[large], None]  # what comes behind has not been executed
+    (replies,) = run(app, ["R2P2.PIPELINE", 3, "GETSET", "b", 1, 3, "GETSET", "c", 2, 2, "INCR", "n"])
+    assert replies[0] == large and replies[1].startswith("ERR the command was executed") and replies[2] == 1
+
+
+def test_reads_do_not_write_and_resp3_is_answered_when_asked_for(app: RedisServer) -> None:
+    run(app, "HSET h a 1", "PFADD p x")
+    for words in ("SET a 1", "PFCOUNT p", "R2P2.WATCH a", "R2P2.PIPELINE 3 SET a 1", "R2P2.RESP3 INCR a"):
+        assert parsed(app.query(encode_command(*words.split()))) == "READONLY send writes with the replicated policy"
+    assert app.query(encode_command("R2P2.PIPELINE", 2, "HGETALL", "h")) == b"*1\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n"
+    assert app.query(encode_command("R2P2.PIPELINE3", 2, "HGETALL", "h")) == b"*1\r\n%1\r\n$1\r\na\r\n$1\r\n1\r\n"
+    assert app.query(encode_command("R2P2.RESP3", "HGETALL", "h")) == b"%1\r\n$1\r\na\r\n$1\r\n1\r\n"
+    assert raw(app, "R2P2.RESP3 GET none", "GET none", "R2P2.RESP3 R2P2.RESP3 GET a") == [
+        b"_\r\n",
+        b"$-1\r\n",
+        b"-ERR R2P2.RESP3 is not allowed inside a batch\r\n",
+    ]
+    assert raw(app, "R2P2.BATCH3 DO 2 HGETALL h") == [b"*1\r\n%1\r\n$1\r\na\r\n$1\r\n1\r\n"]
+
+
+def test_a_watch_ends_with_a_write_to_its_key(app: RedisServer) -> None:
+    def holds(*numbers: int) -> list[bool]:
+        conditions = [word for key, number in zip("ab", numbers, strict=False) for word in ("IFUNWRITTEN", key, number)]
+        return [reply is not None for reply in run(app, ["R2P2.BATCH", *conditions, "DO", 1, "PING"])]
+
+    run(app, "SADD a 1", "SADD b 1")
+    assert run(app, "R2P2.WATCH a b", "R2P2.WATCH a") == [[1, 2], [1]]
+    assert holds(1, 2) == [True]
+    run(app, "SMEMBERS a", "SADD c 1", "SADD b 1")  # a write that changes nothing is one
+    assert holds(1) == [True] and holds(1, 2) == [False]
+    snapshot = app.snapshot()
+    run(app, "ZUNIONSTORE z 2 x y")  # its keys are not so simply told, so it may have been any
+    assert holds(1) == [False]
+    app.restore(snapshot)
+    assert holds(1) == [True]
+    run(app, "PEXPIRE a 10", "R2P2.WATCH a")
+    assert run(app, "R2P2.WATCH a", at_ms=1) == [[3]]
+    run(app, "PING", at_ms=11)
+    assert holds(3) == [False]
+
+
+# ---- failures ----
+
+
+def test_a_server_that_ends_ends_the_member(app: RedisServer) -> None:
+    assert app.pid is not None
+    os.kill(app.pid, signal.SIGKILL)
+    with pytest.raises(RedisFailed, match=r"has ended with exit code -9"):
+        run(app, "GET a")
+    with pytest.raises(RedisFailed):
+        app.query(encode_command("GET", "a"))
+
+
+def test_a_server_out_of_memory_ends_the_member() -> None:
+    with (
+        closing(RedisServer(Settings(arguments=("--maxmemory", "1mb")))) as app,
+        pytest.raises(RedisFailed, match=r"cannot do what the others' can: OOM"),
+    ):
+        run(app, ["SET", "a", "x" * 100])
+
+
+def test_the_child_has_no_port_leaves_nothing_and_ends_with_its_parent(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from r2p2.apps.redis import RedisServer; a = RedisServer();"
+        "print(a.pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+        sockets = subprocess.run(["ss", "-Hlntp"], capture_output=True, text=True, check=False).stdout
+        assert f"pid={pid}," not in sockets
+        watched = os.pidfd_open(pid)
+        parent.kill()
+        parent.wait(20)
+        assert select.select([watched], [], [], 20)[0]  # the child has ended
+        os.close(watched)
+    old = tempfile.tempdir
+    tempfile.tempdir = str(tmp_path)
+    try:
+        with closing(RedisServer()):
+            # The folder of the killed process is swept by the next that starts.
+            assert [path for path in tmp_path.iterdir() if path != folder] and not folder.exists()
+    finally:
+        tempfile.tempdir = old
+    assert not list(tmp_path.iterdir())
+
+
+def test_attached_servers_must_be_such_as_replicas_may_have(tmp_path: Path) -> None:
+    with closing(RedisServer()) as inner:
+        path = str(inner._server.dump_path.parent / "redis.sock")
+        with closing(Link(path, 20.0)) as link:
+            link.one("SET", "old", "data")
+            with pytest.raises(UserError, match="holds data"):
+                RedisServer(Settings(attach=path))
+            link.one("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+            with pytest.raises(UserError, match=r"evicts keys \(allkeys-lru\)"):
+                RedisServer(Settings(attach=path, flush=True))
+            link.one("CONFIG", "SET", "maxmemory", "0")
+            with closing(RedisServer(Settings(attach=path, flush=True))) as app:
+                assert app.pid is None
+                assert run(app, "GET old", "SET a 1 EX 5", "TTL a") == [None, b"OK", 5]
+                snapshot, digest = app.snapshot(), app.state_digest()
+                run(app, "FLUSHALL")
+                app.restore(snapshot)
+                assert app.state_digest() == digest
+            assert link.one("PING") == b"+PONG\r\n"  # it goes on
+    for settings, told in (
+        (Settings(attach="nowhere"), "neither a unix socket's path nor HOST:PORT"),
+        (Settings(attach=str(tmp_path / "none")), "no redis-server at"),
+        (Settings(program="no-such-redis"), "cannot be started"),
+        (Settings(arguments=("--no-such-option", "1")), "exit code 1"),
+    ):
+        with pytest.raises(UserError, match=told):
+            RedisServer(settings)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R2P2_REDIS_ATTACH", "127.0.0.1:7")
+    monkeypatch.setenv("R2P2_REDIS_SERVER", "valkey-server")
+    monkeypatch.setenv("R2P2_REDIS_ARGUMENTS", "--io-threads 2 --dbfilename 'a b'")
+    monkeypatch.setenv("R2P2_REDIS_FLUSH", "yes")
+    assert Settings.from_environment() == Settings(
+        "127.0.0.1:7", "valkey-server", ("--io-threads", "2", "--dbfilename", "a b"), True
+    )
+    monkeypatch.setenv("R2P2_REDIS_FLUSH", "maybe")
+    with pytest.raises(UserError, match="R2P2_REDIS_FLUSH is 'maybe'"):
+        Settings.from_environment()
+    monkeypatch.setenv("R2P2_REDIS_FLUSH", "")
+    monkeypatch.setenv("R2P2_REDIS_ARGUMENTS", "'open")
+    with pytest.raises(UserError, match="R2P2_REDIS_ARGUMENTS"):
+        Settings.from_environment()
