@@ -99,6 +99,7 @@ def dpdk() -> FFI:
         '#include "dpdk_module.h"\n',
         sources=c_sources("dpdk_backend"),
         include_dirs=["dpdk_backend/csrc", "r2p2/csrc"],
+        libraries=["rte_bus_vdev"],  # a driver's library, so pkg-config leaves it out
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )

@@ -8,15 +8,17 @@ Importing this package needs no DPDK; using it without the compiled module raise
 says what to install. CData never leaves the package.
 """
 
-from dpdk_backend._attach import DeviceStats
+from dpdk_backend._attach import Capabilities, DeviceStats
 from dpdk_backend.devices import Device, af_packet, af_xdp, memif, null, pcap, pci, ring, tap, vdev
-from dpdk_backend.eal import EalConfig, eal_log, eal_state, start_eal, stop_eal, version
+from dpdk_backend.eal import EalConfig, eal_log, eal_state, start_eal, stop_eal, tsc, tsc_hz, version
 from dpdk_backend.errors import DeviceError, DpdkError, DpdkMissingError, EalAlreadyStartedError, EalError
-from dpdk_backend.ethdev import Burst, EthDev
+from dpdk_backend.ethdev import Burst, EthDev, Link
+from dpdk_backend.mempool import Mempool
 from dpdk_backend.port import Datagram, DpdkPort, PortConfig
 
 __all__ = [
     "Burst",
+    "Capabilities",
     "Datagram",
     "Device",
     "DeviceError",
@@ -28,6 +30,8 @@ __all__ = [
     "EalConfig",
     "EalError",
     "EthDev",
+    "Link",
+    "Mempool",
     "PortConfig",
     "af_packet",
     "af_xdp",
@@ -41,6 +45,8 @@ __all__ = [
     "start_eal",
     "stop_eal",
     "tap",
+    "tsc",
+    "tsc_hz",
     "vdev",
     "version",
 ]

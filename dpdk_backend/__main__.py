@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stats-period", type=float, metavar="S", help="print counters every so often")
     parser.add_argument("--frame-bytes", type=int, default=64, metavar="N", help="txonly: size without FCS, 60..1514")
     parser.add_argument("--mbufs", type=int, default=8_191, metavar="N", help="packet buffers of each device")
+    parser.add_argument(
+        "--queues", type=int, default=1, metavar="N", help="rx and tx queues of each device (default: 1)"
+    )
     parser.add_argument("--hugepages", action="store_true", help="use hugepages")
     parser.add_argument("--eal", action="append", default=[], metavar="ARG", help="a raw EAL argument; repeatable")
     return parser
@@ -66,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         for name in existing_names():
             is_client = any(v.startswith(f"{name},") and "role=server" not in v for v in options.vdev)
             described = Device(name, is_reconnecting=is_client and name.startswith("net_memif"))
-            devices.append(EthDev(described, mbufs_count=options.mbufs))
+            devices.append(EthDev(described, mbufs_count=options.mbufs, queues_count=options.queues))
         ends = options.duration is None and all(device.driver == "net_pcap" for device in devices)
         try:
             moved = forward(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dpdk_backend._native import check, load
 from dpdk_backend.devices import BIFURCATED_DRIVERS, USER_DRIVERS, Device, remove_dead_socket
@@ -35,6 +36,27 @@ class DeviceStats(NamedTuple):
     tx_errors: int
 
 
+class Now(NamedTuple):
+    """A device's settings and link as the driver tells them."""
+
+    mac: bytes
+    mtu: int
+    is_link_up: bool
+    speed_mbps: int
+    is_full_duplex: bool
+
+
+class Capabilities(NamedTuple):
+    """What a device can do.
+
+    ``queues_max``: rx queues, and as many tx queues. Offloads: DPDK's name -> its bit.
+    """
+
+    queues_max: int
+    rx_offloads: dict[str, int]
+    tx_offloads: dict[str, int]
+
+
 @dataclass(frozen=True)
 class Attached:
     """A device that exists.
@@ -57,6 +79,31 @@ class Attached:
     def is_memif(self) -> bool:
         """Whether its control channel needs the gate (csrc/gate.h)."""
         return self.driver == "net_memif"
+
+    def _info(self) -> Any:
+        native = load()
+        info = native.ffi.new("dpdk_device_info *")
+        check(native.lib.dpdk_device_info_get(self.port_id, info), DeviceError)
+        return info
+
+    def now(self) -> Now:
+        """Its settings and link."""
+        info = self._info()
+        return Now(bytes(info.mac), info.mtu, bool(info.is_link_up), info.speed_mbps, bool(info.is_full_duplex))
+
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        native, info = load(), self._info()
+
+        def names(bits: int, name_of: Callable[[int], Any]) -> dict[str, int]:
+            return {native.text(name_of(1 << i)): 1 << i for i in range(64) if bits >> i & 1}
+
+        lib = native.lib
+        return Capabilities(
+            info.queues_max,
+            names(info.rx_offloads, lib.dpdk_rx_offload_name),
+            names(info.tx_offloads, lib.dpdk_tx_offload_name),
+        )
 
     def stats(self) -> DeviceStats:
         """The device's own counters."""

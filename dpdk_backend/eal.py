@@ -73,6 +73,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "the process may not do that: run it as root, or with EalConfig(hugepages=False, pci_addresses=())",
     ),
     (
+        "Could not open AF_PACKET socket",
+        "af_packet needs CAP_NET_RAW: run it as root",
+    ),
+    (
         "peration not permitted",
         "af_packet needs CAP_NET_RAW, tap and af_xdp CAP_NET_ADMIN: run it as root",
     ),
@@ -167,6 +171,24 @@ def version() -> str:
     """
     native = load()
     return native.text(native.lib.dpdk_version_text())
+
+
+def tsc() -> int:
+    """The processor's time stamp counter, now: the clock that poll loops look at. Works before the EAL runs.
+
+    Raises:
+        DpdkMissingError: the backend is not built.
+    """
+    return load().lib.dpdk_tsc()
+
+
+def tsc_hz() -> int:
+    """Its ticks a second; 0 where the EAL does not run.
+
+    Raises:
+        DpdkMissingError: the backend is not built.
+    """
+    return load().lib.dpdk_tsc_hz()
 
 
 def eal_state() -> EalState:

@@ -1,7 +1,7 @@
 """Forwarding loops over devices, in the manner of testpmd: io, macswap, icmpecho, rxonly, txonly.
 
-Devices are paired in their order (0 with 1, 2 with 3); one that is left over forwards to itself. What it leaves to
-others: the command line (``__main__.py``).
+Devices are paired in their order (0 with 1, 2 with 3), queue by queue; one that is left over forwards to itself. What
+it leaves to others: the command line (``__main__.py``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ _IDLE_ROUNDS_BEFORE_YIELD = 64
 _ROUNDS_PER_CLOCK = 64
 
 
-def pairs(devices: Sequence[EthDev]) -> Iterator[tuple[EthDev, EthDev]]:
-    """(from, to) for each device."""
+def pairs(devices: Sequence[EthDev]) -> Iterator[tuple[EthDev, int, EthDev, int]]:
+    """(from, its queue, to, its queue) for each queue; where the partner has fewer, its last one is shared."""
     for i, device in enumerate(devices):
-        partner = i ^ 1
-        yield device, devices[partner] if partner < len(devices) else device
+        partner = devices[i ^ 1] if i ^ 1 < len(devices) else device
+        for queue in range(device.queues_count):
+            yield device, queue, partner, min(queue, partner.queues_count - 1)
 
 
 def txonly_frame(size: int) -> bytes:
@@ -66,14 +67,14 @@ def forward(
     try:
         while True:
             before = moved
-            for source, target in routes:
+            for source, queue, target, target_queue in routes:
                 if mode == "txonly":
-                    source.receive(burst)
+                    source.receive(burst, queue=queue)
                     burst.free()
                     source.repeat(burst, frame, BURST_MAX)
-                    moved += source.send(burst)
+                    moved += source.send(burst, queue=queue)
                     continue
-                count = source.receive(burst)
+                count = source.receive(burst, queue=queue)
                 if count == 0:
                     continue
                 moved += count
@@ -84,8 +85,8 @@ def forward(
                     burst.swap_macs()
                 elif mode == "icmpecho":
                     source.answer_pings(burst)
-                    target = source
-                target.send(burst)
+                    target, target_queue = source, queue
+                target.send(burst, queue=target_queue)
             if moved != before:
                 idle = 0
             else:

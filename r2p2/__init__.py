@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from r2p2.app import StateMachine, state_machine
+    from r2p2.app import RequestMachine, StateMachine, state_machine
     from r2p2.client import (
         FIXED_ROUTE,
         LB_ROUTE,
@@ -66,6 +66,7 @@ __all__ = [
     "PortSpec",
     "R2P2Error",
     "Replies",
+    "RequestMachine",
     "RequestTooLarge",
     "Requests",
     "Server",
@@ -81,7 +82,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "r2p2.app": ("StateMachine", "state_machine"),
+    "r2p2.app": ("RequestMachine", "StateMachine", "state_machine"),
     "r2p2.client": (
         "BlockingClient",
         "BlockingSession",

@@ -18,7 +18,15 @@ from typing import Any
 from r2p2.errors import UserError
 from r2p2.requests import ReplySequence, Requests
 
-__all__ = ["ApplicationFailed", "Handler", "StateMachine", "load_application", "load_object", "state_machine"]
+__all__ = [
+    "ApplicationFailed",
+    "Handler",
+    "RequestMachine",
+    "StateMachine",
+    "load_application",
+    "load_object",
+    "state_machine",
+]
 
 log = logging.getLogger("r2p2.app")
 
@@ -36,7 +44,8 @@ class StateMachine(ABC):
     """A replicated application. Subclass it, or decorate a function with :func:`state_machine`.
 
     An exception out of :meth:`apply` ends the node: part of a batch may have been applied, and where a batch ends
-    differs between replicas. Answer errors instead; the function form does that by itself, request by request.
+    differs between replicas. Answer errors instead; the function form and :class:`RequestMachine` do that, request by
+    request.
     """
 
     @abstractmethod
@@ -93,16 +102,11 @@ class StateMachine(ABC):
         An exception of a query is the reply ``-ERR Name`` to that read; one out of an overridden ``query_batch``, to
         all of the group. But :class:`ApplicationFailed` ends the node.
         """
-        return [self._query_one(request) for request in requests]
+        return [self.query_safely(request) for request in requests]
 
-    def _query_one(self, request: bytes) -> bytes:
-        try:
-            return self.query(request)
-        except ApplicationFailed:
-            raise
-        except Exception as error:
-            log.exception("query failed on a request of %d bytes", len(request))
-            return f"-ERR {type(error).__name__}\r\n".encode()
+    def query_safely(self, request: bytes) -> bytes:
+        """:meth:`query`, an exception of which is the reply ``-ERR Name``."""
+        return _answer(self.query, request)
 
     def state_digest(self) -> str:
         """A text that is equal on two replicas exactly when their states are; "" when the application has none."""
@@ -110,6 +114,44 @@ class StateMachine(ABC):
 
     def close(self) -> None:  # noqa: B027 - most applications have nothing to let go
         """Lets go of what is outside the process's memory; called when the node ends. By default there is nothing."""
+
+
+def _answer(handler: Callable[..., bytes], request: bytes, *more: int) -> bytes:
+    """The handler's reply, or ``-ERR Name`` of its exception: the same on every replica, since handlers are
+    deterministic. Not so what says something about this machine: that ends the node.
+    """
+    try:
+        return handler(request, *more)
+    except (ApplicationFailed, MemoryError):
+        raise
+    except Exception as error:
+        log.exception("handler %r failed on a request of %d bytes", handler, len(request))
+        return f"-ERR {type(error).__name__}\r\n".encode()
+
+
+class RequestMachine(StateMachine):
+    """A replicated application that handles one request at a time; a little slower than :meth:`StateMachine.apply` over
+    batches, and safe with exceptions.
+
+    An exception out of :meth:`handle` is the reply ``-ERR Name`` to that request, on every replica, and the log goes
+    on. What the handler had changed by then stays changed, on every replica alike. :class:`ApplicationFailed` and
+    MemoryError end the node.
+    """
+
+    @abstractmethod
+    def handle(self, request: bytes, time_ms: int) -> bytes:
+        """Executes one committed request at the log's time."""
+
+    def time_passed(self, time_ms: int) -> None:
+        """The log's time is ``time_ms`` now: called before the requests at that time, and without any where
+        :meth:`next_deadline_ms` is there. More than once for the same time is nothing new.
+        """
+
+    def apply(self, requests: Requests) -> ReplySequence:
+        """Calls :meth:`handle` for each request."""
+        handle, time_ms = self.handle, requests.time_ms
+        self.time_passed(time_ms)
+        return [_answer(handle, request, time_ms) for request in requests]
 
 
 class _FunctionMachine(StateMachine):
@@ -125,11 +167,7 @@ class _FunctionMachine(StateMachine):
         self._restore = restore
 
     def _one(self, request: bytes) -> bytes:
-        try:
-            return self._handler(request)
-        except Exception as error:
-            log.exception("handler %r failed on a request of %d bytes", self._handler, len(request))
-            return f"-ERR {type(error).__name__}\r\n".encode()
+        return _answer(self._handler, request)
 
     def apply(self, requests: Requests) -> ReplySequence:
         """Calls the function for each request."""
@@ -186,8 +224,10 @@ def load_object(name: str) -> Any:
     module_name, colon, attribute = spec.partition(":")
     if not colon or not module_name or not attribute:
         raise UserError(f"--app {name!r} is neither one of {', '.join(BUILT_IN)} nor MODULE:NAME")
-    if os.getcwd() not in sys.path:  # as `python -m` would: an application next to its user
-        sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:
+        # An application next to its user. At the end: a clone that one stands in must not take the place of what is
+        # installed.
+        sys.path.append(os.getcwd())
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:

@@ -372,6 +372,14 @@ class Engine:
         """Appends a no-op entry."""
         _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
 
+    def append_note(self, body: bytes) -> bool:
+        """Appends a no-op with a body (:mod:`r2p2.determinism`). False: the log is full."""
+        status = lib.r2p2_log_append_note(self._engine, body, len(body))
+        if status == FULL:
+            return False
+        _check("r2p2_log_append_note", status)
+        return True
+
     def append_configuration(self, body: bytes) -> None:
         """Appends a configuration entry."""
         status = lib.r2p2_log_append_configuration(self._engine, body, len(body))
@@ -499,6 +507,10 @@ class Engine:
         )
         if status:
             _check("r2p2_apply_reply", status)
+
+    def apply_abandon(self) -> None:
+        """Forgets the prepared batch. Only for a snapshot that is restored next, sessions and all."""
+        lib.r2p2_apply_abandon(self._engine)
 
     @property
     def applied_index(self) -> int:

@@ -89,6 +89,9 @@ APPLY_BATCH_ENTRIES_MAX: Final = 1024
 # Batches applied before the node looks at its port again: 8 * 1024 * 200 ns = 1.6 ms.
 APPLY_BATCHES_PER_POLL_MAX: Final = 8
 
+# The debug mode that compares replicas: entries between two places that are compared, by default.
+CHECK_INTERVAL_ENTRIES: Final = 64
+
 # Sessions (docs/exactly-once.md). They are replicated state: these must be the same on every member. The extension of a
 # session's request: client_id, sequence, oldest_pending.
 SESSION_BYTES: Final = 24

@@ -82,6 +82,7 @@ class LocalCluster:
         ip: str = "127.0.0.1",
         timers: Timers | None = None,
         ready_timeout_s: float = 5.0,
+        apply_thread: bool = False,
     ) -> None:
         if size < 1:
             raise UserError(f"size is {size}, not at least 1")
@@ -90,6 +91,7 @@ class LocalCluster:
         self._ip = ip
         self._timers = timers or Timers()
         self._ready_timeout_s = ready_timeout_s
+        self._apply_thread = apply_thread
         self._ports: list[OpenPort] = []
         self._drivers: list[Any] = []
         self._stopped: set[int] = set()
@@ -146,7 +148,7 @@ class LocalCluster:
         return self
 
     def _start(self, slot: int, port: OpenPort) -> None:
-        config = NodeConfig(node_id=slot, members=self._members, timers=self._timers)
+        config = NodeConfig(node_id=slot, members=self._members, timers=self._timers, apply_thread=self._apply_thread)
         node = Node(config, port.address, self._make_app(), keep=port)
         self.nodes[slot : slot + 1] = [node]
         self._drivers[slot : slot + 1] = [start_driver(node, port)]

@@ -24,6 +24,8 @@ from typing import Any, Final
 from r2p2 import limits
 from r2p2.address import format_address
 from r2p2.app import StateMachine
+from r2p2.apply_thread import ApplyThread
+from r2p2.determinism import Determinism
 from r2p2.durability import Durability
 from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine, EngineConfig, RaftMessage
 from r2p2.errors import UserError
@@ -32,7 +34,7 @@ from r2p2.forming import Forming
 from r2p2.log_time import LogTime, UnixClock, system_clock_ns
 from r2p2.membership import MEMBER_REQUEST, addresses_of
 from r2p2.reads import ReadGroups
-from r2p2.requests import LATER, Replies, Requests
+from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests
 from r2p2.storage_directory import MemberRecord
 from r2p2.truncation import choose_policy
 from r2p2.upkeep import Upkeep
@@ -52,6 +54,7 @@ from raft import (
     MessageError,
     Raft,
     Reason,
+    RestoreSnapshot,
     Role,
     Truncate,
     decode,
@@ -134,6 +137,10 @@ class NodeConfig:
         storage_threaded: see there.
         unix_clock_ns: where the log's time comes from while this member leads (docs/log-time.md), and the time of an
             unreplicated server's requests; None: the port's clock is unix time.
+        apply_thread: the application's ``apply`` runs on a thread of its own, in order; heartbeats, elections and
+            replication go on while it works (docs/applications.md).
+        check_determinism: a debug mode: replicas compare replies and states every so many entries
+            (:mod:`r2p2.determinism`); 0: not.
         handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once;
             from the second one on, since processor time is taken only of an application that was slow by the clock.
     """
@@ -152,6 +159,8 @@ class NodeConfig:
     storage_files: Files | None = None
     storage_threaded: bool = True
     unix_clock_ns: UnixClock | None = system_clock_ns
+    apply_thread: bool = False
+    check_determinism: int = 0
 
 
 class Node:
@@ -186,6 +195,8 @@ class Node:
             "raft_drop_log_full": 0,
             "forwards_refused": 0,
             "handler_over_budget": 0,
+            "handler_stalls": 0,
+            "queries_refused": 0,
             # How large batches are, for `r2p2 bench`: polls that found something, batches given to the application,
             # messages that carried entries to followers, and those entries (each message counted once for all targets).
             "polls_busy": 0,
@@ -213,14 +224,33 @@ class Node:
         self._time = LogTime(self.engine, app, config.unix_clock_ns)
         self._disk: Durability | None = None
         self._disk_full = False
+        self._wake: Callable[[], None] | None = None
+        self._check: Determinism | None = None
+        self._notes: list[bytes] = []  # of the batch at hand
+        self._to_write: list[bytes] = []  # notes for the log
+        if config.check_determinism < 0:
+            raise UserError(f"check_determinism is {config.check_determinism}, not at least 0")
+        self._worker: ApplyThread | None = None
+        # Of the batch that is with it: its last index, whether it was read back from the disk, its requests.
+        self._handed = (0, False, 0)
+        # Queries that came while a batch was out: who asked, and what.
+        self._queries: list[tuple[bytes, bytes]] = []
+        if config.apply_thread and not config.members and not config.join:
+            raise UserError("apply_thread without a Raft group", "Name the members, or leave the thread out.")
         if config.members or config.join:
             if config.storage is not None:
                 self._disk = self._open_storage(config, config.storage)
             self._join(config, config.incarnation if self._disk is None else self._disk.record.incarnation)
             if self._disk is not None and self._disk.record.members:
                 self._resume(self._disk)
+            if config.check_determinism:
+                self._check = Determinism(
+                    config.check_determinism, config.node_id, app, self.engine, self.counters, self._on_event
+                )
         elif config.storage is not None:
             raise UserError("storage without a Raft group", "Name the members, or leave the storage out.")
+        if config.apply_thread:
+            self._worker = ApplyThread(app.apply)
 
     def _open_storage(self, config: NodeConfig, path: Path) -> Durability:
         """Raises UserError, StorageError."""
@@ -285,12 +315,14 @@ class Node:
         """
         engine = self.engine
         now_ns, packets, requests, appended, held, raft_count, _, _, reads_gathered = engine.poll()
+        raft, reads, worker = self._raft, self._reads, self._worker
         if not packets and not appended and now_ns < self._rest_until_ns:
             return 0
-        raft, reads = self._raft, self._reads
         if raft is not None:
             if appended:
                 self._propose(raft, appended, now_ns)
+            if worker is not None and worker.is_done:
+                self._take_back(raft, worker)
             if self._disk is not None:
                 self._look_at_disk(raft, self._disk)
             if raft_count:
@@ -303,6 +335,7 @@ class Node:
                 0 < raft.commit_index - raft.applied_index <= REPLY_FIRST_ENTRIES
                 and not appended
                 and raft.role is Role.LEADER
+                and worker is None
             ):
                 self._apply(raft)
                 engine.flush()
@@ -316,11 +349,15 @@ class Node:
                 self._look_after(raft, now_ns, is_due)
             if self._time.due_ns is not None and now_ns >= self._time.due_ns:
                 self._move_time(raft, now_ns)
-            if raft.applied_index < raft.commit_index:
+            if self._to_write:
+                self._write_notes(raft, now_ns)
+            if worker is not None:
+                self._apply_elsewhere(raft, worker, now_ns)
+            elif raft.applied_index < raft.commit_index:
                 self._apply(raft)
                 if raft.applied_index < raft.commit_index:
                     packets += 1  # not a datagram, but more to do at once
-            if reads.waiting:
+            if reads.waiting and worker is None:
                 reads.serve(engine.applied_index, now_ns)
         elif self._forming is not None:
             self._form(now_ns, raft_count)
@@ -339,6 +376,8 @@ class Node:
             return NEVER_NS if self._forming is None else 0
         if (
             self._disk is not None
+            or self._worker is not None
+            or self._to_write
             or self._reads.waiting
             or not self._settled
             or raft.has_ready()
@@ -351,7 +390,7 @@ class Node:
     def next_deadline_ns(self) -> int | None:
         """When :meth:`poll_once` must be called even without datagrams; None: never."""
         if self._raft is not None:
-            if self.engine.applied_index < self._raft.commit_index:
+            if self.engine.applied_index < self._raft.commit_index and not self._app_is_busy():
                 return 0
             hello_ns = self._forming.deadline_ns if self._forming is not None else None
             reads_ns = self._reads.deadline_ns if self._reads.waiting else None
@@ -360,13 +399,18 @@ class Node:
 
     @property
     def wake_from_thread(self) -> Callable[[], None] | None:
-        """What the disk's thread calls when :meth:`poll_once` has something to do; a driver that sleeps sets it."""
-        return None if self._disk is None else self._disk.wake
+        """What the disk's and the application's threads call when :meth:`poll_once` has something to do; a driver that
+        sleeps sets it.
+        """
+        return self._wake
 
     @wake_from_thread.setter
     def wake_from_thread(self, wake: Callable[[], None] | None) -> None:
+        self._wake = wake
         if self._disk is not None:
             self._disk.wake = wake
+        if self._worker is not None:
+            self._worker.wake = wake
 
     @property
     def is_leader(self) -> bool:
@@ -378,7 +422,12 @@ class Node:
         return self.engine.now_ns()
 
     def close(self) -> None:
-        """Sends what is filled in, frees the engine, lets the storage go and closes the application. Idempotent."""
+        """Sends what is filled in, frees the engine, lets the storage go and closes the application. Idempotent.
+
+        A batch that is with the application's thread ends first, and nobody is answered: its clients ask the others.
+        """
+        if self._worker is not None:
+            self._worker.close()
         self.engine.close()
         if self._disk is not None:
             self._disk.close()
@@ -592,6 +641,7 @@ class Node:
             heartbeat_ns=timers.heartbeat_ns,
             silent_ns=timers.election_min_ns,
             handler_budget_ns=config.handler_budget_ns,
+            app_is_busy=self._app_is_busy,
             on_event=self._on_event,
         )
         if self._disk is not None:
@@ -683,7 +733,11 @@ class Node:
                     engine.append_noop()
                 else:
                     assert self._upkeep is not None
+                    if isinstance(op, RestoreSnapshot):
+                        self._abandon_batch()
                     restored = self._upkeep.execute(op)
+                    if isinstance(op, RestoreSnapshot) and self._check is not None:
+                        self._check.restored(op.index)
                 if disk is not None:
                     disk.executed(engine, op, restored)
         if ready.configuration is not None:
@@ -707,7 +761,7 @@ class Node:
             self._send_all(raft.persisted(durable))
         has_snapshots = self.app.has_snapshots
         index = self.engine.applied_index
-        if has_snapshots and disk.wants_snapshot and index > disk.snapshot_index:
+        if has_snapshots and disk.wants_snapshot and index > disk.snapshot_index and not self._app_is_busy():
             assert self._upkeep is not None
             self.engine.flush()
             configuration = encode_configuration(raft.configuration_at(index))
@@ -725,7 +779,7 @@ class Node:
         on_event: Callable[[str], None] = self._on_event if told != self._told else lambda text: None
         self._told = told
         self._moved = False
-        if self._time.tells_app:
+        if self._time.tells_app and not self._app_is_busy():
             self._time.look(self.engine.now_ns(), leads=raft.role is Role.LEADER)
         if raft.role is Role.LEADER:
             self._set_role(ROLE_LEADER)
@@ -746,9 +800,21 @@ class Node:
         self._role = role
         self.engine.set_role(role)
 
+    def _write_notes(self, raft: Raft, now_ns: int) -> None:
+        """What the replicas are to compare goes into the log, if this member leads and there is room."""
+        notes, self._to_write = self._to_write, []
+        if raft.role is not Role.LEADER or raft.last_index != self.engine.log_last_index:
+            return
+        if self.engine.log_bytes < self.config.engine.log_bytes_max:
+            written = sum(self.engine.append_note(note) for note in notes)
+            if written:
+                self._propose(raft, written, now_ns)
+            while raft.has_ready():
+                self._carry_out(raft)
+
     def _move_time(self, raft: Raft, now_ns: int) -> None:
         """The application may wait for a time that has come: the log is told, and through it every replica."""
-        if raft.role is not Role.LEADER:
+        if raft.role is not Role.LEADER or self._app_is_busy():  # a batch that comes back has it looked at again
             self._time.due_ns = None
         elif not self._disk_full and raft.last_index == self.engine.log_last_index and self._time.add(now_ns):
             self._propose(raft, 1, now_ns)
@@ -763,15 +829,19 @@ class Node:
         # What was filled in must not wait for the application: followers work while the leader applies, and the
         # reverse.
         engine.flush()
-        tells_time, time_ms = self._time.tells_app, engine.applied_time_ms
+        tells_time, time_ms, check = self._time.tells_app, engine.applied_time_ms, self._check
+        began_ns = engine.now_ns()
         for _ in range(limits.APPLY_BATCHES_PER_POLL_MAX):
             commit_index = raft.commit_index
             if raft.applied_index >= commit_index:
                 return
             is_replay = raft.applied_index < replay_through
             requests, last_index = engine.apply_prepare(
-                min(commit_index, replay_through) if is_replay else commit_index
+                min(commit_index, replay_through) if is_replay else commit_index,
+                limits.APPLY_BATCH_ENTRIES_MAX if check is None else check.batch_entries(),
             )
+            if check is not None:
+                self._notes = check.notes(last_index)
             # Asking for processor time is slow, so it is asked only of an application that has taken long by the clock:
             # a core shared with other processes must not be taken for a slow application.
             clock = time.thread_time_ns if self._suspected_batches else time.perf_counter_ns
@@ -781,15 +851,20 @@ class Node:
             self.counters["apply_batches"] += 1
             engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
             raft.applied(last_index)
+            if check is not None:
+                self._to_write += check.applied(last_index, replies, self._notes)
             if tells_time:
                 time_ms = requests.time_ms
                 if raft.role is Role.LEADER:
                     self._time.look(engine.now_ns(), leads=True)
             if took_ns > budget_ns or self._suspected_batches:
                 self._judge_handler(len(requests), took_ns)
+            now_ns = engine.now_ns()
+            if now_ns - began_ns > self.config.timers.election_min_ns:
+                self._stalled(now_ns - began_ns)
             if last_index >= raft.commit_index:
                 return
-            now_ns = engine.now_ns()
+            began_ns = now_ns
             if now_ns >= raft.deadline_ns:
                 raft.tick(now_ns)
                 while raft.has_ready():
@@ -807,6 +882,94 @@ class Node:
         if took_ns <= self.config.handler_budget_ns:
             return
         self._suspected_batches = SUSPECTED_BATCHES
+        self._over_budget(count, took_ns)
+
+    # ---- the application on a thread of its own ----
+
+    def _app_is_busy(self) -> bool:
+        """Whether a batch is with the application's thread, so that nothing else may be called of it."""
+        return self._worker is not None and self._worker.busy
+
+    def _apply_elsewhere(self, raft: Raft, worker: ApplyThread, now_ns: int) -> None:
+        """Between two batches what else there is for the application, then the next batch."""
+        reads = self._reads
+        if worker.busy:
+            if reads.waiting:
+                reads.serve(-1, now_ns)  # only refuses those that have waited too long
+            return
+        if reads.waiting:
+            reads.serve(self.engine.applied_index, now_ns)
+        for asker, query in self._queries:
+            self.engine.reply_later(asker, self.app.query_safely(query))
+        self._queries.clear()
+        self._hand_over(raft, worker)
+        if reads.waiting and not worker.busy:
+            reads.serve(self.engine.applied_index, now_ns)
+
+    def _hand_over(self, raft: Raft, worker: ApplyThread) -> None:
+        """Gives the thread the next batch that has something for the application."""
+        engine = self.engine
+        replay_through = 0 if self._disk is None else self._disk.replay_through
+        for _ in range(limits.APPLY_BATCHES_PER_POLL_MAX):
+            commit_index = raft.commit_index
+            if engine.applied_index >= commit_index:
+                return
+            is_replay = engine.applied_index < replay_through
+            requests, last_index = engine.apply_prepare(
+                min(commit_index, replay_through) if is_replay else commit_index,
+                limits.APPLY_BATCH_ENTRIES_MAX if self._check is None else self._check.batch_entries(),
+            )
+            if self._check is not None:
+                self._notes = self._check.notes(last_index)
+            self._handed = (last_index, is_replay, len(requests))
+            if len(requests) or (self._time.tells_app and requests.time_ms > engine.applied_time_ms):
+                worker.submit(requests)
+                return
+            self._end_batch(raft, [])
+
+    def _take_back(self, raft: Raft, worker: ApplyThread) -> None:
+        busy_ns = worker.busy_ns()
+        done = worker.take()
+        if done.error is not None:
+            raise done.error
+        self._end_batch(raft, done.replies)
+        if self._time.tells_app:
+            self._time.look(self.engine.now_ns(), leads=raft.role is Role.LEADER)
+        if done.took_ns > self.config.handler_budget_ns:
+            self._over_budget(self._handed[2], done.took_ns)
+        if busy_ns > self.config.timers.election_min_ns:
+            self._stalled(busy_ns)
+
+    def _end_batch(self, raft: Raft, replies: ReplySequence) -> None:
+        last_index, is_replay, _ = self._handed
+        self.counters["apply_batches"] += 1
+        self.engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
+        raft.applied(last_index)
+        if self._check is not None:
+            self._to_write += self._check.applied(last_index, replies, self._notes)
+
+    def _abandon_batch(self) -> None:
+        """A snapshot is about to replace the application's state: what is out is waited for and forgotten."""
+        worker = self._worker
+        if worker is not None and worker.busy:
+            done = worker.take()
+            if done.error is not None:
+                raise done.error
+            self.engine.apply_abandon()
+
+    def _stalled(self, took_ns: int) -> None:
+        """By the clock: a handler that waits for something uses no processor, and yet nothing goes on."""
+        self.counters["handler_stalls"] += 1
+        if self.counters["handler_stalls"] == 1:
+            log.warning(
+                "the application took %.1f ms for a batch, longer than an election timeout (%.1f ms)%s; further cases "
+                "are counted in handler_stalls",
+                took_ns / limits.MS,
+                self.config.timers.election_min_ns / limits.MS,
+                "" if self._worker is not None else ": apply_thread keeps this from costing elections",
+            )
+
+    def _over_budget(self, count: int, took_ns: int) -> None:
         self.counters["handler_over_budget"] += 1
         if not self._slow_logged:
             self._slow_logged = True
@@ -881,10 +1044,22 @@ class Node:
             if STATUS_REQUEST not in requests.slab:
                 self.engine.reply(self.app.apply(requests))
                 return
-            answer: Callable[[bytes], Any] = self._apply_one
-        else:
-            answer = self.app.query
-        self.engine.reply([self._status_reply() if r == STATUS_REQUEST else answer(r) for r in requests])
+            self.engine.reply([self._status_reply() if r == STATUS_REQUEST else self._apply_one(r) for r in requests])
+            return
+        askers = self.engine.askers(len(requests)) if self._app_is_busy() else b""
+        self.engine.reply([self._query(request, askers, i) for i, request in enumerate(requests)])
+
+    def _query(self, request: bytes, askers: bytes, place: int) -> Any:
+        """The reply to an unreplicated request to a member; LATER while the application is busy."""
+        if request == STATUS_REQUEST:
+            return self._status_reply()
+        if not self._app_is_busy():
+            return self.app.query_safely(request)
+        if len(self._queries) >= limits.DEFERRED_MAX:
+            self.counters["queries_refused"] += 1
+            return DROP
+        self._queries.append((askers[place * limits.ASKER_BYTES : (place + 1) * limits.ASKER_BYTES], request))
+        return LATER
 
     def _serve_members(self, requests: Requests) -> None:
         """A batch with operators' requests in it."""
@@ -893,7 +1068,7 @@ class Node:
         askers = self.engine.askers(len(requests))
         for i, request in enumerate(requests):
             if not request.startswith(MEMBER_REQUEST):
-                replies.append(self._status_reply() if request == STATUS_REQUEST else self.app.query(request))
+                replies.append(self._query(request, askers, i))
                 continue
             asker = askers[i * limits.ASKER_BYTES : (i + 1) * limits.ASKER_BYTES]
             answer = NOT_FORMED if self._upkeep is None else self._upkeep.request(request, asker, now_ns)
@@ -918,7 +1093,7 @@ class Node:
             "log_bytes": engine.log_bytes,
             "applied_index": engine.applied_index,
             "applied_digest": f"{engine.applied_digest:016x}",
-            "state_digest": self.app.state_digest(),
+            "state_digest": "" if self._app_is_busy() else self.app.state_digest(),
             "counters": {
                 name: n for name, n in (engine.counters() | self.counters | self._reads.counters).items() if n
             },
@@ -932,6 +1107,10 @@ class Node:
         if self._raft is not None:
             raft = self._raft
             status |= self._time.status(engine.now_ns())
+            if self._worker is not None:
+                status["apply_busy_ms"] = self._worker.busy_ns() // limits.MS
+            if self._check is not None:
+                status["determinism"] = self._check.status()
             status |= {
                 "role": raft.role.value,
                 "term": raft.term,

@@ -62,6 +62,14 @@ def _shown(lines: list[str]) -> str:
     return "\n".join(f"    {line}" for line in cut)
 
 
+def python_module(name: str, *flags: str) -> list[str]:
+    """The command that runs a module of *this* installation. Python would look in the working directory first, where a
+    clone without compiled modules may lie; ``-P`` keeps it from that.
+    """
+    is_here = Path(__file__).resolve().parent.parent == Path.cwd()
+    return [sys.executable, *flags, *(() if is_here else ("-P",)), "-m", name]
+
+
 def cpu_seconds(pid: int) -> float | None:
     """User and system time of a process so far, from /proc; None when it is gone or there is no /proc."""
     try:

@@ -138,6 +138,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="MiB of log kept at most; beyond it requests are refused",
     )
     parser.add_argument(
+        "--apply-thread",
+        action="store_true",
+        help="handlers run on a thread of their own: slow ones cost no elections (docs/applications.md)",
+    )
+    parser.add_argument(
+        "--check-determinism",
+        type=int,
+        nargs="?",
+        const=limits.CHECK_INTERVAL_ENTRIES,
+        default=0,
+        metavar="ENTRIES",
+        help="debug: replicas compare replies and states every so many entries "
+        f"(without a number: {limits.CHECK_INTERVAL_ENTRIES})",
+    )
+    parser.add_argument(
         "--clock-offset",
         type=float,
         default=0.0,
@@ -193,6 +208,9 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     if args.join:
         return _joining_config(args, engine, clock)
     if not args.members:
+        if args.apply_thread or args.check_determinism:
+            which = "--apply-thread" if args.apply_thread else "--check-determinism"
+            raise UserError(f"{which} without --members", "Name the members of the Raft group, or --join one.")
         if args.node_id is not None:
             raise UserError("--node-id without --members", "Name the members of the Raft group, or --join one.")
         if args.storage is not None:
@@ -218,6 +236,8 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         truncation=args.truncation,
         storage=args.storage,
         unix_clock_ns=clock,
+        apply_thread=args.apply_thread,
+        check_determinism=args.check_determinism,
     )
 
 
@@ -238,6 +258,8 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixC
         truncation=args.truncation,
         storage=args.storage,
         unix_clock_ns=clock,
+        apply_thread=args.apply_thread,
+        check_determinism=args.check_determinism,
     )
 
 
@@ -270,6 +292,8 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
         timers=cluster.timers,
         truncation=cluster.truncation,
         storage=node.storage,
+        apply_thread=cluster.apply_thread,
+        check_determinism=cluster.check_determinism,
     )
 
 

@@ -100,6 +100,7 @@ class Upkeep:
         policy: one of :data:`r2p2.truncation.POLICIES`.
         heartbeat_ns, silent_ns: how often to look, and how long without a word makes a member be down.
         handler_budget_ns: processor time a snapshot may take unnoticed.
+        app_is_busy: whether the application may not be called now; then what needs it waits.
         on_event: told what an operator wants to know.
 
     Attributes:
@@ -121,6 +122,7 @@ class Upkeep:
         heartbeat_ns: int,
         silent_ns: int,
         handler_budget_ns: int,
+        app_is_busy: Callable[[], bool],
         on_event: Callable[[str], None],
     ) -> None:
         self.policy = policy
@@ -132,6 +134,7 @@ class Upkeep:
         self._engine = engine
         self._bounds = bounds
         self._counters = counters
+        self._app_is_busy = app_is_busy
         self._heartbeat_ns = heartbeat_ns
         self._silent_ns = silent_ns
         self._on_event = on_event
@@ -267,14 +270,19 @@ class Upkeep:
         if raft.snapshot_wanted and self._has_snapshots:
             self._take()
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """False: the application is busy; it is tried again at the next poll."""
         if self._raft.applied_index == self._raft.snapshot_index:
-            return  # there is one of it: no member gets halves of two
+            return True  # there is one of it: no member gets halves of two
+        if self._app_is_busy():
+            self._due_ns = 0
+            return False
         # Followers wait for what is filled in, and for a sign of life, less long than a large snapshot may take.
         self._engine.flush()
         self._taken_ns = self._core.now_ns
         size = self.snapshots.take()
         self._raft.snapshot_taken(self.snapshots.index, size)
+        return True
 
     def _truncate(self, now_ns: int) -> None:
         raft, engine, config = self._raft, self._engine, self._bounds
@@ -299,8 +307,7 @@ class Upkeep:
             through = compact_through(
                 engine, first_index, raft.applied_index, config.log_bytes_max, config.log_entries_max
             )
-            if through:
-                self._take()
+            if through and self._take():
                 raft.compact(through)
                 self._counters["log_compactions"] += 1
 

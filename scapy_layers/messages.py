@@ -104,8 +104,8 @@ class Reassembler:
         self._expire(now)
         half = self._half(_key(packet, part), now)
         if flags & FIRST:
-            if half.first is not None and half.first[R2P2].p_order != part.p_order:
-                half.parts.clear()
+            if half.first is not None and (half.first[R2P2].p_order, half.parts[0]) != (part.p_order, body(part)):
+                half.parts.clear()  # begun again under the same number: what was there is of another message
             half.first = packet
         half.parts[0 if flags & FIRST else part.p_order] = body(part)
         return self._complete(packet, part, half)

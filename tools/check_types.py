@@ -13,7 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("raft", "r2p2", "dpdk_backend", "uv_backend", "scapy_layers")
 # Scripts are checked one by one: they are not modules of one program.
 TOOLS = ("tools/*.py", "tools/nic/*.py")
-BENCHMARKS = ("benchmarks/*.py", "benchmarks/compare/*.py", "benchmarks/compare/servers/*.py")
+BENCHMARKS = (
+    "benchmarks/*.py",
+    "benchmarks/figures/*.py",
+    "benchmarks/compare/*.py",
+    "benchmarks/compare/servers/*.py",
+)
 SCRIPTS = ("cffi_build.py", "setup.py", *TOOLS, "examples/*.py", *BENCHMARKS, "pcaps/*.py")
 
 

@@ -148,8 +148,8 @@ local function add_entries(tree, tvb, at)
 end
 
 local function add_raft(tree, tvb, pinfo)
-  local kind = tvb:len() >= COMMON_BYTES and KINDS[tvb(1, 1):uint()]
-  if not kind then return end
+  if tvb:len() < COMMON_BYTES then return end
+  local kind = KINDS[tvb(1, 1):uint()] or { name = "kind " .. tvb(1, 1):uint(), fields = {} }
   local raft = tree:add(r2p2, tvb(), "Raft " .. kind.name)
   local at = add(raft, COMMON, tvb, 0)
   pinfo.cols.info:append(string.format(" %s member %d term %s", kind.name, tvb(2, 2):uint(),
@@ -209,10 +209,13 @@ local function assemble(tvb, pinfo, size, kind, flags)
     halves[key], halves_count = half, halves_count + 1
   end
   local order = tvb(6, 2):uint()
+  local part = tvb:len() > size and tvb(size):bytes() or ByteArray.new()
   if flags >= FIRST then
+    -- Begun again under the same number: what was there is of another message.
+    if half.count and (half.count ~= order or half.parts[0] ~= part) then half.parts = {} end
     half.count, order = order, 0
   end
-  half.parts[order] = tvb:len() > size and tvb(size):bytes() or ByteArray.new()
+  half.parts[order] = part
   if not half.count then return end
   local bytes = ByteArray.new()
   for index = 0, half.count - 1 do

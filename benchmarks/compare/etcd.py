@@ -29,6 +29,7 @@ from benchmarks.compare.measure import (
     Times,
     fresh_folder,
     key,
+    pinned,
 )
 from r2p2.processes import ProcessFailed
 
@@ -106,6 +107,8 @@ def start(stage: Stage, parent: Path) -> Iterator[Measure]:
             argv += ["--quota-backend-bytes", str(8 << 30)]
             servers.append(stage.supervisor.start(f"etcd{i}", argv))
         leader = _wait_leader(stage, ",".join(clients))
+        leading = servers[clients.index(leader)]
+        stage.pin_servers(leading, [server for server in servers if server is not leading])
 
         def measure(load: Load, times: Times) -> Sample:
             url, message = f"{leader}/etcdserverpb.KV/Put", put_message(key(0), VALUE)
@@ -139,6 +142,7 @@ SYSTEM = System(
     "etcd",
     (
         Setting("writes", "files in memory", LOADS, lambda stage: start(stage, stage.memory)),
+        Setting("writes", "files in memory, pinned", LOADS[1:], lambda stage: start(pinned(stage), stage.memory)),
         Setting("durable", "files on disk", LOADS, lambda stage: start(stage, stage.disk)),
     ),
     programs=("etcd", "etcdctl", "h2load"),

@@ -79,14 +79,15 @@ def run(
     argv += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(body), "--log-file", str(log)]
     used_before = _children_seconds()
     client = stage.supervisor.start("h2load", [*argv, url])
+    stage.pin_client(client)
     timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
-    _, server_cores, _ = watch_client(
+    _, server_cores = watch_client(
         client, servers, lambda line: line.startswith(BEGINS), lambda line: line.startswith(ENDS), timeout
     )
     code = client.wait(SETTLE_SECONDS)
     if code != 0:
         raise ProcessFailed(f"h2load ended with exit code {code}\n{client.tail()}")
-    # It may end before its processor time can be read; then that of the warm-up is in it, too.
+    # With that of its warm-up: it says nothing of its own, and ends too soon after the last line to be asked.
     client_cores = (_children_seconds() - used_before) / (times.warmup_s + times.measure_s)
     summary = parse_summary("\n".join(client.lines))
     answers_bytes = summary.succeeded * (GRPC_PREFIX_BYTES + answer_bytes_min)

@@ -2,8 +2,7 @@
 
 A *system* is something a user may pick. Each of its *settings* is started once a round and measured under several
 *loads*; one run of load gives one :class:`Sample`. Every client prints a line when its warm-up is over and another at
-the end of the measured time, and the processor time of servers and client is read at these two lines, so that all of
-them are of the same time.
+the end of the measured time; the servers' processor time is read at these two lines, and the client says its own.
 
 Who is compared with whom, and what is printed, is :mod:`benchmarks.compare.table`'s business.
 """
@@ -16,10 +15,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor
+from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor, pin
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = Path(__file__).resolve().parent / "servers"
@@ -84,6 +83,8 @@ class Stage:
     """The compiled TCP client."""
     prefix: str
     """Three bytes of an address in 127.0.0.0/8."""
+    is_pinned: bool = False
+    """The leader and the client on the first processor, the others on the second; else wherever the kernel likes."""
 
     def ip(self, index: int) -> str:
         """Server `index`; the client is 100."""
@@ -93,6 +94,19 @@ class Stage:
     def client_ip(self) -> str:
         """Of a client that binds an address."""
         return f"{self.prefix}.100"
+
+    def pin_servers(self, leader: ManagedProcess, others: Sequence[ManagedProcess]) -> None:
+        """What ``r2p2 bench --pin leader+generator`` does, for servers of another make."""
+        if self.is_pinned:
+            first, *further = sorted(os.sched_getaffinity(0))
+            pin(leader.pid, first)
+            for index, process in enumerate(others):
+                pin(process.pid, (further or [first])[index % max(1, len(further))])
+
+    def pin_client(self, client: ManagedProcess) -> None:
+        """Its client beside the leader."""
+        if self.is_pinned:
+            pin(client.pid, min(os.sched_getaffinity(0)))
 
 
 Measure = Callable[[Load, Times], Sample]
@@ -125,7 +139,12 @@ class System:
     """Of ours: the backend that must be there."""
 
 
-def cores_of(processes: Sequence[ManagedProcess]) -> float:
+def pinned(stage: Stage) -> Stage:
+    """The same stage with processes pinned."""
+    return replace(stage, is_pinned=True)
+
+
+def cpu_seconds_of(processes: Sequence[ManagedProcess]) -> float:
     """Processor seconds so far. ProcessFailed when one has ended."""
     total = 0.0
     for process in processes:
@@ -143,18 +162,16 @@ def watch_client(
     ends: Callable[[str], bool],
     timeout_seconds: float,
     after: int = 0,
-) -> tuple[str, float, float]:
-    """Waits for the two lines of the client. The line that ended it, and the cores used between by servers and client.
+) -> tuple[str, float]:
+    """Waits for the two lines of the client. The line that ended it, and the cores that the servers used between.
 
     `after`: a mark in the client's output, for one that lives longer than a measurement.
     """
     client.wait_line(begins, timeout_seconds, after=after, what="the end of the warm-up")
-    begun, servers_before, client_before = time.monotonic(), cores_of(servers), cores_of([client])
+    begun, before = time.monotonic(), cpu_seconds_of(servers)
     line = client.wait_line(ends, timeout_seconds, after=after, what="the end of the measured time")
-    seconds, servers_used = time.monotonic() - begun, cores_of(servers) - servers_before
-    client_after = client.cpu_seconds()
-    client_used = 0.0 if client_after is None else client_after - client_before
-    return line, servers_used / seconds, client_used / seconds
+    seconds = time.monotonic() - begun
+    return line, (cpu_seconds_of(servers) - before) / seconds
 
 
 def is_result(line: str) -> bool:
@@ -170,23 +187,23 @@ def run_client(
 ) -> Sample:
     """Runs one of our clients (``measuring``, then a JSON object) to its end."""
     client = stage.supervisor.start("client", argv, {"PYTHONPATH": str(ROOT)})
+    stage.pin_client(client)
     timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
-    line, server_cores, client_cores = watch_client(
-        client, servers, lambda line: line == "measuring", is_result, timeout
-    )
-    sample = sample_of(line, server_cores, client_cores)
+    line, server_cores = watch_client(client, servers, lambda line: line == "measuring", is_result, timeout)
+    sample = sample_of(line, server_cores)
     code = client.wait(SETTLE_SECONDS)
     if code != 0:
         raise ProcessFailed(f"the client ended with exit code {code}\n{client.tail()}")
     return sample
 
 
-def sample_of(line: str, server_cores: float, client_cores: float | None) -> Sample:
-    """From a client's JSON object. ProcessFailed when nothing was answered."""
+def sample_of(line: str, server_cores: float) -> Sample:
+    """From a client's JSON object; one without ``cpu_seconds`` is inside a server. ProcessFailed without an answer."""
     result = json.loads(line)
     if not result["answered"]:
         raise ProcessFailed(f"nothing was answered: {line}")
     rate = result["answered"] / result["seconds"]
+    client_cores = result["cpu_seconds"] / result["seconds"] if "cpu_seconds" in result else None
     return Sample(rate, result["p50_us"], result["p99_us"], server_cores, client_cores, result["failed"])
 
 

@@ -27,6 +27,7 @@ from benchmarks.compare.measure import (
 from r2p2.processes import ProcessFailed
 
 PORT = 8000
+PIN = "leader+generator"
 BENCH_SECONDS = 60.0  # beyond the measured time: start, an election, reading back what was written
 
 
@@ -40,14 +41,14 @@ def parse_report(report: Mapping[str, Any]) -> Sample:
 
 
 @contextmanager
-def bench(stage: Stage, what: str, backend: str, storage: Path | None = None) -> Iterator[Measure]:
+def bench(stage: Stage, what: str, backend: str, storage: Path | None = None, pin: str = "none") -> Iterator[Measure]:
     """``r2p2 bench``, which starts its servers itself, for each run of load anew."""
 
     def measure(load: Load, times: Times) -> Sample:
         report = stage.folder / "bench.json"
         argv = [str(stage.our_python), "-m", "r2p2", "bench", what, "--backend", backend]
         argv += ["--outstanding", str(load.outstanding), "--size", str(REQUEST_BYTES), "--json", str(report)]
-        argv += ["--duration", str(times.measure_s), "--warmup", str(times.warmup_s)]
+        argv += ["--duration", str(times.measure_s), "--warmup", str(times.warmup_s), "--pin", pin]
         if storage is not None:
             argv += ["--storage", str(storage)]
         process = stage.supervisor.start("bench", argv)
@@ -84,6 +85,11 @@ def _bench(category: str, name: str, what: str, backend: str, *outstanding: int)
     return Setting(category, name, _loads(*outstanding), lambda stage: bench(stage, what, backend))
 
 
+def _pinned(backend: str, *outstanding: int) -> Setting:
+    loads, name = _loads(*outstanding), "in memory, pinned"
+    return Setting("writes", name, loads, lambda stage: bench(stage, "replicated", backend, pin=PIN))
+
+
 def _stored(category: str, name: str, backend: str, folder: Callable[[Stage], Path], *outstanding: int) -> Setting:
     loads = _loads(*outstanding)
     return Setting(category, name, loads, lambda stage: bench(stage, "replicated", backend, folder(stage)))
@@ -95,6 +101,7 @@ def _system(backend: str, title: str, writes_best: int, echo_best: int) -> Syste
         title,
         (
             _bench("writes", "in memory", "replicated", backend, 1, 64, 256, writes_best),
+            _pinned(backend, 64, 256, writes_best),
             _stored("writes", "files in memory", backend, lambda stage: stage.memory, 1, 64, 256, writes_best),
             _stored("durable", "files on disk", backend, lambda stage: stage.disk, 1, 64, 256, writes_best),
             _bench("echo", "batch handler", "echo", backend, 1, 64, 256, echo_best),

@@ -22,6 +22,7 @@ from benchmarks.compare.measure import (
     System,
     Times,
     is_result,
+    pinned,
     run_client,
     sample_of,
     udp_client,
@@ -59,7 +60,9 @@ def members(stage: Stage, variant: str) -> Iterator[tuple[list[ManagedProcess], 
         argv += ["--others", others, "--front", f"{stage.ip(i)}:{FRONT_PORT}"]
         servers.append(stage.supervisor.start(f"member{i}", argv))
     try:
-        yield servers, _wait_leader(servers)
+        leader = _wait_leader(servers)
+        stage.pin_servers(servers[leader], servers[:leader] + servers[leader + 1 :])
+        yield servers, leader
     finally:
         stage.supervisor.close()
 
@@ -82,8 +85,8 @@ def start_inside(stage: Stage, variant: str) -> Iterator[Measure]:
             after = process.mark()
             process.write_line(f"inside {load.outstanding} {times.warmup_s} {times.measure_s}")
             timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
-            line, cores, _ = watch_client(process, servers, lambda line: line == "measuring", is_result, timeout, after)
-            return sample_of(line, cores, None)
+            line, cores = watch_client(process, servers, lambda line: line == "measuring", is_result, timeout, after)
+            return sample_of(line, cores)
 
         yield measure
 
@@ -94,6 +97,12 @@ NAMES = {"shipped": "as shipped", "unbatched": "without batching", "1ms": "perio
 def _remote(variant: str, *outstanding: int) -> Setting:
     loads = tuple(Load(count) for count in outstanding)
     return Setting("writes", f"{NAMES[variant]}, UDP front end", loads, lambda stage: start(stage, variant))
+
+
+def _pinned(variant: str, *outstanding: int) -> Setting:
+    loads = tuple(Load(count) for count in outstanding)
+    name = f"{NAMES[variant]}, UDP front end, pinned"
+    return Setting("writes", name, loads, lambda stage: start(pinned(stage), variant))
 
 
 def _inside(variant: str) -> Setting:
@@ -108,9 +117,12 @@ SYSTEM = System(
         _remote("unbatched", 1, 64, 256),
         _remote("1ms", 1, 64, 256),
         _remote("loop", 1, 64, 256, 1024),
+        _pinned("1ms", 64, 256),
+        _pinned("loop", 64, 256, 1024),
         _inside("shipped"),
         _inside("1ms"),
         _inside("loop"),
+        Setting("inside", "one thread, pinned", (Load(4096),), lambda stage: start_inside(pinned(stage), "loop")),
     ),
     modules=("pysyncobj",),
 )

@@ -55,6 +55,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make compare", description=__doc__.partition("\n")[0] if __doc__ else "")
     keys = ", ".join(system.key for system in SYSTEMS)
     parser.add_argument("--only", metavar="KEY,...", default="", help=f"these and ours: {keys}")
+    parser.add_argument("--without-ours", action="store_true", help="only what is compared: no ratios")
     parser.add_argument("--category", metavar="NAME,...", default="", help=", ".join(table.CATEGORIES))
     parser.add_argument("--quick", action="store_true", help="one round of half seconds: whether all works")
     parser.add_argument("--repeat", type=int, default=0, metavar="N", help="rounds (default: 3)")
@@ -74,13 +75,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def chosen(only: str) -> list[System]:
-    """The systems to measure, ours always. UserError for a key that there is not."""
+def chosen(only: str, *, with_ours: bool = True) -> list[System]:
+    """The systems to measure. UserError for a key that there is not."""
     keys = [word for word in only.split(",") if word]
     known = {system.key for system in SYSTEMS}
     if unknown := [word for word in keys if word not in known]:
         raise UserError(f"no system {', '.join(unknown)}", f"There are: {', '.join(sorted(known))}")
-    wanted = set(keys) | {system.key for system in OURS} if keys else known
+    ours_keys = {system.key for system in OURS}
+    wanted = set(keys or known) | ours_keys if with_ours else set(keys or known) - ours_keys
     return [system for system in SYSTEMS if system.key in wanted]
 
 
@@ -211,7 +213,7 @@ def say(line: str) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Measures, prints, writes; 1 when something failed."""
-    systems = available(chosen(args.only))
+    systems = available(chosen(args.only, with_ours=not args.without_ours))
     categories = [word for word in args.category.split(",") if word] or list(table.CATEGORIES)
     if unknown := set(categories) - table.CATEGORIES.keys():
         raise UserError(f"no category {', '.join(unknown)}", f"There are: {', '.join(table.CATEGORIES)}")
@@ -219,7 +221,7 @@ def compare(args: argparse.Namespace) -> int:
     if args.seconds:
         times = replace(times, measure_s=args.seconds)
     rounds = args.repeat or (1 if args.quick else 3)
-    is_full = not (args.quick or args.only or args.category)
+    is_full = not (args.quick or args.only or args.category or args.without_ours)
     samples: dict[Key, list[Sample]] = {}
     titles = {system.key: system.title for system in systems}
     failures: list[str] = []

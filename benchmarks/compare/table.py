@@ -107,14 +107,14 @@ class Claim:
     target: float = 0.0
 
 
-REMOTE = tuple(f"{name}, UDP front end" for name in ("as shipped", "without batching", "period of 1 ms", "one thread"))
+IN_MEMORY = ("in memory", "in memory, pinned")
 CLAIMS: tuple[Claim, ...] = (
-    Claim("etcd, files in memory; ours in memory", Side(("etcd",), "writes"), "writes", ("in memory",), 30),
+    Claim("etcd, files in memory; ours in memory", Side(("etcd",), "writes"), "writes", IN_MEMORY, 30),
     Claim("etcd, files in memory; ours the same", Side(("etcd",), "writes"), "writes", ("files in memory",)),
     Claim("etcd, files on disk; ours the same", Side(("etcd",), "durable"), "durable"),
-    Claim("PySyncObj behind UDP", Side(("pysyncobj",), "writes", REMOTE), "writes", ("in memory",), 10),
-    Claim("PySyncObj, caller inside; ours remote", Side(("pysyncobj",), "inside"), "writes", ("in memory",), 4),
-    Claim("Redis, two replicas, WAIT 1", Side(("redis",), "writes"), "writes", ("in memory",)),
+    Claim("PySyncObj behind UDP", Side(("pysyncobj",), "writes"), "writes", IN_MEMORY, 10),
+    Claim("PySyncObj, caller inside; ours remote", Side(("pysyncobj",), "inside"), "writes", IN_MEMORY, 4),
+    Claim("Redis, two replicas, WAIT 1", Side(("redis",), "writes"), "writes", IN_MEMORY),
     Claim("gRPC for Python, echo", Side(("grpc",), "echo"), "echo", (), 20),
     Claim("asyncio, UDP echo", Side(("asyncio",), "echo"), "echo"),
     Claim("uvloop, UDP echo", Side(("uvloop",), "echo"), "echo"),

@@ -203,10 +203,12 @@ int main(int argc, char **argv) {
     printf("measuring\n");
     fflush(stdout);
     uint64_t begun_ns = now_ns();
+    clock_t cpu_begun = clock();
     run(begun_ns + (uint64_t)(measure_s * 1e9));
-    double seconds = (double)(now_ns() - begun_ns) / 1e9;
-    printf("{\"answered\": %llu, \"failed\": %llu, \"seconds\": %.6f, \"p50_us\": %.3f, \"p99_us\": %.3f}\n",
-           (unsigned long long)answered, (unsigned long long)failed, seconds, percentile_us(0.5), percentile_us(0.99));
+    double seconds = (double)(now_ns() - begun_ns) / 1e9, cpu_seconds = (double)(clock() - cpu_begun) / CLOCKS_PER_SEC;
+    printf("{\"answered\": %llu, \"failed\": %llu, \"seconds\": %.6f, \"cpu_seconds\": %.6f, ", (unsigned long long)answered,
+           (unsigned long long)failed, seconds, cpu_seconds);
+    printf("\"p50_us\": %.3f, \"p99_us\": %.3f}\n", percentile_us(0.5), percentile_us(0.99));
     fflush(stdout);
     return 0;
 }

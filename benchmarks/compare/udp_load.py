@@ -2,7 +2,7 @@
 
 The load generator of the project (in C) without its bench, so that it can call a server of another make that answers
 R2P2's single-packet requests. Prints ``measuring`` when the warm-up is over, and at the end of the measured time one
-JSON object: ``answered``, ``failed``, ``seconds``, ``p50_us``, ``p99_us``.
+JSON object: ``answered``, ``failed``, ``seconds``, ``p50_us``, ``p99_us``, and ``cpu_seconds`` of its own.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 
 from r2p2 import cli
 from r2p2.address import parse_address
+from r2p2.bench.calls import FIXED_ROUTE, READS_AT_ONCE_MAX, Caller
 from r2p2.engine import Engine
+from r2p2.errors import UserError
 from r2p2.loadgen import ECHO, SET, LoadConfig, LoadGenerator
+from r2p2.node import STATUS_REQUEST
 from r2p2.ports import Link, PortSpec, open_port
 
-FIXED_ROUTE = 1
+LINK_SECONDS = 10.0
 TIMEOUT_NS = 3_000_000_000
 WORKLOADS = {"echo": ECHO, "set": SET}
 
@@ -39,14 +43,17 @@ def run(args: argparse.Namespace) -> int:
                 size=args.size,
                 timeout_ns=TIMEOUT_NS,
             )
-            engine.client_open(port.local_port, args.outstanding)
+            engine.client_open(port.local_port, max(args.outstanding, READS_AT_ONCE_MAX))
+            if args.memif:
+                wait_link(engine, port.local_port, target)
             load = LoadGenerator(engine, config, [target])
             try:
                 load.run(args.warmup)
                 load.reset()
                 print("measuring", flush=True)
+                before = time.process_time()
                 load.run(args.seconds)
-                report(load, engine.now_ns())
+                report(load, engine.now_ns(), time.process_time() - before)
                 load.run(TIMEOUT_NS / 1e9, issue=False)
             finally:
                 load.close()
@@ -55,7 +62,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def report(load: LoadGenerator, now_ns: int) -> None:
+def wait_link(engine: Engine, local_port: int, target: tuple[int, int]) -> None:
+    """Asks until the server answers: what is sent before both ends of the memif have met is lost. UserError."""
+    caller = Caller(engine, local_port)
+    if not caller.call_each([target], STATUS_REQUEST, FIXED_ROUTE, LINK_SECONDS):
+        raise UserError(f"the server has not answered in {LINK_SECONDS:g} s")
+
+
+def report(load: LoadGenerator, now_ns: int, cpu_seconds: float) -> None:
     """The JSON line."""
     stats = load.stats()
     p50_us, p99_us = load.percentiles_us((0.5, 0.99))
@@ -65,6 +79,7 @@ def report(load: LoadGenerator, now_ns: int) -> None:
         "seconds": (now_ns - stats.started_ns) / 1e9,
         "p50_us": p50_us,
         "p99_us": p99_us,
+        "cpu_seconds": cpu_seconds,
     }
     print(json.dumps(result), flush=True)
 

@@ -1,13 +1,13 @@
 /*
  * Devices: finding, adding and removing virtual ones, configuring, statistics.
  *
- * Each device gets one rx and one tx queue: one thread drives it. Checksum offloads are taken where the driver has them.
+ * As many rx as tx queues, all with buffers of one pool; a stack takes one of each, and the checksum offloads its driver has.
  * Leaves to others: packets (port.c), the wording of vdev arguments (devices.py).
  */
 #include "device.h"
 
 #include <errno.h>
-#include <rte_dev.h>
+#include <rte_bus_vdev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_string_fns.h>
@@ -33,18 +33,21 @@ static int fail(uint16_t port_id, const char *call, int status) {
     return dpdk_fail(-status, "%s(%s): %s", call, device_name(port_id), rte_strerror(-status));
 }
 
+/* Not rte_eal_hotplug_add: it tells secondary processes, and since 24.11 it refuses arguments over 127 bytes for that. */
 int32_t dpdk_vdev_add(const char *name, const char *args) {
     if (dpdk_eal_state() != DPDK_EAL_RUNNING)
-        return dpdk_fail(EINVAL, "rte_eal_hotplug_add(%s): the EAL is not running", name);
-    int status = rte_eal_hotplug_add("vdev", name, args);
-    if (status < 0)
-        return dpdk_fail(-status, "rte_eal_hotplug_add(vdev %s,%s): %s", name, args, rte_strerror(-status));
-    return 0;
+        return dpdk_fail(EINVAL, "rte_vdev_init(%s): the EAL is not running", name);
+    int status = rte_vdev_init(name, args);
+    if (status > 0)
+        return dpdk_fail(ENODEV, "rte_vdev_init(%s,%s): no driver is called so", name, args);
+    if (status == -1) /* what drivers say of anything; as an errno it would be EPERM */
+        return dpdk_fail(ENODEV, "rte_vdev_init(%s,%s): the driver refused", name, args);
+    return status < 0 ? dpdk_fail(-status, "rte_vdev_init(%s,%s): %s", name, args, rte_strerror(-status)) : 0;
 }
 
 int32_t dpdk_vdev_remove(const char *name) {
-    int status = rte_eal_hotplug_remove("vdev", name);
-    return status < 0 ? dpdk_fail(-status, "rte_eal_hotplug_remove(vdev %s): %s", name, rte_strerror(-status)) : 0;
+    int status = rte_vdev_uninit(name);
+    return status < 0 ? dpdk_fail(-status, "rte_vdev_uninit(%s): %s", name, rte_strerror(-status)) : 0;
 }
 
 int32_t dpdk_device_find(const char *name) {
@@ -82,11 +85,31 @@ int32_t dpdk_device_info_get(uint16_t port_id, dpdk_device_info *info) {
         memcpy(info->mac, mac.addr_bytes, sizeof info->mac);
     if (rte_eth_dev_get_mtu(port_id, &info->mtu) != 0)
         info->mtu = 0;
+    info->queues_max = device.max_rx_queues < device.max_tx_queues ? device.max_rx_queues : device.max_tx_queues;
     if (rte_eth_link_get_nowait(port_id, &link) == 0) {
+        info->is_full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
         info->speed_mbps = link.link_speed;
         info->is_link_up = link.link_status == RTE_ETH_LINK_UP;
     }
     return 0;
+}
+
+const char *dpdk_rx_offload_name(uint64_t offload) { return rte_eth_dev_rx_offload_name(offload); }
+const char *dpdk_tx_offload_name(uint64_t offload) { return rte_eth_dev_tx_offload_name(offload); }
+
+int32_t dpdk_device_set_mtu(uint16_t port_id, uint16_t mtu) {
+    int status = rte_eth_dev_set_mtu(port_id, mtu);
+    return status < 0 ? fail(port_id, "rte_eth_dev_set_mtu", status) : 0;
+}
+
+int32_t dpdk_device_set_promiscuous(uint16_t port_id, int32_t is_promiscuous) {
+    int status = is_promiscuous ? rte_eth_promiscuous_enable(port_id) : rte_eth_promiscuous_disable(port_id);
+    return status < 0 ? fail(port_id, is_promiscuous ? "rte_eth_promiscuous_enable" : "rte_eth_promiscuous_disable", status) : 0;
+}
+
+int32_t dpdk_device_set_link(uint16_t port_id, int32_t is_up) {
+    int status = is_up ? rte_eth_dev_set_link_up(port_id) : rte_eth_dev_set_link_down(port_id);
+    return status < 0 ? fail(port_id, is_up ? "rte_eth_dev_set_link_up" : "rte_eth_dev_set_link_down", status) : 0;
 }
 
 int32_t dpdk_device_stats_get(uint16_t port_id, dpdk_device_stats *stats) {
@@ -132,6 +155,29 @@ int device_has_driver(uint16_t port_id, const char *driver) {
     return rte_eth_dev_info_get(port_id, &info) == 0 && info.driver_name != NULL && strcmp(info.driver_name, driver) == 0;
 }
 
+/* Several rx queues share the traffic by addresses and ports, where the device can tell them. */
+static void spread_over_queues(struct rte_eth_conf *conf, const struct rte_eth_dev_info *info) {
+    uint64_t by = info->flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP);
+    if (by != 0) {
+        conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+        conf->rx_adv_conf.rss_conf.rss_hf = by;
+    }
+}
+
+static int setup_queue(uint16_t port_id, uint16_t queue, const device_setup *setup, const struct rte_eth_dev_info *info) {
+    int socket = rte_eth_dev_socket_id(port_id);
+    unsigned on = socket < 0 ? 0 : (unsigned)socket;
+    struct rte_eth_rxconf rx = info->default_rxconf;
+    rx.offloads = setup->rx_offloads;
+    int status = rte_eth_rx_queue_setup(port_id, queue, setup->rx_ring_count, on, &rx, setup->pool);
+    if (status < 0)
+        return fail(port_id, "rte_eth_rx_queue_setup", status);
+    struct rte_eth_txconf tx = info->default_txconf;
+    tx.offloads = setup->tx_offloads;
+    status = rte_eth_tx_queue_setup(port_id, queue, setup->tx_ring_count, on, &tx);
+    return status < 0 ? fail(port_id, "rte_eth_tx_queue_setup", status) : 0;
+}
+
 int device_configure(uint16_t port_id, device_setup *setup) {
     struct rte_eth_dev_info info;
     struct rte_eth_conf conf;
@@ -142,27 +188,22 @@ int device_configure(uint16_t port_id, device_setup *setup) {
     if (setup->use_offloads) {
         /* Both rx checksums or none: half of them saves nothing. */
         if ((info.rx_offload_capa & WANTED_RX_OFFLOADS) == WANTED_RX_OFFLOADS)
-            conf.rxmode.offloads |= WANTED_RX_OFFLOADS;
-        conf.txmode.offloads |= info.tx_offload_capa & WANTED_TX_OFFLOADS;
+            setup->rx_offloads |= WANTED_RX_OFFLOADS;
+        setup->tx_offloads |= info.tx_offload_capa & WANTED_TX_OFFLOADS;
     }
-    setup->rx_offloads = conf.rxmode.offloads;
-    setup->tx_offloads = conf.txmode.offloads;
-    status = rte_eth_dev_configure(port_id, 1, 1, &conf);
+    conf.rxmode.offloads = setup->rx_offloads;
+    conf.txmode.offloads = setup->tx_offloads;
+    if (setup->queues_count > 1)
+        spread_over_queues(&conf, &info);
+    status = rte_eth_dev_configure(port_id, setup->queues_count, setup->queues_count, &conf);
     if (status < 0)
         return fail(port_id, "rte_eth_dev_configure", status);
     status = rte_eth_dev_adjust_nb_rx_tx_desc(port_id, &setup->rx_ring_count, &setup->tx_ring_count);
     if (status < 0)
         return fail(port_id, "rte_eth_dev_adjust_nb_rx_tx_desc", status);
-    int socket = rte_eth_dev_socket_id(port_id);
-    struct rte_eth_rxconf rx = info.default_rxconf;
-    rx.offloads = conf.rxmode.offloads;
-    status = rte_eth_rx_queue_setup(port_id, 0, setup->rx_ring_count, socket < 0 ? 0 : (unsigned)socket, &rx, setup->pool);
-    if (status < 0)
-        return fail(port_id, "rte_eth_rx_queue_setup", status);
-    struct rte_eth_txconf tx = info.default_txconf;
-    tx.offloads = conf.txmode.offloads;
-    status = rte_eth_tx_queue_setup(port_id, 0, setup->tx_ring_count, socket < 0 ? 0 : (unsigned)socket, &tx);
-    return status < 0 ? fail(port_id, "rte_eth_tx_queue_setup", status) : 0;
+    for (uint16_t queue = 0; queue < setup->queues_count && status == 0; queue++)
+        status = setup_queue(port_id, queue, setup, &info);
+    return status;
 }
 
 int device_start(uint16_t port_id) {
@@ -176,10 +217,13 @@ int device_is_link_up(uint16_t port_id) {
 }
 
 void device_drain(uint16_t port_id) {
+    struct rte_eth_dev_info info;
     struct rte_mbuf *mbufs[64];
     uint16_t count;
-    if (!device_has_driver(port_id, "net_ring"))
+    if (!device_has_driver(port_id, "net_ring") || rte_eth_dev_info_get(port_id, &info) < 0)
         return;
-    while ((count = rte_eth_rx_burst(port_id, 0, mbufs, 64)) > 0)
-        rte_pktmbuf_free_bulk(mbufs, count);
+    for (uint16_t queue = 0; queue < info.nb_rx_queues; queue++) {
+        while ((count = rte_eth_rx_burst(port_id, queue, mbufs, 64)) > 0)
+            rte_pktmbuf_free_bulk(mbufs, count);
+    }
 }

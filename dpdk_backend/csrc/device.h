@@ -8,16 +8,17 @@
 
 typedef struct device_setup {
     struct rte_mempool *pool;
+    uint16_t queues_count; /* rx queues, and as many tx queues */
     uint16_t rx_ring_count;
     uint16_t tx_ring_count;
-    int use_offloads;
-    uint64_t rx_offloads; /* out: switched on */
-    uint64_t tx_offloads; /* out: switched on */
+    int use_offloads;     /* the checksums the device can compute, too */
+    uint64_t rx_offloads; /* in: demanded; out: switched on */
+    uint64_t tx_offloads;
 } device_setup;
 
 /* Whether the driver is called so, like "net_tap". */
 int device_has_driver(uint16_t port_id, const char *driver);
-/* Configures one rx and one tx queue; the device is stopped afterwards. 0 or a negative errno. */
+/* Configures its queues; the device is stopped afterwards. 0 or a negative errno. */
 int device_configure(uint16_t port_id, device_setup *setup);
 int device_start(uint16_t port_id);
 /* The link as the driver knows it now, without waiting. */

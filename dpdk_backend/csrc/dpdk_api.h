@@ -21,6 +21,9 @@ int32_t dpdk_eal_state(void);
 int32_t dpdk_eal_start(int32_t argc, char **argv, int32_t echo_log);
 int32_t dpdk_eal_stop(void);
 int32_t dpdk_eal_has_hugepages(void);
+/* The processor's time stamp counter, and its ticks a second (0 before the EAL runs). */
+uint64_t dpdk_tsc(void);
+uint64_t dpdk_tsc_hz(void);
 
 /* ---- devices (device.c) ---- */
 typedef struct dpdk_device_info {
@@ -28,9 +31,10 @@ typedef struct dpdk_device_info {
     uint8_t mac[6];
     uint16_t port_id;
     uint16_t mtu;
-    uint16_t reserved;
+    uint16_t queues_max; /* rx queues, and as many tx queues */
     uint32_t speed_mbps;
     int32_t is_link_up;
+    int32_t is_full_duplex;
     uint64_t rx_offloads; /* what it can do: RTE_ETH_RX_OFFLOAD_* */
     uint64_t tx_offloads;
 } dpdk_device_info;
@@ -59,6 +63,12 @@ int32_t dpdk_devices_count(void);
 /* The name of the n-th device that exists; 64 bytes at least. */
 int32_t dpdk_device_name(uint32_t position, char *name);
 int32_t dpdk_device_info_get(uint16_t port_id, dpdk_device_info *info);
+/* DPDK's name of an offload bit, like UDP_CKSUM; "UNKNOWN" where there is none. */
+const char *dpdk_rx_offload_name(uint64_t offload);
+const char *dpdk_tx_offload_name(uint64_t offload);
+int32_t dpdk_device_set_mtu(uint16_t port_id, uint16_t mtu);
+int32_t dpdk_device_set_promiscuous(uint16_t port_id, int32_t is_promiscuous);
+int32_t dpdk_device_set_link(uint16_t port_id, int32_t is_up);
 int32_t dpdk_device_stats_get(uint16_t port_id, dpdk_device_stats *stats);
 /* Up to max extended statistics; returns how many there are. */
 int32_t dpdk_device_xstats(uint16_t port_id, dpdk_xstat *xstats, uint32_t max);
@@ -132,20 +142,33 @@ const char *dpdk_counter_name(uint32_t index);
 const char *dpdk_counter_help(uint32_t index);
 void dpdk_counters_read(dpdk_stack *stack, uint64_t *values);
 
-/* ---- a device without a stack: frames as bursts (queue.c) ---- */
+/* ---- buffers for devices without a stack (pool.c) ---- */
+typedef struct dpdk_pool dpdk_pool;
+
+/* NULL on failure. name: unique in the process, at most 20 characters. */
+dpdk_pool *dpdk_pool_new(const char *name, uint32_t mbufs_count, uint16_t mbuf_data_bytes);
+int64_t dpdk_pool_in_use(const dpdk_pool *pool);
+/* The mbufs that did not come back; where there are any, DPDK's pool stays. Every device that uses it is closed before. */
+int64_t dpdk_pool_free(dpdk_pool *pool);
+
+/* ---- a device without a stack: frames as bursts (ethdev.c) ---- */
 #define DPDK_BURST_MAX 64
 
-typedef struct dpdk_queue dpdk_queue;
+typedef struct dpdk_ethdev dpdk_ethdev;
 
-typedef struct dpdk_queue_config {
-    uint32_t mbufs_count;
+typedef struct dpdk_ethdev_config {
+    uint64_t rx_offloads; /* RTE_ETH_RX_OFFLOAD_*; what the device has not is an error */
+    uint64_t tx_offloads;
+    uint32_t mbufs_count; /* these two: of the pool it gets when none is given */
     uint16_t mbuf_data_bytes;
+    uint16_t queues_count; /* rx queues, and as many tx queues */
     uint16_t rx_ring_count;
     uint16_t tx_ring_count;
+    uint16_t mtu; /* 0: the device's own */
     uint16_t is_memif;
     uint16_t is_reconnecting;
     uint16_t is_promiscuous;
-} dpdk_queue_config;
+} dpdk_ethdev_config;
 
 /* Frames on their way: who has the burst has its mbufs. Empty after a call that sends or frees them. */
 typedef struct dpdk_burst {
@@ -154,30 +177,36 @@ typedef struct dpdk_burst {
     uint32_t reserved;
 } dpdk_burst;
 
-/* Takes the device over, with a pool of its own. NULL on failure. */
-dpdk_queue *dpdk_queue_open(const char *pool_name, uint16_t port_id, const dpdk_queue_config *config);
-/* The mbufs of the pool that did not come back. Every burst with frames from this queue must be empty before. */
-int64_t dpdk_queue_close(dpdk_queue *queue);
-int32_t dpdk_queue_is_link_up(dpdk_queue *queue);
-int64_t dpdk_queue_pool_in_use(dpdk_queue *queue);
-/* Lets links change; dpdk_queue_receive does so by itself from time to time. */
-void dpdk_queue_control(dpdk_queue *queue);
+/* Takes the device over; pool NULL: it gets one of its own. NULL on failure. */
+dpdk_ethdev *dpdk_ethdev_open(const char *pool_name, dpdk_pool *pool, uint16_t port_id, const dpdk_ethdev_config *config);
+/* The mbufs of its own pool that did not come back. Every burst with frames from it must be empty before. */
+int64_t dpdk_ethdev_close(dpdk_ethdev *ethdev);
+/* Nothing comes or goes until it is started again; its settings stay. */
+int32_t dpdk_ethdev_stop(dpdk_ethdev *ethdev);
+int32_t dpdk_ethdev_start(dpdk_ethdev *ethdev);
+int32_t dpdk_ethdev_set_mac(dpdk_ethdev *ethdev, const uint8_t *mac);
+int32_t dpdk_ethdev_is_link_up(const dpdk_ethdev *ethdev);
+int64_t dpdk_ethdev_pool_in_use(const dpdk_ethdev *ethdev);
+/* Lets links change; dpdk_ethdev_receive does so by itself from time to time. */
+void dpdk_ethdev_control(dpdk_ethdev *ethdev);
 
-/* Fills an empty burst with at most max received frames; returns their number. */
-uint32_t dpdk_queue_receive(dpdk_queue *queue, dpdk_burst *burst, uint32_t max);
+/* Appends at most max frames received on a queue to the burst; returns their number. */
+uint32_t dpdk_ethdev_receive(dpdk_ethdev *ethdev, uint16_t queue, dpdk_burst *burst, uint32_t max);
 /* Sends the burst and empties it; what the device does not take after retry_max retries is freed. Returns the frames taken. */
-uint32_t dpdk_queue_send(dpdk_queue *queue, dpdk_burst *burst, uint32_t retry_max);
+uint32_t dpdk_ethdev_send(dpdk_ethdev *ethdev, uint16_t queue, dpdk_burst *burst, uint32_t retry_max);
+
+/* ---- what is in a burst (burst.c) ---- */
 void dpdk_burst_free(dpdk_burst *burst);
 /* Source and target MAC of every frame change places. */
 void dpdk_burst_swap_macs(dpdk_burst *burst);
 /* Turns ARP requests and ICMP echo requests, for any address, into their replies; other frames are freed. */
-void dpdk_burst_answer_pings(dpdk_queue *queue, dpdk_burst *burst);
+void dpdk_burst_answer_pings(dpdk_ethdev *ethdev, dpdk_burst *burst);
 /* Copies the frames out, end to end. Returns how many fitted into the slab. */
 uint32_t dpdk_burst_read(const dpdk_burst *burst, uint8_t *slab, uint64_t slab_bytes, uint32_t *lengths);
 /* Makes frames from the slab, appended to the burst; long ones are chained. Returns how many found buffers. */
-uint32_t dpdk_burst_write(dpdk_queue *queue, dpdk_burst *burst, const uint8_t *slab, const uint32_t *lengths, uint32_t count);
+uint32_t dpdk_burst_write(dpdk_ethdev *ethdev, dpdk_burst *burst, const uint8_t *slab, const uint32_t *lengths, uint32_t count);
 /* Appends count copies of one frame. Returns how many found buffers. */
-uint32_t dpdk_burst_repeat(dpdk_queue *queue, dpdk_burst *burst, const uint8_t *frame, uint32_t length, uint32_t count);
+uint32_t dpdk_burst_repeat(dpdk_ethdev *ethdev, dpdk_burst *burst, const uint8_t *frame, uint32_t length, uint32_t count);
 
 /* ---- driving any struct r2p2_port by hand: tests, benchmarks (harness.c) ---- */
 typedef struct dpdk_datagram {

@@ -3,6 +3,7 @@
  * Leaves to others: which arguments to pass and what a failure means to a user (eal.py).
  */
 #include <errno.h>
+#include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_version.h>
@@ -22,6 +23,8 @@ static int32_t eal_state = DPDK_EAL_NOT_STARTED;
 const char *dpdk_version_text(void) { return rte_version(); }
 int32_t dpdk_eal_state(void) { return eal_state; }
 int32_t dpdk_eal_has_hugepages(void) { return rte_eal_has_hugepages(); }
+uint64_t dpdk_tsc(void) { return rte_rdtsc(); }
+uint64_t dpdk_tsc_hz(void) { return eal_state == DPDK_EAL_RUNNING ? rte_get_tsc_hz() : 0; }
 
 int32_t dpdk_eal_start(int32_t argc, char **argv, int32_t echo_log) {
     /* DPDK keeps pointers into argv and reorders it: it gets a copy of its own that is never freed. */

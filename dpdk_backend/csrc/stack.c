@@ -83,6 +83,7 @@ int32_t dpdk_stack_add_device(dpdk_stack *stack, uint16_t port_id, const dpdk_st
     stack_device *device = &stack->devices[stack->devices_count];
     device_setup setup = {
         .pool = stack->pool,
+        .queues_count = 1,
         .rx_ring_count = config->rx_ring_count,
         .tx_ring_count = config->tx_ring_count,
         .use_offloads = stack->config.use_offloads,

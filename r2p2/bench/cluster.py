@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,13 +20,13 @@ from typing import Any
 from r2p2.bench.generator import Spec
 from r2p2.errors import UserError
 from r2p2.ports import Link, PortSpec
-from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor
+from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor, python_module
 
 __all__ = ["Cluster", "GeneratorProcess", "Plan", "plan", "replica_name", "serve_command"]
 
 SERVER_PORT = 8000
 CLIENT_PORT = 9100
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0  # a machine may have more to do than this
 STATUS_PAUSE_SECONDS = 0.02  # between rounds of asking nodes that are not ready yet
 
 
@@ -83,7 +82,7 @@ def serve_command(layout: Plan, index: int, *, app: str, replicated: bool) -> li
     """The command line of a replica of ``layout``."""
     spec = layout.replicas[index]
     bind = f"{spec.ip}:{spec.port}"
-    command = [sys.executable, "-m", "r2p2", "serve", "--app", app, "--backend", spec.backend, "--bind", bind]
+    command = [*python_module("r2p2"), "serve", "--app", app, "--backend", spec.backend, "--bind", bind]
     if replicated:
         command += ["--members", ",".join(layout.addresses)]
     for link in spec.links:
@@ -167,7 +166,7 @@ class Cluster:
                 name = replica_name(index)
                 self.replicas[name] = self._supervisor.start(name, self.serve_command(index))
             spec = self._load.to_json()
-            process = self._supervisor.start("generator", [sys.executable, "-m", "r2p2.bench.generator", spec])
+            process = self._supervisor.start("generator", [*python_module("r2p2.bench.generator"), spec])
             self.generator = GeneratorProcess(process)
             self.generator.event("ready", READY_SECONDS)
         except BaseException:
@@ -184,9 +183,9 @@ class Cluster:
         spec = self.plan.replicas[index]
         if self._plain == "null":
             port = json.dumps(asdict(spec))
-            return [sys.executable, "-m", "r2p2.bench.null_responder", port]
+            return [*python_module("r2p2.bench.null_responder"), port]
         if self._plain:
-            command = [sys.executable, "-m", "r2p2.bench.plain_echo", "--bind", f"{spec.ip}:{spec.port}"]
+            command = [*python_module("r2p2.bench.plain_echo"), "--bind", f"{spec.ip}:{spec.port}"]
             return command + (["--uvloop"] if self._plain == "uvloop" else [])
         command = serve_command(self.plan, index, app=self._app, replicated=self._replicated)
         command += ["--idle", self._idle]
@@ -205,7 +204,7 @@ class Cluster:
     def status(self) -> dict[str, dict[str, Any]]:
         """What each node that answers says of itself, by process name. Not while there is load."""
         self.generator.tell("status")
-        nodes = self.generator.event("status", 5.0)["nodes"]
+        nodes = self.generator.event("status", READY_SECONDS)["nodes"]
         return {self.plan.name_of(address.partition(":")[0]): status for address, status in nodes.items()}
 
     def wait_status(

@@ -106,9 +106,10 @@ def latency_curve(path: Path, title: str, histogram: Histogram) -> None:
     figure = _figure(8, 5)
     axes = figure.subplots()
     edges_us, parts = curve(histogram)
-    left = [1 - part for part in parts]
-    # The last call has nothing behind it: a logarithm ends before it.
-    axes.loglog(edges_us[:-1], left[:-1], color="#1f5f99", linewidth=1.6, drawstyle="steps-post")
+    # Behind the last call there is nothing, which a logarithm does not show: half a call.
+    least = 0.5 / max(1, sum(count for _, count in histogram))
+    left = [max(1 - part, least) for part in parts]
+    axes.loglog(edges_us, left, color="#1f5f99", linewidth=1.6, drawstyle="steps-post")
     for name, fraction in PERCENTILES.items():
         at_us = percentile_ns(histogram, fraction) / 1e3
         axes.plot([at_us], [1 - fraction], "o", color="#d98c3f", markersize=5)
@@ -122,6 +123,8 @@ def latency_curve(path: Path, title: str, histogram: Histogram) -> None:
     axes.set_xlabel("latency (us, log scale)")
     axes.set_ylabel("part of the calls that took longer (log scale)")
     axes.set_ylim(top=1.5)
+    if edges_us:
+        axes.set_xlim(max(edges_us[0], 0.1) * 0.8, edges_us[-1] * 4)  # room for the words beside the last mark
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.25, which="both")
@@ -171,8 +174,18 @@ def _draw_run(latency: Any, throughput: Any, run: Run) -> None:
     times = [(i + 0.5) * step_s for i in range(len(timeline.answered))]
     mean = [s / n / 1e3 if n else gap for s, n in zip(timeline.latency_sum_ns, timeline.answered, strict=True)]
     longest = [m / 1e3 if n else gap for m, n in zip(timeline.latency_max_ns, timeline.answered, strict=True)]
-    latency.semilogy(times, longest, color="#d98c3f", linewidth=0.7, label=f"longest in {step_s * 1e3:.0f} ms")
-    latency.semilogy(times, mean, color="#1f5f99", linewidth=1.0, label=f"mean of {step_s * 1e3:.0f} ms")
+    latency.semilogy(
+        times,
+        longest,
+        color="#d98c3f",
+        linewidth=0.7,
+        marker=".",
+        markersize=2,
+        label=f"longest in {step_s * 1e3:.0f} ms",
+    )
+    latency.semilogy(
+        times, mean, color="#1f5f99", linewidth=1.0, marker=".", markersize=2, label=f"mean of {step_s * 1e3:.0f} ms"
+    )
     wide = THROUGHPUT_STEPS
     rates = [
         sum(timeline.answered[i : i + wide]) / (wide * step_s) / 1e3 for i in range(0, len(times) - wide + 1, wide)

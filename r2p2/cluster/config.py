@@ -26,6 +26,7 @@ __all__ = ["ClusterFile", "NodeEntry", "load", "parse"]
 
 _LOG_MIB_MAX: Final = 1 << 20
 _MS_MAX: Final = 60_000
+_CHECK_ENTRIES_MAX: Final = 1 << 20
 _CPU_MAX: Final = 4095
 
 
@@ -58,6 +59,8 @@ class ClusterFile:
     idle: str
     log_mib: int
     truncation: str | None
+    apply_thread: bool
+    check_determinism: int
     timers: Timers
     nodes: tuple[NodeEntry, ...]
 
@@ -160,6 +163,15 @@ _TIMERS: Final[Mapping[str, _Key]] = {
     "election_min_ms": _MILLISECONDS,
     "election_max_ms": _MILLISECONDS,
 }
+
+
+def _read_boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+_BOOLEAN: Final = _Key("true or false", _read_boolean)
 _STORAGE: Final = _text("the path of a directory", bool)
 _CLUSTER: Final[Mapping[str, _Key]] = {
     "id": _integer(0, (1 << 32) - 1),
@@ -168,6 +180,8 @@ _CLUSTER: Final[Mapping[str, _Key]] = {
     "idle": _one_of(*IDLE_POLICIES),
     "log_mib": _integer(1, _LOG_MIB_MAX),
     "truncation": _one_of(*POLICIES),
+    "apply_thread": _BOOLEAN,
+    "check_determinism": _integer(0, _CHECK_ENTRIES_MAX),
     "storage": _STORAGE,
     "timers": _Key(
         '"default" or "datacenter", or a table of heartbeat_ms < election_min_ms < election_max_ms',
@@ -278,6 +292,8 @@ def _parse(text: str, path: Path) -> ClusterFile:
         cluster.get("idle", "yield"),
         cluster.get("log_mib", limits.LOG_BYTES_MAX >> 20),
         cluster.get("truncation"),
+        cluster.get("apply_thread", False),
+        cluster.get("check_determinism", 0),
         cluster.get("timers", Timers()),
         nodes,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 
 from r2p2.cluster.config import ClusterFile
 from r2p2.errors import UserError
+from r2p2.processes import python_module
 from r2p2.serve import READY_PREFIX
 
 __all__ = ["Launcher"]
@@ -77,7 +77,7 @@ class Launcher:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.log(slot).open("wb") as log:
-                argv = [sys.executable, "-u", "-m", "r2p2", "serve"]
+                argv = [*python_module("r2p2", "-u"), "serve"]
                 process = subprocess.Popen(
                     [
                         *argv,

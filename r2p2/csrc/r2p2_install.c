@@ -50,3 +50,16 @@ int32_t r2p2_log_reset(r2p2_engine *engine, uint64_t index, uint64_t digest, uin
     r2p2_time_look(engine, 1);
     return R2P2_OK;
 }
+
+void r2p2_apply_abandon(r2p2_engine *engine) {
+    engine->applying_last = 0;
+    r2p2_requests_clear(&engine->applying);
+}
+
+int32_t r2p2_log_append_note(r2p2_engine *engine, const uint8_t *body, uint32_t length) {
+    if (length == 0 || length > R2P2_CONFIGURATION_BYTES_MAX) return R2P2_ERROR_ARGUMENT;
+    r2p2_entry entry = {.kind = R2P2_ENTRY_NOOP, .body_length = length};
+    int status = r2p2_log_append(&engine->log, &entry, body);
+    if (!status) engine->counters.log_appended++;
+    return status;
+}

@@ -14,3 +14,7 @@ int32_t r2p2_log_append_configuration(r2p2_engine *engine, const uint8_t *body, 
 /* Forgets every entry and what was applied: the log begins behind `index`, which counts as applied with `digest` and the log's time
  * `time_ms`. */
 int32_t r2p2_log_reset(r2p2_engine *engine, uint64_t index, uint64_t digest, uint64_t time_ms);
+/* Forgets the prepared batch: a restored snapshot replaces what it would have done, and the session table, which it has changed already. */
+void r2p2_apply_abandon(r2p2_engine *engine);
+/* Appends a no-op with a body, which means nothing to the engine. R2P2_ERROR_FULL: nothing was appended. */
+int32_t r2p2_log_append_note(r2p2_engine *engine, const uint8_t *body, uint32_t length);

@@ -11,6 +11,8 @@
 #define BACKOFF_NS 1000000u /* after a DROP, before the slot calls again */
 #define GET_BYTES_MAX 96u
 #define IDLE_POLL_MS 1
+/* A poll takes several bursts in, and its answers are not all of its beginning: the clock is read again every so many. */
+#define COMPLETIONS_PER_CLOCK 8u
 
 /* One call in flight, or none. */
 typedef struct load_slot {
@@ -50,6 +52,8 @@ struct r2p2_loadgen {
     uint64_t random;
     double due_ns; /* open loop: when the next call begins */
     int issuing;
+    uint32_t until_clock;
+    uint64_t clock_ns; /* when it was last read; the engine's is that of the poll's beginning */
     r2p2_loadgen_stats stats;
     uint64_t *histogram;
     r2p2_timeline_bucket *timeline;
@@ -68,6 +72,10 @@ static uint32_t list_pop(r2p2_loadgen *load, load_list *list) {
     uint32_t slot = list->head;
     if (slot != NO_SLOT) list->head = load->slots[slot].next;
     return slot;
+}
+
+static uint64_t load_now_ns(const r2p2_loadgen *load) {
+    return load->clock_ns > load->engine->now_ns ? load->clock_ns : load->engine->now_ns;
 }
 
 /* ---- histogram ---- */
@@ -246,13 +254,13 @@ static int is_expected(const r2p2_loadgen *load, const load_slot *slot, const r2
 
 /* How long a call has taken, or waited in vain. */
 static uint64_t measure(r2p2_loadgen *load, const load_slot *slot) {
-    uint64_t latency_ns = load->engine->now_ns - slot->due_ns;
+    uint64_t latency_ns = load_now_ns(load) - slot->due_ns;
     load->histogram[r2p2_histogram_bucket(latency_ns)]++;
     return latency_ns;
 }
 
 static void answered(r2p2_loadgen *load, load_slot *slot, const r2p2_completion *completion, const uint8_t *payload) {
-    uint64_t now_ns = load->engine->now_ns, latency_ns = measure(load, slot);
+    uint64_t now_ns = load_now_ns(load), latency_ns = measure(load, slot);
     r2p2_loadgen_stats *stats = &load->stats;
     stats->answered++;
     if (slot->is_read && load->config.workload == R2P2_LOAD_SET) stats->reads_answered++;
@@ -290,6 +298,10 @@ static void on_completion(void *context, const r2p2_completion *completion, cons
     uint32_t slot_index = (uint32_t)completion->tag;
     load_slot *slot = &load->slots[slot_index];
     load->stats.waiting--;
+    if (load->until_clock-- == 0) {
+        load->until_clock = COMPLETIONS_PER_CLOCK - 1;
+        load->clock_ns = r2p2_engine_now_ns(load->engine);
+    }
     switch (completion->status) {
     case R2P2_DONE_OK:
         answered(load, slot, completion, payload);
@@ -318,14 +330,14 @@ static void on_completion(void *context, const r2p2_completion *completion, cons
         if (load->config.workload == R2P2_LOAD_SET && !slot->is_read) load->uncertain[slot->key] = 1;
         retarget(load, slot);
     }
-    if (load->config.rate == 0 && load->issuing) (void)issue(load, slot_index, load->engine->now_ns);
+    if (load->config.rate == 0 && load->issuing) (void)issue(load, slot_index, load_now_ns(load));
     else list_push(load, &load->free, slot_index);
 }
 
 /* ---- the loop ---- */
 
 static void issue_due(r2p2_loadgen *load) {
-    uint64_t now_ns = load->engine->now_ns;
+    uint64_t now_ns = load_now_ns(load);
     while (load->backoff.head != NO_SLOT && load->slots[load->backoff.head].resume_ns <= now_ns) {
         list_push(load, &load->free, list_pop(load, &load->backoff));
         load->backoff_count--;

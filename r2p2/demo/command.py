@@ -125,6 +125,8 @@ def write(folder: Path, results: list[DemoResult]) -> None:
         result.backend: result.steady.to_json()
         | {
             "interrupted_ms": round(result.outage.interrupted_ms, 1),
+            "killed": result.killed,
+            "new_leader": result.leader,
             "checks": {check.what: check.held for check in result.checks},
         }
         for result in results

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from r2p2.dissect.datagrams import CUT, Datagram
-from r2p2.dissect.wire import FIRST, MAGIC, RAFT_REQ, REQUEST, WHOLE, Header, Raft, header, raft
+from r2p2.dissect.segments import segments
+from r2p2.dissect.wire import FIRST, HEADER_BYTES, MAGIC, RAFT_REQ, REQUEST, WHOLE, Header, Raft, header, raft
 
 HALF_MESSAGES_MAX: Final = 4096
 HALF_MESSAGE_NS: Final = 10_000_000_000
 DEFAULT_PORTS: Final = frozenset({8000, 9000})
+_TWO_PACKETS_BYTES: Final = 2 * HEADER_BYTES
 
 Key = tuple[int, ...]
 
@@ -73,6 +75,14 @@ class Assembler:
 
     def add(self, datagram: Datagram) -> Iterator[Message]:
         """The messages this datagram completes, and those given up by now: mostly exactly one."""
+        payload = datagram.payload
+        if len(payload) >= _TWO_PACKETS_BYTES and len(pieces := segments(payload)) > 1:
+            for piece in pieces:
+                yield from self._add(datagram._replace(payload=piece))
+            return
+        yield from self._add(datagram)
+
+    def _add(self, datagram: Datagram) -> Iterator[Message]:
         payload = datagram.payload
         ours = datagram.target_port in self.ports or datagram.source_port in self.ports
         if not ours and payload[:1] != b"\xcc":

@@ -58,10 +58,8 @@ class _Store(Dialect):
         found = registry.check(words)
         if not isinstance(found, Command):
             return True
-        if found.name in _OF_TIME:
-            return False
         if not found.writes:
-            return True
+            return found.name not in _OF_TIME
         return not found.batched and found.name != b"R2P2.WATCH" and is_read(words)
 
     def goes_together(self, words: list[bytes]) -> bool:
@@ -85,7 +83,7 @@ class _Redis(Dialect):
     passed = frozenset((b"COMMAND",))
 
     def reads_only(self, words: list[bytes]) -> bool:
-        return words[0].upper() in READS
+        return (name := words[0].upper()) in READS and name not in _OF_TIME
 
     def goes_together(self, words: list[bytes]) -> bool:
         name = words[0].upper()

@@ -16,7 +16,7 @@ import select
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ __all__ = ["Spec", "main"]
 IDLE_SECONDS: Final = 100e-6
 STATUS_TIMEOUT_S: Final = 0.4
 SETTLE_SECONDS: Final = 20.0
+EXAMPLES_MAX: Final = 10
 STATE_KEYS: Final = ("applied_index", "state_digest")
 # Ten thousand lists, one after the other, at a few hundred reads a second of a busy machine.
 READ_ALL_TIMEOUT_S: Final = 120.0
@@ -271,6 +272,8 @@ class Status:
         self._spec = spec
         self._due = 0.0
         self._nodes: dict[str, Any] = {}
+        self.compared = 0  # pairs of nodes that had applied the same when they were asked
+        self.differing: list[int] = []  # indices at which they held something else
         self.last: dict[str, Any] = {}  # the last answers that were complete, one way or the other
         self._waiting = 0
 
@@ -292,8 +295,19 @@ class Status:
                 if not self._waiting:
                     say("status", nodes=self._nodes, asked=asked)
                     self.last = self._nodes
+                    self._compare(self._nodes.values())
 
             self._client.call(target, STATUS_REQUEST, ended, policy=FIXED_ROUTE, timeout_s=STATUS_TIMEOUT_S)
+
+    def _compare(self, nodes: Iterable[Mapping[str, Any]]) -> None:
+        """Nodes that happen to have applied the same must hold the same, in the midst of it all."""
+        digests: dict[int, str] = {}
+        for node in nodes:
+            digest = digests.setdefault(node["applied_index"], node["state_digest"])
+            self.compared += 1
+            if digest != node["state_digest"]:
+                self.differing.append(node["applied_index"])
+        self.compared -= len(digests)
 
     def settle(self, step: Callable[[], None], timeout_s: float) -> dict[str, dict[str, Any]]:
         """What the nodes say once all have applied the same, without load; what they said last when that takes longer
@@ -335,8 +349,9 @@ def run(spec: Spec) -> int:
         finally:
             client.close()
     write_history(Path(spec.history), clients.operations)
+    compared = {"compared": status.compared, "differing": status.differing[:EXAMPLES_MAX]}
     states = {target: {key: node.get(key) for key in STATE_KEYS} for target, node in nodes.items()}
-    say("done", operations=len(clients.operations), errors=clients.errors, unread=unread, states=states)
+    say("done", operations=len(clients.operations), errors=clients.errors, unread=unread, states=states, **compared)
     return 1 if unread else 0
 
 

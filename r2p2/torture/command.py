@@ -11,7 +11,6 @@ import json
 import shutil
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from bisect import bisect_left
@@ -24,7 +23,7 @@ from typing import Any, Final
 from r2p2.bench.cluster import Plan, plan, replica_name, serve_command
 from r2p2.errors import UserError
 from r2p2.ports import BACKENDS, missing
-from r2p2.processes import ManagedProcess, Supervisor
+from r2p2.processes import ManagedProcess, Supervisor, python_module
 from r2p2.torture.checker import Verdict, check
 from r2p2.torture.client import Spec
 from r2p2.torture.history import read_history
@@ -39,6 +38,7 @@ HELP = (
 
 APPS: Final = ("kv", "redis")
 MIXED_PERCENT: Final = 50
+CLOCKS_APART_SECONDS: Final = 2
 READY_SECONDS: Final = 20.0
 STATUS_SECONDS: Final = 5.0
 DONE_SECONDS: Final = 300.0  # for the calls under way, the last reads, and the history's file
@@ -87,7 +87,7 @@ class TorturedCluster:
         try:
             for name in self.names:
                 self.start(name)
-            argv = [sys.executable, "-m", "r2p2.torture.client", self._spec.to_json()]
+            argv = [*python_module("r2p2.torture.client"), self._spec.to_json()]
             self.client = self._supervisor.start("clients", argv)
             self._event("ready", READY_SECONDS)
         except BaseException:
@@ -182,10 +182,12 @@ def run(args: argparse.Namespace) -> int:
         spec = replace(spec, sessions=not args.no_sessions, timeout_s=1.0 if args.no_sessions else spec.timeout_s)
         if args.app == "redis":
             spec = replace(spec, mixed_percent=MIXED_PERCENT)
-        extra = {}
-        if args.storage is not None:
-            for index in range(args.nodes):
-                extra[replica_name(index)] = ["--storage", str(args.storage / replica_name(index))]
+        extra: dict[str, list[str]] = {}
+        for index in range(args.nodes):
+            # Clocks are seconds apart: deadlines must not show it.
+            extra[replica_name(index)] = ["--clock-offset", str(CLOCKS_APART_SECONDS * (index - args.nodes // 2))]
+            if args.storage is not None:
+                extra[replica_name(index)] += ["--storage", str(args.storage / replica_name(index))]
         with TorturedCluster(layout, folder, spec, extra, args.app) as cluster:
             share = 1.0 if args.leader else 0.5
             nemesis = Nemesis(cluster, seed=args.seed, kinds=kinds, leader_share=share, every_s=args.every, say=say)
@@ -204,7 +206,8 @@ def run(args: argparse.Namespace) -> int:
     report.write_text(json.dumps(_report(verdict, nemesis.faults, without, done), indent=2) + "\n")
     print(summary(verdict, nemesis.faults, without, done))
     print(f"Written: {history}, {report}, and the log of each process beside them")
-    held = verdict.holds and not done["unread"] and are_equal(done["states"], args.nodes)
+    held = verdict.holds and not done["unread"] and not done["differing"]
+    held = held and are_equal(done["states"], args.nodes)
     print("Everything held." if held else "FAILED")
     return 0 if held else 1
 
@@ -270,6 +273,9 @@ def summary(verdict: Verdict, faults: list[Fault], without: list[float], done: d
     else:
         shown = "; ".join(f"{at}: index {s['applied_index']}, {s['state_digest'][:16]}" for at, s in states.items())
         lines.append(f"  THE REPLICAS DIFFER, or are not at one index: {shown}")
+    lines.append(
+        f"  {done['compared']:,} times two replicas were found at one index: {len(done['differing'])} differed"
+    )
     if done["unread"]:
         lines.append(f"  lists that could not be read in the end: {', '.join(done['unread'][:10])}")
     return "\n".join(lines)

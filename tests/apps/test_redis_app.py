@@ -175,6 +175,19 @@ def test_keys_end_by_the_logs_time_alone(app: RedisServer) -> None:
     assert run(app, "EXISTS b e f", "DBSIZE", at_ms=100_901) == [0, 1]
 
 
+def test_it_says_when_the_next_key_ends_so_that_time_goes_on(app: RedisServer) -> None:
+    assert app.next_deadline_ms() is None
+    run(app, "SET a 1 PX 900", "SET b 1 PX 300", "SET c 1 PX 100", "DEL c")
+    assert app.next_deadline_ms() == START_MS + 101  # c's reminder: a look too many
+    assert app.apply(Requests.of([], time_ms=START_MS + 101)) == []
+    assert app.next_deadline_ms() == START_MS + 301
+    app.apply(Requests.of([], time_ms=START_MS + 301))
+    assert parsed(app.query(encode_command("KEYS", "*"))) == [b"a"]
+    run(app, "PERSIST a", at_ms=301)
+    app.apply(Requests.of([], time_ms=START_MS + 901))
+    assert app.next_deadline_ms() is None and parsed(app.query(encode_command("EXISTS", "a"))) == 1
+
+
 def test_an_id_that_redis_would_make_of_its_clock_is_the_logs(app: RedisServer) -> None:
     (first, second) = run(app, "XADD s * a 1", "XADD s NOMKSTREAM MAXLEN ~ 1 LIMIT 5 * a 2", at_ms=5)
     assert (first, second) == (b"%d-0" % (START_MS + 5), b"%d-1" % (START_MS + 5))

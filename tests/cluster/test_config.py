@@ -160,11 +160,13 @@ _NOT_TEXTS = ("0", "true", "1.5", "[]", '["x"]', "{ a = 1 }", "1979-05-27")
 _NOT_LISTS = ("1", "true", "1.5", '"a"', "[1]", '[""]', '["a", 1]', "{ a = 1 }", "1979-05-27")
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "cluster.id": ((*_NOT_INTEGERS, "4294967296"), "an integer in 0..4294967295"),
-    "cluster.app": ((*_NOT_TEXTS, '""', '"kw"', '"module:"', '":Name"'), "echo, kv, spin, stss, or MODULE:NAME"),
+    "cluster.app": ((*_NOT_TEXTS, '""', '"kw"', '"module:"', '":Name"'), "echo, kv, redis, spin, stss, or MODULE:NAME"),
     "cluster.backend": ((*_NOT_TEXTS, '""', '"UV"', '"udp"'), '"uv" or "dpdk" or "portable"'),
     "cluster.idle": ((*_NOT_TEXTS, '""', '"never"'), '"spin" or "yield" or "sleep"'),
     "cluster.log_mib": ((*_NOT_INTEGERS, "0", "1048577"), "an integer in 1..1048576"),
     "cluster.truncation": ((*_NOT_TEXTS, '""', '"drop"'), '"snapshot" or "evict" or "block"'),
+    "cluster.apply_thread": (("0", "1", '"true"', "[]"), "true or false"),
+    "cluster.check_determinism": ((*_NOT_INTEGERS, "1048577"), "an integer in 0..1048576"),
     "cluster.storage": ((*_NOT_TEXTS, '""', '"a\\u0000b"'), "the path of a directory"),
     "cluster.timers": (
         (*_NOT_TEXTS[:5], '""', '"quick"', "{ heartbeat_ms = 5 }"),

@@ -49,6 +49,7 @@ def test_the_tcp_client_counts_echoes(tmp_path: Path, supervisor: Supervisor, co
     result = tcp_load(tmp_path, bind, connections, depth, "0000")
     assert result["answered"] > 0 and result["failed"] == 0
     assert 0 < result["p50_us"] <= result["p99_us"]
+    assert 0 < result["cpu_seconds"] <= 1.1 * result["seconds"]  # one thread
     # A closed loop: rate times mean latency is what waits at any time, and a median is at most twice its mean.
     assert result["answered"] / result["seconds"] * result["p50_us"] / 1e6 <= 2.5 * connections * depth
 

@@ -99,13 +99,18 @@ def test_our_bench_report_is_split_into_servers_and_client() -> None:
 
 
 def test_a_clients_result() -> None:
-    line = '{"answered": 3000, "failed": 1, "seconds": 1.5, "p50_us": 10.0, "p99_us": 20.0}'
-    assert measure.sample_of(line, 0.5, None) == measure.Sample(2000, 10, 20, 0.5, None, 1)
+    line = '{"answered": 3000, "failed": 1, "seconds": 1.5, "p50_us": 10.0, "p99_us": 20.0, "cpu_seconds": 0.75}'
+    assert measure.sample_of(line, 0.5) == measure.Sample(2000, 10, 20, 0.5, 0.5, 1)
+
+
+def test_a_caller_inside_a_server_has_no_cores_of_its_own() -> None:
+    line = '{"answered": 3000, "failed": 0, "seconds": 1.5, "p50_us": 10.0, "p99_us": 20.0}'
+    assert measure.sample_of(line, 0.5) == measure.Sample(2000, 10, 20, 0.5, None, 0)
 
 
 def test_a_client_without_answers_is_a_failure() -> None:
     with pytest.raises(ProcessFailed, match="nothing was answered"):
-        measure.sample_of('{"answered": 0, "failed": 9, "seconds": 1.5, "p50_us": 0, "p99_us": 0}', 0.5, 0.1)
+        measure.sample_of('{"answered": 0, "failed": 9, "seconds": 1.5, "p50_us": 0, "p99_us": 0}', 0.5)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,10 @@ def test_json_has_every_sample() -> None:
     assert result["load"] == {"outstanding": 256, "connections": 1}
 
 
-def test_ours_is_always_measured_and_unknown_systems_are_named() -> None:
+def test_ours_is_measured_unless_told_otherwise_and_unknown_systems_are_named() -> None:
     assert [system.key for system in run.chosen("etcd")] == ["dpdk", "uv", "etcd"]
+    assert [system.key for system in run.chosen("etcd", with_ours=False)] == ["etcd"]
+    everything = {system.key for system in run.chosen("")}
+    assert everything - {system.key for system in run.chosen("", with_ours=False)} == {"dpdk", "uv"}
     with pytest.raises(UserError, match="no system zookeeper"):
         run.chosen("zookeeper")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,13 +59,37 @@ def test_demo_holds(backend: str, tmp_path: Path) -> None:
     assert "Everything held." in done.stdout
     assert "kill -9" in done.stdout
     assert (out / "latency.png").read_bytes().startswith(b"\x89PNG")
-    checks = json.loads((out / "report.json").read_text())[backend]["checks"]
-    assert len(checks) == 5
-    assert all(checks.values())
+    report = json.loads((out / "report.json").read_text())[backend]
+    assert len(report["checks"]) == 5
+    assert all(report["checks"].values())
     read = subprocess.run([*R2P2, "dissect", str(out / f"{backend}.pcap")], capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
     for kind in ("HELLO", "FORMED", "PRE_VOTE", "VOTE", "APPEND", "REQUEST", "RESPONSE"):
         assert kind in read.stdout, f"the capture has no {kind}"
+    the_capture_tells_of_the_kill(out / f"{backend}.pcap", report)
+
+
+def the_capture_tells_of_the_kill(capture: Path, report: dict[str, Any]) -> None:
+    """The capture has the election after the kill, who won it, and the interruption that was printed."""
+    command = [*R2P2, "dissect", str(capture), "--raft", "--json"]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert read.returncode == 0, read.stderr
+    events = [json.loads(line) for line in read.stdout.splitlines()]
+    killed, new_leader = (int(report[who].removeprefix("replica")) for who in ("killed", "new_leader"))
+    leaders = [event for event in events if event["event"] == "leader"]
+    first, last = leaders[0], leaders[-1]
+    assert (first["member"], last["member"]) == (killed, new_leader)
+    assert last["term"] > first["term"]
+    stood = [event for event in events if event["event"] == "vote" and event["term"] == last["term"]]
+    assert new_leader in {event["member"] for event in stood}
+    # Seen by the new leader here and by the clients there: some milliseconds apart, more on a machine with much to do.
+    interruption_ms = next(
+        event["interruption_ns"] / 1e6
+        for event in events
+        if event["event"] == "answer" and event["time_ns"] > last["time_ns"]
+    )
+    assert interruption_ms == pytest.approx(report["interrupted_ms"], rel=0.25, abs=30)
+    assert last["without_leader_ns"] / 1e6 <= interruption_ms
 
 
 def children_of(pid: int) -> list[int]:

@@ -284,6 +284,32 @@ def test_other_datagrams_are_ignored_unless_they_begin_like_ours() -> None:
     assert [message.rid for message in assembled(assembler, [ours])] == [3]
 
 
+@given(st.randoms(use_true_random=False), st.integers(0, 200), st.integers(2, 40))
+def test_what_the_kernel_did_not_cut_is_taken_apart(random: Random, length: int, count: int) -> None:
+    answers = [R2P2(type="RESPONSE", rid=rid) / Raw(random.randbytes(length)) for rid in range(1, count)]
+    answers.append(R2P2(type="RESPONSE", rid=count) / Raw(random.randbytes(random.randrange(length + 1))))
+    whole = Datagram(1, 5, 1, 8000, 2, 30000, b"".join(map(bytes, answers)), ())
+    found = assembled(Assembler(), [whole])
+    assert [(message.rid, message.body, message.problem) for message in found] == [
+        (answer.rid, answer.load, None) for answer in answers
+    ]
+
+
+def test_a_message_the_kernel_did_not_cut_is_taken_apart() -> None:
+    body = Random(1).randbytes(30_000)
+    parts = [bytes(part) for part in packets(R2P2(type="RESPONSE", rid=7) / Raw(body))]
+    whole = Datagram(1, 5, 1, 8000, 2, 30000, b"".join(parts), ())
+    [message] = assembled(Assembler(), [whole])
+    assert (message.problem, message.body, message.packets_count) == (None, body, len(parts))
+    # One packet that is too long stays what it is, and so does one that only looks alike inside.
+    long = bytes(R2P2(type="RESPONSE", rid=7) / Raw(body[:3000]))
+    assert [message.problem for message in assembled(Assembler(), [whole._replace(payload=long)])] == ["oversize"]
+    again = bytes(R2P2(type="RESPONSE", rid=7) / Raw(b"x" * 8))
+    nested = bytes(R2P2(rid=9) / Raw(b"x" * 8 + again))
+    [message] = assembled(Assembler(), [whole._replace(payload=nested)])
+    assert (message.rid, len(message.body)) == (9, 24)
+
+
 def test_a_cut_append_still_shows_its_header() -> None:
     append = R2P2(rid=1) / RaftAppend(term=3, entries_term=3, entries=[RaftEntry(body=bytes(200))])
     cut = bytes(append)[:96] + bytes(len(append) - 96)

@@ -572,16 +572,16 @@ def device_errors(directory: str) -> Result:
     }
 
 
-def main() -> None:
-    """Runs one child."""
+def main(functions: dict[str, Any]) -> None:
+    """Runs one child, a function of ``functions``."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     if arguments.pop("as_nobody", False):
         _native.load()
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    say(**globals()[name](**arguments))
+    say(**functions[name](**arguments))
 
 
 if __name__ == "__main__":
-    main()
+    main(globals())

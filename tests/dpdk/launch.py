@@ -12,18 +12,26 @@ from typing import Any
 
 import pytest
 
-CHILDREN = Path(__file__).parent / "children.py"
+FOLDER = Path(__file__).parent
 TIMEOUT_S = 50
 
 
 class Child:
-    """A process of its own that runs one function of children.py."""
+    """A process of its own that runs one function of children.py, or of another file here."""
 
-    def __init__(self, name: str, arguments: dict[str, Any], *, own_network: bool = False) -> None:
+    def __init__(
+        self, name: str, arguments: dict[str, Any], *, own_network: bool = False, file: str = "children.py"
+    ) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in end()
         self.process = subprocess.Popen(
-            [*(["unshare", "-n"] if own_network else []), sys.executable, str(CHILDREN), name, json.dumps(arguments)],
+            [
+                *(["unshare", "-n"] if own_network else []),
+                sys.executable,
+                str(FOLDER / file),
+                name,
+                json.dumps(arguments),
+            ],
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
@@ -74,16 +82,16 @@ class Children:
     def __init__(self) -> None:
         self.started: list[Child] = []
 
-    def start(self, name: str, **arguments: Any) -> Child:
+    def start(self, name: str, *, file: str = "children.py", **arguments: Any) -> Child:
         """In the background."""
-        self.started.append(Child(name, arguments))
+        self.started.append(Child(name, arguments, file=file))
         return self.started[-1]
 
-    def run(self, name: str, **arguments: Any) -> dict[str, Any]:
+    def run(self, name: str, *, file: str = "children.py", **arguments: Any) -> dict[str, Any]:
         """To its end."""
-        return self.start(name, **arguments).result()
+        return self.start(name, file=file, **arguments).result()
 
-    def run_in_own_network(self, name: str, **arguments: Any) -> dict[str, Any]:
+    def run_in_own_network(self, name: str, *, file: str = "children.py", **arguments: Any) -> dict[str, Any]:
         """To its end, in a network namespace of its own."""
-        self.started.append(Child(name, arguments, own_network=True))
+        self.started.append(Child(name, arguments, own_network=True, file=file))
         return self.started[-1].result()

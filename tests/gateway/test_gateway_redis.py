@@ -137,6 +137,23 @@ def test_redis_cli_and_redis_benchmark(cluster: Cluster) -> None:
     ]
 
 
+def test_a_running_redis_is_copied_as_the_document_says(cluster: Cluster, tmp_path: Path) -> None:
+    document = (Path(__file__).resolve().parents[2] / "docs" / "redis.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    (port,) = free_udp_ports(1)
+    with Supervisor(tmp_path) as supervisor:
+        old_server = supervisor.start("old", ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"])
+        old_server.wait_line(lambda line: "ready to accept connections" in line.lower(), 30)
+        with redis.Redis(port=port) as old, redis.Redis(port=cluster.port, socket_timeout=30) as new:
+            old.hset("h", mapping={"a": 1})
+            old.set("ends", "v", px=500_000)
+            old.rpush("l", *range(1000))
+            new.flushall()
+            exec(code.replace("6379", str(port)).replace("6380", str(cluster.port)), {})
+            assert new.hgetall("h") == {b"a": b"1"} and new.llen("l") == 1000
+            assert new.pexpiretime("ends") == old.pexpiretime("ends") and new.pexpiretime("l") == -1
+
+
 def test_a_member_whose_redis_dies_ends_and_comes_back_equal(cluster: Cluster, tmp_path: Path) -> None:
     """The last test of this module, though the cluster is whole afterwards."""
     with redis.Redis(port=cluster.port, socket_timeout=30) as client:

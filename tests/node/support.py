@@ -31,6 +31,7 @@ class World:
         storage: Path | None = None,
         files: Mapping[int, Files] | None = None,
         launch: bool = True,
+        check_determinism: int = 0,
         **engine: int,
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=16_384)
@@ -42,6 +43,7 @@ class World:
         self.storage = storage  # each member's directory is there; None: in memory
         self.files = dict(files or {})  # what a durable member writes with
         self.launches = 0
+        self.check_determinism = check_determinism
         self.clocks: dict[int, Callable[[], int]] = {}  # unix clocks that differ from the network's
         self.engine_config = EngineConfig(**(SMALL | engine))
         self.events: list[tuple[float, int, str]] = []
@@ -68,6 +70,7 @@ class World:
             storage=None if self.storage is None else self.storage / f"member{i}",
             storage_files=self.files.get(i),
             storage_threaded=False,
+            check_determinism=self.check_determinism,
             unix_clock_ns=self.clocks.get(i),
         )
         if join:

@@ -192,12 +192,10 @@ def compare(capture: Path) -> int:
 
 
 @pytest.mark.needs("tshark")
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [("echo-in", 38), ("echo-out", 20), ("election", 45), ("replication", 35), ("forward", 21)],
-)
-def test_tshark_and_the_layers_agree_on_the_golden_captures(name: str, count: int) -> None:
-    assert compare(PCAPS / f"{name}.pcap") >= count - 2
+@pytest.mark.parametrize("path", sorted(PCAPS.glob("*.pcap")), ids=lambda path: str(path.stem))
+def test_tshark_and_the_layers_agree_on_the_golden_captures(path: Path) -> None:
+    # In these two nothing is R2P2.
+    assert (compare(path) == 0) == (path.stem.partition("-")[0] in ("arp", "ping"))
 
 
 @pytest.mark.needs("tshark")

@@ -130,7 +130,7 @@ class KeyValue(StateMachine):
     def _query_any(self, requests: Requests) -> list[bytes]:
         """Reads of any kind, parsed as one stream where every request is one command."""
         if resp_first_broken(requests) != len(requests):
-            return [self._query_one(request) for request in requests]
+            return [self.query_safely(request) for request in requests]
         self._reader.feed(requests.slab)
         gets, query = self._reader.gets, self._query
         return [query(words) for words in [gets() for _ in range(len(requests))]]

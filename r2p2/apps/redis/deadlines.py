@@ -49,6 +49,11 @@ class Deadlines:
                 self._heap = [(when, each) for each, when in self._looks.items()]
                 heapify(self._heap)
 
+    @property
+    def next_ms(self) -> int | None:
+        """The first time at which a key may have ended; None: none will."""
+        return self._heap[0][0] + 1 if self._heap else None
+
     def due(self, now_ms: int) -> list[bytes]:
         """Keys to look at: their reminders are before ``now_ms`` and are forgotten."""
         keys = []

@@ -118,6 +118,10 @@ class RedisServer(StateMachine):
         except RedisFailed as failed:
             raise self._server.why(failed) from failed
 
+    def next_deadline_ms(self) -> int | None:
+        """When the next key may end: time goes on to there without requests, too."""
+        return self._time.deadlines.next_ms
+
     def query(self, request: bytes) -> bytes:
         """A command that does not write, from this replica's own server and at the time of the last batch applied."""
         return self.query_batch(Requests.of([request]))[0]

@@ -1,0 +1,1 @@
+"""All figures of docs/performance.md that concern this system alone: ``make figures``."""
