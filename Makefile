@@ -41,7 +41,7 @@ flame: setup ## a flame graph of each process in out/flame: make flame BENCH="re
 figures: setup ## every figure of docs/performance.md anew (twenty minutes, a quiet machine): make figures FIGURES="--quick"
 	@$(PY) -m benchmarks.figures $(FIGURES)
 
-compare: setup ## beside etcd, PySyncObj, gRPC, ...: ratios into docs/performance.md; installs them (twelve minutes; COMPARE="--quick")
+compare: setup ## beside etcd, PySyncObj, gRPC, ...: ratios into docs/performance.md; installs them (a quarter of an hour; COMPARE="--quick")
 	@sh tools/compare_setup.sh
 	@$(PY) -m benchmarks.compare $(COMPARE)
 

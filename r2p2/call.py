@@ -12,6 +12,12 @@ from r2p2.node import STATUS_REQUEST
 
 NAME = "call"
 HELP = "send one request over UDP and print the reply"
+EPILOG = """exit codes: 0 with an answer, 1 without one.
+
+examples:
+  r2p2 call 127.0.0.1:8000 hello
+  r2p2 call 127.0.0.1:8001 --policy replicated --resp SET name R2P2
+  r2p2 call 127.0.0.1:8001 --status"""
 
 POLICIES = {"lb": LB_ROUTE, "fixed": FIXED_ROUTE, "replicated": REPLICATED, "read": REPLICATED_READ}
 

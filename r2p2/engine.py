@@ -536,11 +536,11 @@ class Engine:
             raise EngineError("r2p2_sessions_export: a batch is prepared")
         return bytes(ffi.buffer(out, room))
 
-    def sessions_import(self, data: bytes) -> bool:
-        """Replaces the session table by an exported one. False, and nothing is changed, when that is malformed or
-        beyond this engine's bounds.
+    def sessions_import(self, data: bytes, through_index: int) -> bool:
+        """Replaces the session table by one exported at ``through_index``. False, and nothing is changed, when that is
+        malformed or beyond this engine's bounds.
         """
-        status = lib.r2p2_sessions_import(self._engine, ffi.from_buffer(data), len(data))
+        status = lib.r2p2_sessions_import(self._engine, through_index, ffi.from_buffer(data), len(data))
         if status in (lib.R2P2_ERROR_MALFORMED, FULL):
             return False
         _check("r2p2_sessions_import", status)

@@ -19,6 +19,12 @@ from r2p2.membership import MEMBER_REQUEST
 
 NAME = "member"
 HELP = "list, add, remove or replace members of a running cluster, or hand its leadership over"
+EPILOG = """exit codes: 0 when the change is committed, 1 with the reason when it was refused or took too long.
+A command may be repeated without harm.
+
+example: a fourth member, on its machine and from anywhere
+  r2p2 serve --app kv --bind 10.0.0.4:8000 --node-id 3 --join 10.0.0.1:8000
+  r2p2 member add 3 10.0.0.4:8000 --cluster 10.0.0.1:8000"""
 
 ACTIONS: Final = ("list", "add", "remove", "replace", "transfer")
 # One attempt: an answer may take as long as a new member needs to catch up, so the same request is simply sent again.

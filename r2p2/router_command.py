@@ -19,6 +19,10 @@ from r2p2.serve import parse_link
 
 NAME = "router"
 HELP = "spread requests over servers: random, round-robin, join-shortest-queue, or jbsq:N"
+EPILOG = """example: two servers that say when they are done, and a router that sends to the less busy one
+  r2p2 serve --bind 127.0.0.1:8001 --router 127.0.0.1:9000 &
+  r2p2 serve --bind 127.0.0.1:8002 --router 127.0.0.1:9000 &
+  r2p2 router --bind 127.0.0.1:8000 --servers 127.0.0.1:8001,127.0.0.1:8002"""
 
 READY_PREFIX = "r2p2: routing "
 """A line that begins so says that the router forwards; processes that start one wait for it."""

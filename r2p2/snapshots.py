@@ -213,7 +213,7 @@ class Snapshots:
                 f"the application does not take the snapshot of {len(snapshot.application)} bytes: {error}",
                 "Run the same version of the application on every member.",
             ) from error
-        if not self._engine.sessions_import(snapshot.sessions):
+        if not self._engine.sessions_import(snapshot.sessions, index):
             raise SnapshotDamaged(
                 f"the session table of {len(snapshot.sessions)} bytes is malformed or over this member's bounds",
                 "Give every member the same bounds on sessions, and run the same version.",

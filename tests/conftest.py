@@ -18,8 +18,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import failed_captures
+
+# Hypothesis takes an example that is slow for a failure; here it means that the machine is busy.
+settings.register_profile("r2p2", deadline=None)
+settings.load_profile("r2p2")
 
 REQUIRE_ALL = os.environ.get("R2P2_REQUIRE") == "all"
 

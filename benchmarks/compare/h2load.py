@@ -57,6 +57,16 @@ def percentile(values: Sequence[int], fraction: float) -> float:
     return float(values[min(len(values) - 1, int(fraction * len(values)))]) if values else 0.0
 
 
+def check_answers(summary: Summary, outstanding: int, answer_bytes_min: int) -> None:
+    """ProcessFailed when there are none, or answers without a message, which is what an error of gRPC looks like.
+
+    The bytes of those that waited when the measured time began may have been counted to the warm-up.
+    """
+    counted = max(1, summary.succeeded - outstanding)
+    if not summary.succeeded or summary.data_bytes < counted * answer_bytes_min:
+        raise ProcessFailed(f"{summary.succeeded} answers in {summary.data_bytes} bytes: some are errors of gRPC")
+
+
 def grpc_body(message: bytes) -> bytes:
     """A request body: one message, not compressed."""
     return b"\0" + len(message).to_bytes(4, "big") + message
@@ -90,9 +100,7 @@ def run(
     # With that of its warm-up: it says nothing of its own, and ends too soon after the last line to be asked.
     client_cores = (_children_seconds() - used_before) / (times.warmup_s + times.measure_s)
     summary = parse_summary("\n".join(client.lines))
-    answers_bytes = summary.succeeded * (GRPC_PREFIX_BYTES + answer_bytes_min)
-    if not summary.succeeded or summary.data_bytes < answers_bytes:
-        raise ProcessFailed(f"{summary.succeeded} answers in {summary.data_bytes} bytes: some are errors of gRPC")
+    check_answers(summary, load.outstanding, GRPC_PREFIX_BYTES + answer_bytes_min)
     latencies = parse_log(read_lines(log))
     p50_us, p99_us = percentile(latencies, 0.5), percentile(latencies, 0.99)
     return Sample(summary.succeeded / times.measure_s, p50_us, p99_us, server_cores, client_cores, summary.failed)

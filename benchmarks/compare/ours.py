@@ -102,7 +102,7 @@ def _system(backend: str, title: str, writes_best: int, echo_best: int) -> Syste
         (
             _bench("writes", "in memory", "replicated", backend, 1, 64, 256, writes_best),
             _pinned(backend, 64, 256, writes_best),
-            _stored("writes", "files in memory", backend, lambda stage: stage.memory, 1, 64, 256, writes_best),
+            _stored("writes", "files in memory", backend, lambda stage: stage.memory, 64, 256, writes_best),
             _stored("durable", "files on disk", backend, lambda stage: stage.disk, 1, 64, 256, writes_best),
             _bench("echo", "batch handler", "echo", backend, 1, 64, 256, echo_best),
             Setting("kv", "one server", _loads(1, 64, 256, echo_best), lambda stage: store(stage, backend)),

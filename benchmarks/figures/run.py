@@ -23,6 +23,7 @@ __all__ = ["Plan", "run_figure", "write_atomically"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_MIN = 0.4
+FAILURE_LINES = 16
 SECONDS_MAX = 120.0  # a run beyond its measured time: starting, an election, reading back
 # Of a run's JSON, what is kept; histograms and timelines would be most of the file.
 LEFT_OUT = ("histogram", "timeline", "machine")
@@ -75,6 +76,8 @@ def run_case(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, An
             errors = [line for line in lines if "error" in line or "NOT " in line or "not answered" in line]
             error = "; ".join(errors or lines[-1:]) or f"exit code {done.returncode}"
             say(f"    {case.label}: FAILED: {error}")
+            for line in lines[-FAILURE_LINES:]:  # with the end of the log of the process that failed
+                say(f"      | {line}")
             return {"label": case.label, "command": command, "error": error}
         report = json.loads(path.read_text())
     return {"label": case.label, "command": command, **_row(report)}

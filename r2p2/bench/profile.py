@@ -128,6 +128,8 @@ class Layers:
 
     def text(self, result: BenchResult) -> str:
         """The table, as Markdown."""
+        if not self.samples:
+            return "perf took no samples: the machine was too busy, or the measured time too short (--duration)"
         table = self.ns_per_request(result)
         names = [name for name in result.cpu_us_per_request if any(name in row for row in table.values())]
         lines = [f"| ns a request, by layer | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]

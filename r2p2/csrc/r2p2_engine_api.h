@@ -181,9 +181,10 @@ int32_t r2p2_reads_reply(r2p2_engine *engine, const uint8_t *askers, uint64_t re
                          const uint8_t *slab, uint64_t slab_bytes, const uint32_t *lengths, uint64_t count);
 int32_t r2p2_reads_drop(r2p2_engine *engine, const uint8_t *askers, uint64_t requests_count, uint64_t requests_bytes);
 /* The session table, as of the applied index: for snapshots. Equal tables give equal bytes. `export` returns the bytes needed and writes them
- * when there is room; 0 while a batch is prepared. `import` replaces the table, or leaves it and says what is wrong. */
+ * when there is room; 0 while a batch is prepared. `import` replaces the table, or leaves it and says what is wrong;
+ * `through_index`: of the snapshot it is from, so that no session in it has a later id. */
 uint64_t r2p2_sessions_export(r2p2_engine *engine, uint8_t *out, uint64_t room);
-int32_t r2p2_sessions_import(r2p2_engine *engine, const uint8_t *data, uint64_t length);
+int32_t r2p2_sessions_import(r2p2_engine *engine, uint64_t through_index, const uint8_t *data, uint64_t length);
 /* Sessions there are; *bytes: what counts towards sessions_bytes_max. */
 uint64_t r2p2_sessions_size(r2p2_engine *engine, uint64_t *bytes);
 

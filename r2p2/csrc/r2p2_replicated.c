@@ -511,9 +511,9 @@ uint64_t r2p2_sessions_export(r2p2_engine *engine, uint8_t *out, uint64_t room) 
     return r2p2_sessions_save(&engine->sessions, out, room);
 }
 
-int32_t r2p2_sessions_import(r2p2_engine *engine, const uint8_t *data, uint64_t length) {
+int32_t r2p2_sessions_import(r2p2_engine *engine, uint64_t through_index, const uint8_t *data, uint64_t length) {
     if (engine->applying_last) return R2P2_ERROR_STATE;
-    return r2p2_sessions_load(&engine->sessions, data, length);
+    return r2p2_sessions_load(&engine->sessions, through_index, data, length);
 }
 
 uint64_t r2p2_sessions_size(r2p2_engine *engine, uint64_t *bytes) {

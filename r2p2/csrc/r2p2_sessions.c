@@ -366,11 +366,12 @@ static int load_kept(r2p2_sessions *table, uint32_t index, uint64_t count, const
     return 0;
 }
 
-static int load_session(r2p2_sessions *table, const uint8_t *data, uint64_t length, uint64_t *at) {
+static int load_session(r2p2_sessions *table, uint64_t through_index, const uint8_t *data, uint64_t length, uint64_t *at) {
     if (length - *at < SAVE_SESSION_BYTES) return R2P2_ERROR_MALFORMED;
     const uint8_t *head = data + *at;
     uint64_t id = r2p2_load_u64(head), first = r2p2_load_u64(head + 8), end = r2p2_load_u64(head + 16);
     uint64_t count = r2p2_load_u64(head + 24), span = end - first;
+    if (id > through_index) return R2P2_ERROR_MALFORMED; /* the entry of that index would open it again */
     if (id == 0 || first == 0 || end < first || span > R2P2_SESSION_WINDOW_MAX || count > span) return R2P2_ERROR_MALFORMED;
     if (table->count == table->count_max || span > table->places_max - table->places) return R2P2_ERROR_FULL;
     if (r2p2_sessions_find(table, id) != R2P2_NO_SESSION) return R2P2_ERROR_MALFORMED;
@@ -386,12 +387,12 @@ static int load_session(r2p2_sessions *table, const uint8_t *data, uint64_t leng
     return load_kept(table, index, count, data, length, at);
 }
 
-int r2p2_sessions_load(r2p2_sessions *table, const uint8_t *data, uint64_t length) {
+int r2p2_sessions_load(r2p2_sessions *table, uint64_t through_index, const uint8_t *data, uint64_t length) {
     if (length < SAVE_HEADER_BYTES || load_u32(data) != SAVE_VERSION || load_u32(data + 4)) return R2P2_ERROR_MALFORMED;
     r2p2_sessions loaded;
     int status = r2p2_sessions_init(&loaded, table->count_max, table->bytes_max);
     uint64_t count = r2p2_load_u64(data + 8), at = SAVE_HEADER_BYTES;
-    for (uint64_t i = 0; i < count && !status; i++) status = load_session(&loaded, data, length, &at);
+    for (uint64_t i = 0; i < count && !status; i++) status = load_session(&loaded, through_index, data, length, &at);
     if (!status && at != length) status = R2P2_ERROR_MALFORMED;
     if (status) {
         r2p2_sessions_destroy(&loaded);

@@ -99,7 +99,7 @@ void r2p2_sessions_bound(r2p2_sessions *table);
 uint64_t r2p2_sessions_save(const r2p2_sessions *table, uint8_t *out, uint64_t room);
 /* Replaces the table by what r2p2_sessions_save wrote. A negative status, and the table as it was, when the bytes are not that or go
  * beyond its bounds. */
-int r2p2_sessions_load(r2p2_sessions *table, const uint8_t *data, uint64_t length);
+int r2p2_sessions_load(r2p2_sessions *table, uint64_t through_index, const uint8_t *data, uint64_t length);
 
 static inline uint64_t r2p2_sessions_bytes(const r2p2_sessions *table) {
     return table->places * R2P2_SESSION_KEPT_BYTES + table->block_bytes;

@@ -15,6 +15,9 @@ from r2p2.gateway.server import Gateway, GatewayConfig
 
 NAME = "gateway"
 HELP = "let Redis clients over TCP use a replicated key-value store, or a replicated Redis"
+EPILOG = """example:
+  r2p2 gateway --cluster 10.0.0.1:8000,10.0.0.2:8000,10.0.0.3:8000 &
+  redis-cli -p 6379 SET name R2P2"""
 
 _DESCRIPTORS_BESIDES = 64
 

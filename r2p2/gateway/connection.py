@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._counters = counters
         self._on_end = on_end
         self._parser = CommandParser()
-        self._queue: deque[Item] = deque()
+        self._queue: deque[tuple[Item, int]] = deque()  # with the bytes that it adds to a request
         self._queue_bytes = 0
         self._is_reading = True
         self._is_closing = False  # nothing more is taken from the client; what waits is answered
@@ -89,8 +89,9 @@ class Connection(asyncio.Protocol):
         if self._is_closing:
             return
         for item in self._parser.feed(data):
-            self._queue.append(item)
-            self._queue_bytes += _bytes_of(item)
+            bytes_count = _bytes_of(item)
+            self._queue.append((item, bytes_count))
+            self._queue_bytes += bytes_count
         if self._parser.error:
             self._counters["errors_protocol"] += 1
             self._is_closing = True
@@ -173,14 +174,14 @@ class Connection(asyncio.Protocol):
         self._transport.write(replies if self._state.protocol == 2 else to_resp3(replies))
         await self._may_write.wait()
 
-    def _take(self) -> Item:
-        item = self._queue.popleft()
-        self._queue_bytes -= _bytes_of(item)
-        return item
+    def _take(self) -> tuple[Item, int]:
+        item, bytes_count = self._queue.popleft()
+        self._queue_bytes -= bytes_count
+        return item, bytes_count
 
     async def _answer(self) -> bytes:
         """The reply to the first command of the queue; as many as go together with it are answered on the way."""
-        item = self._take()
+        item, bytes_count = self._take()
         self._counters["commands"] += 1
         if isinstance(item, TooLarge):
             self._counters["errors_too_large"] += 1
@@ -205,19 +206,19 @@ class Connection(asyncio.Protocol):
         goes_together = self._dialect.goes_together
         if not goes_together(item):
             return await self._upstream.one(item, self._state.protocol)
-        together = [item]
+        together, sizes = [item], [bytes_count]
         while (
             self._queue
             and len(together) < limits.KV_BATCH_COMMANDS_MAX
-            and isinstance(following := self._queue[0], list)
+            and isinstance(following := self._queue[0][0], list)
             and goes_together(following)
         ):
-            self._take()
+            sizes.append(self._take()[1])
             together.append(following)
         self._counters["commands"] += len(together) - 1
         if len(together) == 1:
             return await self._upstream.one(item, self._state.protocol)
-        async for replies in self._upstream.many(together, self._state.protocol):
+        async for replies in self._upstream.many(together, sizes, self._state.protocol):
             await self._send(replies)
         return b""
 

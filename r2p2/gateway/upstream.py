@@ -65,13 +65,15 @@ class Upstream:
         name = _BATCH3 if self._has_resp3 and protocol == 3 else _BATCH
         return await self._request(encode_command(name, *words), REPLICATED)
 
-    async def many(self, commands: list[list[bytes]], protocol: int = 2) -> AsyncIterator[bytes]:
-        """The replies to commands executed in order, as many at a time as a response carries, end to end."""
+    async def many(self, commands: list[list[bytes]], sizes: list[int], protocol: int = 2) -> AsyncIterator[bytes]:
+        """The replies to commands executed in order, as many at a time as a response carries, end to end. ``sizes``: of
+        each, :func:`encoded_bytes`.
+        """
         at = 0
         while at < len(commands):
             size, end = 0, at
             while end < len(commands) and end - at < limits.KV_BATCH_COMMANDS_MAX:
-                size += encoded_bytes(commands[end])
+                size += sizes[end]
                 if size > limits.SESSION_REQUEST_BYTES_MAX - _COMMAND_BYTES and end > at:
                     break
                 end += 1

@@ -192,6 +192,7 @@ def test_samples_fall_into_layers() -> None:
 def test_a_layer_has_its_share_of_the_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r2p2.bench.profile.need_perf", lambda: "perf")
     layers = Layers()
+    assert "no samples" in layers.text(RESULT)
     layers.samples.update({("replica 1", "hiredis"): 1, ("replica 1", "memif driver"): 3, ("generator", "hiredis"): 2})
     table = layers.ns_per_request(RESULT)  # 2.5 us and 1.25 us a request
     assert table["hiredis"] == {"replica 1": 625.0, "generator": 1250.0}

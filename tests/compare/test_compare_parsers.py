@@ -38,6 +38,21 @@ def test_h2loads_log_gives_sorted_latencies_of_good_answers() -> None:
     assert h2load.parse_log(lines) == [100, 300]
 
 
+def summary(succeeded: int, data_bytes: int) -> h2load.Summary:
+    return h2load.Summary(succeeded, succeeded, 0, data_bytes)
+
+
+def test_answers_that_began_in_the_warm_up_may_lack_their_bytes() -> None:
+    h2load.check_answers(summary(595, 40_848), 1024, 69)
+    h2load.check_answers(summary(5000, 69 * (5000 - 64)), 64, 69)
+
+
+@pytest.mark.parametrize("found", [summary(0, 0), summary(5000, 0), summary(5000, 69 * 4000), summary(20, 0)])
+def test_answers_of_http_without_a_message_are_errors_of_grpc(found: h2load.Summary) -> None:
+    with pytest.raises(ProcessFailed, match="errors of gRPC"):
+        h2load.check_answers(found, 64, 69)
+
+
 @pytest.mark.parametrize(("fraction", "value"), [(0.0, 1), (0.5, 51), (0.99, 100), (1.0, 100)])
 def test_percentiles(fraction: float, value: float) -> None:
     assert h2load.percentile(list(range(1, 101)), fraction) == value

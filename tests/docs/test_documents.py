@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,8 +35,6 @@ def test_links_lead_somewhere_and_commands_exist(path: Path) -> None:
         if "://" in target:
             continue
         file = (path.parent / target).resolve() if target else path
-        if file.name == "applications.md" and not file.exists():
-            continue
         assert file.exists(), target
         if section:
             headings = [anchor(h) for h in re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)]
@@ -108,3 +107,13 @@ def test_the_reference_is_current() -> None:
         [sys.executable, "tools/make_reference.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(cli.SUBCOMMANDS))
+def test_the_examples_of_a_help_text_are_commands(name: str) -> None:
+    module = cli.load_subcommand(name)
+    assert module.HELP and "\n" not in module.HELP
+    for line in getattr(module, "EPILOG", "").splitlines():
+        if line.startswith("  r2p2 "):
+            _, other, *words = shlex.split(line.removesuffix(" &"))
+            cli.parser_of(other, cli.load_subcommand(other)).parse_intermixed_args(words)

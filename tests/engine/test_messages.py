@@ -44,18 +44,26 @@ def test_too_large_is_a_local_error_before_anything_is_sent() -> None:
         assert caller.engine.counters()["tx_packets"] == 0
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
 def test_every_order_of_packets_makes_the_message_once(count: int) -> None:
+    """And again with one of the packets coming twice, at any later place."""
     payload = bytes(range(256)) * 7 * count
     payload = payload[: 14 + (count - 2) * 1464 + 1460]
-    packets = request_packets(3, payload)
-    assert len(packets) == count
-    for order in itertools.permutations(range(count)):
-        with pair() as (network, server, caller):
-            for i in order:
-                network.inject(STRANGER, SERVER, packets[i])
+    with pair() as (network, server, caller):
+        for rid, order in enumerate(itertools.permutations(range(count))):
+            packets = request_packets(2 * rid, payload)
+            assert len(packets) == count
+            # Under the next rid: the same order, and a copy of its packet number `again` behind `later` further ones.
+            again = sum(order[:2]) % count
+            later = order[-1] % (count - again)
+            copies = request_packets(2 * rid + 1, payload)
+            twice = [copies[i] for i in order]
+            twice.insert(again + later + 1, copies[order[again]])
+            for p in [*(packets[i] for i in order), *twice]:
+                network.inject(STRANGER, SERVER, p)
             network.run([server, caller], 1_000_000)
-            assert server.seen == [payload], order
+            assert server.seen == [payload, payload], (order, again, later)
+            server.seen.clear()
 
 
 @settings(max_examples=60, deadline=None)

@@ -202,7 +202,7 @@ def test_export_and_import_round_trip_and_execution_goes_on() -> None:
         one.append((1, i, max(1, i - 20), b"%d/%d" % (i, i * 37 % 200)))
     one.apply_all(random.Random(3))
     saved = one.engine.sessions_export()
-    assert two.engine.sessions_import(saved)
+    assert two.engine.sessions_import(saved, 50)
     assert two.engine.sessions_export() == saved
     two.append((1, 45, 30, b"45/1"))
     two.append((1, 50, 30, b"50/1"))
@@ -230,6 +230,7 @@ SAVED = [
     (4, b"\1", "reserved"),
     (8, b"\xff" * 8, "more sessions than bytes"),
     (16, bytes(8), "no id"),
+    (16, b"\0\0\0\0\0\0\0\5", "an id that the log has not reached"),
     (16, b"\0\0\0\0\0\0\0\2", "an id twice"),
     (24, bytes(8), "first 0"),
     (32, b"\xff" * 8, "a span beyond the window"),
@@ -248,13 +249,13 @@ SAVED = [
 def test_a_table_that_is_not_one_is_refused_and_changes_nothing(offset: int, there: bytes, what: str) -> None:
     saved = saved_table()
     replica = Replica()
-    assert replica.engine.sessions_import(saved)
+    assert replica.engine.sessions_import(saved, 4)
     changed = saved[:offset] + there + saved[offset + len(there) :]
     assert changed != saved
-    assert not replica.engine.sessions_import(changed)
+    assert not replica.engine.sessions_import(changed, 4)
     for cut in range(len(saved)):
-        assert not replica.engine.sessions_import(saved[:cut])
-    assert not replica.engine.sessions_import(saved + bytes(8))
+        assert not replica.engine.sessions_import(saved[:cut], 4)
+    assert not replica.engine.sessions_import(saved + bytes(8), 4)
     assert replica.engine.sessions_export() == saved
     replica.close()
 
@@ -262,7 +263,7 @@ def test_a_table_that_is_not_one_is_refused_and_changes_nothing(offset: int, the
 def test_a_table_beyond_this_members_bounds_is_refused() -> None:
     saved = saved_table()
     small = Replica(count_max=1)
-    assert not small.engine.sessions_import(saved)
+    assert not small.engine.sessions_import(saved, 4)
     assert small.engine.sessions_size() == (0, 0)
     small.close()
 
@@ -276,7 +277,7 @@ def test_no_export_and_no_second_batch_while_one_is_prepared() -> None:
     with pytest.raises(EngineError, match="not legal now"):
         replica.engine.apply_prepare(1)
     with pytest.raises(EngineError, match="not legal now"):
-        replica.engine.sessions_import(b"")
+        replica.engine.sessions_import(b"", 4)
     replica.engine.apply_reply([], send=False)
     assert replica.engine.sessions_size() == (1, 0)
     replica.close()
@@ -294,7 +295,7 @@ def test_what_the_application_refuses_is_refused_again_and_not_executed_again() 
     assert replica.engine.log_last_index == 2
     assert replica.engine.counters()["sessions_answered_early"] == 1
     other = Replica()
-    assert other.engine.sessions_import(replica.engine.sessions_export())
+    assert other.engine.sessions_import(replica.engine.sessions_export(), 2)
     replica.close()
     other.close()
 

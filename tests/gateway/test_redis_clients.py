@@ -111,9 +111,10 @@ def test_redis_cli(gateway: tuple[ManagedProcess, int]) -> None:
 
 
 def test_redis_benchmark(gateway: tuple[ManagedProcess, int]) -> None:
-    benchmark = ["redis-benchmark", "-p", str(gateway[1]), "-t", "set,get,incr", "-P", "16", "-n", "4000", "-c", "10"]
-    report = run(*benchmark, "--csv")
-    assert [line.split(",")[0] for line in report.splitlines()[1:]] == ['"SET"', '"GET"', '"INCR"']
+    benchmark = ["redis-benchmark", "-p", str(gateway[1]), "-t", "set,get,incr", "--csv"]
+    for options in (["-P", "16", "-n", "4000"], ["-P", "16", "-n", "4000", "-c", "1"], ["-n", "1000", "-c", "50"]):
+        report = run(*benchmark, *options)
+        assert [line.split(",")[0] for line in report.splitlines()[1:]] == ['"SET"', '"GET"', '"INCR"']
 
 
 def test_it_ends_when_told(gateway: tuple[ManagedProcess, int]) -> None:

@@ -55,6 +55,7 @@ class Members:
         self.running: dict[int, ManagedProcess] = {}
         self.client = BlockingClient()
         self.launches = 0
+        self.spared: int | None = None
 
     def __enter__(self) -> Members:
         for slot in range(self.size):
@@ -112,6 +113,16 @@ class Members:
         leader = self.leader_of(nodes)
         assert leader is not None
         return leader
+
+    def others(self) -> list[str]:
+        """The addresses of all but one follower, who is `victim`: nobody's calls are to wait for the dead."""
+        self.spared = self.leader()
+        return [self.addresses[slot] for slot in range(self.size) if slot != self.victim()]
+
+    def victim(self) -> int:
+        """A follower, the same whoever leads meanwhile, once `others` has been asked."""
+        leader = self.leader() if self.spared is None else self.spared
+        return (leader + 1) % self.size
 
     def wait(
         self, condition: Callable[[dict[int, dict[str, Any]]], bool], what: str, seconds: float = WAIT_SECONDS

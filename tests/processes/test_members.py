@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,8 @@ from tests.processes.members import R2P2, Load, Members, resident_bytes
 pytestmark = pytest.mark.needs("linux")
 
 AWAY_REQUESTS = int(os.environ.get("R2P2_AWAY_REQUESTS", "30000"))
+# While requests are blocked, those are refused that come; refusing is quick, so the small number is smaller.
+REFUSED_REQUESTS = int(os.environ.get("R2P2_AWAY_REQUESTS", "2000"))
 MIB = 1 << 20
 
 
@@ -131,23 +134,41 @@ def test_a_majority_that_is_launched_anew_is_said_and_forms_nothing(tmp_path: Pa
 
 
 class Away:
-    """A member that is down while requests pass, with a log of 1 MiB; what the leader says of it meanwhile."""
+    """A member that is down while requests pass, with a log of 1 MiB; what the others say of it meanwhile.
+
+    Whoever leads: on a busy machine that changes.
+    """
 
     def __init__(self, members: Members, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
         self.members, self.load, self.capsys = members, load, capsys
-        self.leader = members.leader()
-        self.victim = (self.leader + 1) % 3
+        self.victim = members.victim()
         members.kill(self.victim)
-        self.pid = members.running[self.leader].pid
-        self.memory: list[int] = []
+        self.memory: list[int] = []  # of the larger of the others
         self.log_bytes: list[int] = []
+        self.evicted: set[int] = set()
         self.began = time.monotonic()
 
     def look(self) -> dict[str, object]:
-        status = self.members.status_of(self.members.addresses[self.leader])
-        self.memory.append(resident_bytes(self.pid))
-        self.log_bytes.append(status["log_bytes"])
-        return status
+        """What the leader says."""
+        members = self.members
+        nodes = members.wait(lambda nodes: members.leader_of(nodes) is not None, "a leader")
+        self.memory.append(max(resident_bytes(process.pid) for process in members.running.values()))
+        self.log_bytes.append(max(node["log_bytes"] for node in nodes.values()))
+        for node in nodes.values():
+            self.evicted |= set(node["evicted"])
+        leader = members.leader_of(nodes)
+        assert leader is not None
+        return nodes[leader]
+
+    def wait_held(self) -> None:
+        """Until the leader says that the victim holds the log."""
+
+        def holds(nodes: dict[int, dict[str, Any]]) -> bool:
+            leader = self.members.leader_of(nodes)
+            held = None if leader is None else nodes[leader]["log_held_by"]
+            return held is not None and held["slot"] == self.victim and held["bytes"] > 0
+
+        self.members.wait(holds, f"leader that says that slot {self.victim} holds the log")
 
     def pass_requests(self, count: int) -> None:
         steps = 8
@@ -159,7 +180,7 @@ class Away:
         with self.capsys.disabled():
             print(
                 f"\n{policy}: {self.load.stats.answered:,} answered, {self.load.stats.dropped:,} refused in "
-                f"{time.monotonic() - self.began:.1f} s; log at most {max(self.log_bytes):,} bytes; the leader has "
+                f"{time.monotonic() - self.began:.1f} s; log at most {max(self.log_bytes):,} bytes; a member has "
                 f"{self.memory[0] / MIB:.1f} -> {self.memory[-1] / MIB:.1f} MiB (most {max(self.memory) / MIB:.1f})"
             )
 
@@ -178,8 +199,7 @@ def test_away_snapshot_the_log_goes_behind_a_snapshot(tmp_path: Path, capsys: py
         assert status["truncation"] == "snapshot"
         counters = status["counters"]
         assert isinstance(counters, dict) and counters["log_compactions"] >= 1
-        held = status["log_held_by"]
-        assert isinstance(held, dict) and held["slot"] == away.victim and held["bytes"] > 0
+        away.wait_held()
         away.check_flat()
         process = members.launch(away.victim)
         process.wait_line(lambda line: "has been let in" in line, 60)
@@ -196,8 +216,8 @@ def test_away_evict_the_member_is_removed(tmp_path: Path, capsys: pytest.Capture
         load.wait_answered(500)
         away = Away(members, load, capsys)
         away.pass_requests(AWAY_REQUESTS)
-        status = away.look()
-        assert status["evicted"] == [away.victim]
+        away.look()
+        assert away.evicted == {away.victim}
         members.wait(lambda nodes: members.voters(nodes) == sorted(members.running), "two voters")
         away.check_flat()
         members.launch(away.victim)
@@ -210,11 +230,11 @@ def test_away_evict_the_member_is_removed(tmp_path: Path, capsys: pytest.Capture
 
 def test_away_block_requests_are_refused_until_it_is_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--log-mib", "1", "--truncation", "block")
-    with Members(tmp_path, *options) as members, Load(members.addresses[:3], rate=0) as load:
+    with Members(tmp_path, *options) as members, Load(members.others(), rate=0) as load:
         load.wait_answered(500)
         away = Away(members, load, capsys)
-        end = time.monotonic() + 60
-        while load.stats.dropped < 2000:
+        end = time.monotonic() + 60 + REFUSED_REQUESTS / 1000
+        while load.stats.dropped < REFUSED_REQUESTS:
             assert time.monotonic() < end, load.stats
             away.look()
             time.sleep(0.05)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -104,19 +105,25 @@ class RedisServer(StateMachine):
             found[capitals] = found[capitals.lower()] = ServerCommand(arity, keys)
         return found
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A failure inside gets what the server said last."""
+        try:
+            yield
+        except RedisFailed as failed:
+            raise self._server.why(failed) from failed
+
     # ---- batches ----
 
     def apply(self, requests: Requests) -> ReplySequence:
         """Executes a batch at the time it carries."""
-        try:
+        with self._explained():
             if requests.time_ms > self._time.now_ms:
                 self._time.now_ms = requests.time_ms
                 self._end_keys()
             self._scanner.turn()
             self._digest = ""
             return self._execute_all(requests, self._commands_of(requests))
-        except RedisFailed as failed:
-            raise self._server.why(failed) from failed
 
     def next_deadline_ms(self) -> int | None:
         """When the next key may end: time goes on to there without requests, too."""
@@ -128,14 +135,12 @@ class RedisServer(StateMachine):
 
     def query_batch(self, requests: Requests) -> list[bytes]:
         """Answers a group of linearizable reads."""
-        try:
+        with self._explained():
             commands = self._commands_of(requests)
             for i, words in enumerate(commands):
                 if isinstance(words, list) and not self._reads_only(words):
                     commands[i] = _READONLY
             return self._execute_all(requests, commands)
-        except RedisFailed as failed:
-            raise self._server.why(failed) from failed
 
     def _commands_of(self, requests: Requests) -> list[list[bytes] | bytes]:
         """The words of each request, or the error reply to one that is no command."""
@@ -401,14 +406,11 @@ class RedisServer(StateMachine):
 
     def snapshot(self) -> bytes:
         """Redis's own dump, behind the log's time and the watches."""
-        try:
+        with self._explained():
             dump = self._server.save()
-        except RedisFailed as failed:
-            raise self._server.why(failed) from failed
-        watches = b"".join(_WATCH.pack(number, len(key)) + key for key, number in self._watched.items())
-        header = _HEADER.pack(
-            _MAGIC, _VERSION, self._time.now_ms, self._watch_number, len(self._watched), len(dump)
-        )  # fmt: skip
+            watches = b"".join(_WATCH.pack(number, len(key)) + key for key, number in self._watched.items())
+            counts = (self._time.now_ms, self._watch_number, len(self._watched), len(dump))
+        header = _HEADER.pack(_MAGIC, _VERSION, *counts)
         body = watches + dump
         return header + hashlib.blake2b(header + body, digest_size=_CHECK_BYTES).digest() + body
 
@@ -435,15 +437,13 @@ class RedisServer(StateMachine):
             at += length
         if len(data) - at != dump_bytes:
             raise ValueError(f"a snapshot's dump has {len(data) - at} bytes, and its header says {dump_bytes}")
-        try:
+        with self._explained():
             self._server.load(data[at:])
             self._time.now_ms = now_ms
             self._watched, self._watch_number = watched, watch_number
             self._scanner.forget()
             self._digest = ""
             self._remind_anew(self._keys_with_deadlines())
-        except RedisFailed as failed:
-            raise self._server.why(failed) from failed
 
     def _keys_with_deadlines(self) -> list[bytes]:
         if b",expires=0," in (space := self._link.one("INFO", "keyspace")) or b"expires=" not in space:
@@ -452,19 +452,17 @@ class RedisServer(StateMachine):
 
     def state_digest(self) -> str:
         """SHA-256 over Redis's own digest of its data, the deadlines, and the watches."""
-        if not self._digest:
-            try:
+        with self._explained():
+            if not self._digest:
                 digest = hashlib.sha256(self._link.one("DEBUG", "DIGEST"))
                 for key, when in self._whens(self._time.deadlines.keys()).items():
                     digest.update(b"%d %d " % (len(key), when))
                     digest.update(key)
-            except RedisFailed as failed:
-                raise self._server.why(failed) from failed
-            for key, number in self._watched.items():
-                digest.update(b"%d %d " % (len(key), number))
-                digest.update(key)
-            self._digest = digest.hexdigest()
-        return self._digest
+                for key, number in self._watched.items():
+                    digest.update(b"%d %d " % (len(key), number))
+                    digest.update(key)
+                self._digest = digest.hexdigest()
+            return self._digest
 
     def close(self) -> None:
         """Ends the child; a server that was there already goes on. Idempotent."""

@@ -611,7 +611,7 @@ static void export_import(r2p2_engine *engine, script *input) {
     uint64_t length = r2p2_sessions_export(engine, NULL, 0);
     uint8_t *saved = malloc(length), *again = malloc(length);
     expect("export", r2p2_sessions_export(engine, saved, length), length);
-    expect("import", (uint64_t)(int64_t)r2p2_sessions_import(engine, saved, length), R2P2_OK);
+    expect("import", (uint64_t)(int64_t)r2p2_sessions_import(engine, engine->applied_index, saved, length), R2P2_OK);
     check_sessions(&engine->sessions);
     expect("export again", r2p2_sessions_export(engine, again, length), length);
     expect("the same bytes", (uint64_t)memcmp(saved, again, length), 0);
@@ -619,7 +619,7 @@ static void export_import(r2p2_engine *engine, script *input) {
     uint64_t shorter = below(input, 4) ? length : take(input, 4) % (length + 1);
     uint8_t *exact = malloc(shorter);
     if (shorter) memcpy(exact, again, shorter);
-    if (r2p2_sessions_import(engine, exact, shorter) == R2P2_OK) {
+    if (r2p2_sessions_import(engine, engine->applied_index, exact, shorter) == R2P2_OK) {
         check_sessions(&engine->sessions);
         /* What was taken is what the bytes say, and nothing else. */
         expect("export of what was taken", r2p2_sessions_export(engine, again, length), shorter);
