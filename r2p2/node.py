@@ -93,7 +93,7 @@ REPLY_FIRST_ENTRIES: Final = 16
 SUSPECTED_BATCHES: Final = 1_000
 NEVER_NS: Final = 1 << 63
 # With nothing else to send, followers are told of a commit after this part of a heartbeat; where more requests
-# follow, the next Append tells them, which spares every member a turn (docs/adr/0017).
+# follow, the next Append tells them, which spares every member a turn (docs/adr/0019).
 COMMIT_DELAYS_PER_HEARTBEAT: Final = 20
 
 
