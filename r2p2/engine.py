@@ -41,6 +41,9 @@ _CAPTURE_RECORD: Final = Struct("=QIIHHIII")
 assert _CAPTURE_RECORD.size == ffi.sizeof("r2p2_capture_record")
 _RAFT_MESSAGE_BYTES: Final[int] = ffi.sizeof("r2p2_raft_message")
 _RAFT_PREFIX_OFFSET: Final[int] = ffi.offsetof("r2p2_raft_message", "prefix")
+# handle, length, source_ip, source_port, rid, type, prefix_bytes; the prefix follows.
+_RAFT_MESSAGE: Final = Struct("=IIIHHBxH4x")
+assert _RAFT_MESSAGE.size == _RAFT_PREFIX_OFFSET
 FULL: Final[int] = lib.R2P2_ERROR_FULL
 _COUNTER_NAMES: Final = [ffi.string(lib.r2p2_counter_name(i)).decode() for i in range(lib.r2p2_counters_count())]
 _COUNTER_HELPS: Final = [ffi.string(lib.r2p2_counter_help(i)).decode() for i in range(lib.r2p2_counters_count())]
@@ -264,13 +267,13 @@ class Engine:
     def raft_messages(self) -> list[RaftMessage]:
         """The whole Raft messages of the last poll that were not fetched yet."""
         count = lib.r2p2_raft_next(self._engine, self._raft, limits.RAFT_MESSAGES_MAX)
-        raft = self._raft
+        view, fields_at = self._raft_bytes, _RAFT_MESSAGE.unpack_from
         messages = []
-        for i in range(count):
-            m = raft[i]
-            start = i * _RAFT_MESSAGE_BYTES + _RAFT_PREFIX_OFFSET
-            prefix = self._raft_bytes[start : start + m.prefix_bytes]
-            messages.append(RaftMessage(m.handle, m.length, m.source_ip, m.source_port, m.rid, m.type, prefix))
+        for at in range(0, count * _RAFT_MESSAGE_BYTES, _RAFT_MESSAGE_BYTES):
+            handle, length, source_ip, source_port, rid, kind, prefix_bytes = fields_at(view, at)
+            start = at + _RAFT_PREFIX_OFFSET
+            prefix = view[start : start + prefix_bytes]
+            messages.append(RaftMessage(handle, length, source_ip, source_port, rid, kind, prefix))
         return messages
 
     def check_entries(self, handle: int, header_bytes: int, *, timed: bool = True) -> bool:

@@ -42,6 +42,7 @@ from raft import (
     Append,
     AppendEntries,
     AppendNoop,
+    AppendReply,
     Config,
     Configuration,
     Formed,
@@ -78,11 +79,22 @@ STATUS_REQUEST: Final = b"\x00r2p2-status"
 _R2P2_TYPE: Final = {1: 5, 2: 6, 3: 5, 4: 6, 5: 5, 6: 6, 7: 7, 8: 7, 9: 7, 10: 5, 11: 6, 12: 7, 14: 5, 15: 6}
 _FORWARD_HEADER_BYTES: Final = Forward.HEADER_BYTES
 _COUNTS_BYTES: Final = 8
+_INSTALL_SNAPSHOT: Final = bytes([InstallSnapshot.KIND])
+_WITH_ENTRIES: Final = (Append, Forward)
+_OF_FORMING: Final = (Hello, Formed)
 NOT_FORMED: Final = b'{"ok": false, "error": "not_formed", "text": "this member is not in a cluster yet"}'
 # Addresses of members that have left are kept for their last messages, so many in all.
 ADDRESSES_MAX: Final = 128
 # A leader that has not been heard for so many heartbeats is probably gone: what is sent to it would be lost with it.
 SILENT_HEARTBEATS: Final = 3
+# A leader with so few entries to apply answers before it does anything else; with more it feeds its followers first.
+REPLY_FIRST_ENTRIES: Final = 16
+# So many batches behind a long one have their processor time taken.
+SUSPECTED_BATCHES: Final = 1_000
+NEVER_NS: Final = 1 << 63
+# With nothing else to send, followers are told of a commit after this part of a heartbeat; where more requests
+# follow, the next Append tells them, which spares every member a turn (docs/adr/0019).
+COMMIT_DELAYS_PER_HEARTBEAT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +141,8 @@ class NodeConfig:
             replication go on while it works (docs/applications.md).
         check_determinism: a debug mode: replicas compare replies and states every so many entries
             (:mod:`r2p2.determinism`); 0: not.
-        handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once.
+        handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once;
+            from the second one on, since processor time is taken only of an application that was slow by the clock.
     """
 
     node_id: int = 0
@@ -205,6 +218,9 @@ class Node:
             self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
         )
         self._slow_logged = False
+        self._suspected_batches = 0  # still to be timed closely
+        self._rest_until_ns = 0  # polls that receive nothing have nothing to do before
+        self._settled = False  # nobody waits to be let in or to be told who is in the cluster
         self._time = LogTime(self.engine, app, config.unix_clock_ns)
         self._disk: Durability | None = None
         self._disk_full = False
@@ -300,6 +316,8 @@ class Node:
         engine = self.engine
         now_ns, packets, requests, appended, held, raft_count, _, _, reads_gathered = engine.poll()
         raft, reads, worker = self._raft, self._reads, self._worker
+        if not packets and not appended and now_ns < self._rest_until_ns:
+            return 0
         if raft is not None:
             if appended:
                 self._propose(raft, appended, now_ns)
@@ -313,20 +331,31 @@ class Node:
                 raft.tick(now_ns)
             if reads_gathered or reads.waiting:
                 reads.ask(raft, now_ns, reads_gathered)
+            if (
+                0 < raft.commit_index - raft.applied_index <= REPLY_FIRST_ENTRIES
+                and not appended
+                and raft.role is Role.LEADER
+                and worker is None
+            ):
+                self._apply(raft)
+                engine.flush()
             while raft.has_ready():
                 self._carry_out(raft)
             if held:
                 self._forward(now_ns)
-            self._look_after(raft, now_ns)
+            assert self._upkeep is not None
+            is_due = self._upkeep.due(now_ns) or raft.removed
+            if is_due or not self._settled:
+                self._look_after(raft, now_ns, is_due)
             if self._time.due_ns is not None and now_ns >= self._time.due_ns:
                 self._move_time(raft, now_ns)
             if self._to_write:
                 self._write_notes(raft, now_ns)
             if worker is not None:
                 self._apply_elsewhere(raft, worker, now_ns)
-            elif self.engine.applied_index < raft.commit_index:
+            elif raft.applied_index < raft.commit_index:
                 self._apply(raft)
-                if self.engine.applied_index < raft.commit_index:
+                if raft.applied_index < raft.commit_index:
                     packets += 1  # not a datagram, but more to do at once
             if reads.waiting and worker is None:
                 reads.serve(engine.applied_index, now_ns)
@@ -337,7 +366,26 @@ class Node:
         engine.flush()
         if packets:
             self.counters["polls_busy"] += 1
+        self._rest_until_ns = self._idle_until_ns()
         return packets
+
+    def _idle_until_ns(self) -> int:
+        """Until when a poll that receives nothing has nothing to do: 0: there is something already."""
+        raft, upkeep = self._raft, self._upkeep
+        if raft is None or upkeep is None:
+            return NEVER_NS if self._forming is None else 0
+        if (
+            self._disk is not None
+            or self._worker is not None
+            or self._to_write
+            or self._reads.waiting
+            or not self._settled
+            or raft.has_ready()
+            or raft.applied_index < raft.commit_index
+        ):
+            return 0
+        due_ns = min(raft.deadline_ns, upkeep.due_ns)
+        return due_ns if self._time.due_ns is None else min(due_ns, self._time.due_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When :meth:`poll_once` must be called even without datagrams; None: never."""
@@ -390,12 +438,12 @@ class Node:
     def _decode(self, raw: RaftMessage) -> tuple[Message, int] | None:
         """The gateway: a good message and its sender's incarnation, or None and a counter."""
         prefix = raw.prefix
-        if raw.length > len(prefix) and prefix[1] == InstallSnapshot.KIND:  # a configuration may stand in front
+        if prefix[1:2] == _INSTALL_SNAPSHOT and raw.length > len(prefix):  # a configuration may stand in front
             length = min(raw.length, InstallSnapshot.HEADER_BYTES + limits.CONFIGURATION_BYTES_MAX)
             prefix = self.engine.message_bytes(raw.handle, 0, length)
         try:
             message, incarnation = decode(prefix, raw.length, cluster_id=self.config.cluster_id)
-            message.sender = member_id(slot_of(message.sender), incarnation)
+            message.sender = member_id(message.sender, incarnation)
             if isinstance(message, InstallSnapshot) and message.total_bytes > limits.SNAPSHOT_BYTES_MAX:
                 self.counters["raft_drop_snapshot_too_large"] += 1
                 return None
@@ -406,7 +454,7 @@ class Node:
         if raw.type != _R2P2_TYPE[kind]:
             self.counters["raft_bad_kind"] += 1
             return None
-        if isinstance(message, Append | Forward) and not self._entries_are_good(raw.handle, message):
+        if isinstance(message, _WITH_ENTRIES) and message.count and not self._entries_are_good(raw.handle, message):
             self.counters["raft_bad_entries"] += 1
             return None
         message.request_id = raw.rid
@@ -439,7 +487,15 @@ class Node:
                 continue
             message, incarnation = decoded
             sender, address = message.sender, (raw.source_ip, raw.source_port)
-            if isinstance(message, Hello | Formed):
+            if (
+                isinstance(message, AppendReply)
+                and sender in self._addresses
+                and sender != self._member
+                and not upkeep.is_gone(sender)
+            ):
+                raft.step(message, now_ns)  # nearly all that a leader hears
+            elif isinstance(message, _OF_FORMING):
+                self._settled = False
                 forming.receive(message, slot_of(sender), incarnation, now_ns)
                 if isinstance(message, Formed):
                     upkeep.formed(message)
@@ -565,6 +621,7 @@ class Node:
                 election_max_ns=timers.election_max_ns,
                 append_bytes_max=limits.APPEND_BYTES_MAX,
                 joining=joining,
+                commit_delay_ns=timers.heartbeat_ns // COMMIT_DELAYS_PER_HEARTBEAT,
             ),
             self.engine,
             rng=random.Random(config.seed if config.seed is not None else secrets.randbits(64)),
@@ -609,11 +666,11 @@ class Node:
         self._upkeep.configuration_changed(configuration)
         self._moved = True  # the leader may be somewhere else now
 
-    def _look_after(self, raft: Raft, now_ns: int) -> None:
+    def _look_after(self, raft: Raft, now_ns: int, is_due: bool) -> None:
         """Members, snapshots, the log's bound; and Hellos of a process that waits to be let in."""
         upkeep, forming = self._upkeep, self._forming
         assert upkeep is not None and forming is not None
-        if upkeep.due(now_ns) or raft.removed:
+        if is_due:
             self._time.sync(now_ns)
             upkeep.manage(now_ns, self.engine.log_last_index)
             while raft.has_ready():
@@ -633,6 +690,7 @@ class Node:
         if raft.removed:
             self.engine.flush()
             upkeep.check_removed()
+        self._settled = forming.deadline_ns is None and forming.incarnations is not None
 
     def _begin_again(self, raft: Raft) -> None:
         """The cluster that was to be joined is gone. With nothing of it here, a new one may form, as a new launch."""
@@ -647,6 +705,7 @@ class Node:
         )
         self._raft = None
         self._upkeep = None
+        self._settled = False
         self._join(self.config, 0)
 
     # ---- Raft's decisions out ----
@@ -683,15 +742,17 @@ class Node:
                     disk.executed(engine, op, restored)
         if ready.configuration is not None:
             self._configured(ready.configuration)
-        self._send_all(ready.messages)
+        if ready.messages:
+            self._send_all(ready.messages)
         if disk is None or disk.submit(ready.number, ready.hard_state):
-            self._send_all(raft.persisted(ready.number))
+            if released := raft.persisted(ready.number):
+                self._send_all(released)
         elif durable := disk.done():
             self._send_all(raft.persisted(durable))
         if ready.reads or ready.reads_failed:
             self._reads.confirmed(ready.reads, ready.reads_failed)
         self._follow_role(raft)
-        if ready.forget_index >= engine.log_first_index:
+        if ready.forget_index and ready.forget_index >= engine.log_first_index:
             engine.drop_prefix(ready.forget_index)
 
     def _look_at_disk(self, raft: Raft, disk: Durability) -> None:
@@ -769,19 +830,24 @@ class Node:
         # reverse.
         engine.flush()
         tells_time, time_ms, check = self._time.tells_app, engine.applied_time_ms, self._check
-        used_ns, began_ns = time.thread_time_ns(), engine.now_ns()
+        began_ns = engine.now_ns()
         for _ in range(limits.APPLY_BATCHES_PER_POLL_MAX):
             commit_index = raft.commit_index
-            if engine.applied_index >= commit_index:
+            if raft.applied_index >= commit_index:
                 return
-            is_replay = engine.applied_index < replay_through
+            is_replay = raft.applied_index < replay_through
             requests, last_index = engine.apply_prepare(
                 min(commit_index, replay_through) if is_replay else commit_index,
                 limits.APPLY_BATCH_ENTRIES_MAX if check is None else check.batch_entries(),
             )
             if check is not None:
                 self._notes = check.notes(last_index)
+            # Asking for processor time is slow, so it is asked only of an application that has taken long by the clock:
+            # a core shared with other processes must not be taken for a slow application.
+            clock = time.thread_time_ns if self._suspected_batches else time.perf_counter_ns
+            start_ns = clock()
             replies = apply(requests) if len(requests) or (tells_time and requests.time_ms > time_ms) else []
+            took_ns = clock() - start_ns
             self.counters["apply_batches"] += 1
             engine.apply_reply(replies, send=raft.role is Role.LEADER and not is_replay)
             raft.applied(last_index)
@@ -791,19 +857,32 @@ class Node:
                 time_ms = requests.time_ms
                 if raft.role is Role.LEADER:
                     self._time.look(engine.now_ns(), leads=True)
-            # Processor time: a core shared with other processes must not be taken for a slow application.
-            before_ns, used_ns = used_ns, time.thread_time_ns()
-            if used_ns - before_ns > budget_ns:
-                self._over_budget(len(requests), used_ns - before_ns)
+            if took_ns > budget_ns or self._suspected_batches:
+                self._judge_handler(len(requests), took_ns)
             now_ns = engine.now_ns()
             if now_ns - began_ns > self.config.timers.election_min_ns:
                 self._stalled(now_ns - began_ns)
+            if last_index >= raft.commit_index:
+                return
             began_ns = now_ns
             if now_ns >= raft.deadline_ns:
                 raft.tick(now_ns)
                 while raft.has_ready():
                     self._carry_out(raft)
                 engine.flush()
+
+    def _judge_handler(self, count: int, took_ns: int) -> None:
+        """The first long batch makes the application suspect; the next ones are counted if they take much processor
+        time.
+        """
+        if not self._suspected_batches:
+            self._suspected_batches = SUSPECTED_BATCHES
+            return
+        self._suspected_batches -= 1
+        if took_ns <= self.config.handler_budget_ns:
+            return
+        self._suspected_batches = SUSPECTED_BATCHES
+        self._over_budget(count, took_ns)
 
     # ---- the application on a thread of its own ----
 

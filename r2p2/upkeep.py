@@ -102,6 +102,9 @@ class Upkeep:
         handler_budget_ns: processor time a snapshot may take unnoticed.
         app_is_busy: whether the application may not be called now; then what needs it waits.
         on_event: told what an operator wants to know.
+
+    Attributes:
+        due_ns: when :meth:`manage` is to be called, whatever happens.
     """
 
     COUNTERS: Final = ("raft_drop_gone", "log_compactions", "members_evicted")
@@ -135,7 +138,7 @@ class Upkeep:
         self._heartbeat_ns = heartbeat_ns
         self._silent_ns = silent_ns
         self._on_event = on_event
-        self._due_ns = 0
+        self.due_ns = 0
         self._looked_index = 0
         self._taken_ns = 0
         self._has_snapshots = app.has_snapshots
@@ -169,7 +172,7 @@ class Upkeep:
     def configuration_changed(self, configuration: Configuration) -> None:
         """Another configuration is in force."""
         self.membership.configuration_changed(configuration)
-        self._due_ns = 0
+        self.due_ns = 0
         if not self._raft.configuration_index:
             return  # how the cluster began, which is said elsewhere
         learners = configuration.learners
@@ -196,7 +199,7 @@ class Upkeep:
         """A process outside says Hello."""
         self._core.now_ns = now_ns
         self.membership.hello(sender, address, now_ns)
-        self._due_ns = 0
+        self.due_ns = 0
 
     def formed(self, formed: Formed) -> None:
         """Somebody tells who is in the cluster.
@@ -210,7 +213,7 @@ class Upkeep:
     def request(self, payload: bytes, asker: bytes, now_ns: int) -> bytes | None:
         """An operator's request: its answer, or None when that comes later."""
         self._core.now_ns = now_ns
-        self._due_ns = 0
+        self.due_ns = 0
         return self.membership.request(payload, asker, self._core, now_ns)
 
     # ---- once a poll ----
@@ -219,7 +222,7 @@ class Upkeep:
         """Whether :meth:`manage` has something to look at: something happened, it is time, or the log has grown near
         its bound.
         """
-        if now_ns >= self._due_ns:
+        if now_ns >= self.due_ns:
             return True
         if self._raft.last_index == self._looked_index:
             return False
@@ -237,7 +240,7 @@ class Upkeep:
             RemovedError: a committed change has left this member out.
         """
         raft, membership = self._raft, self.membership
-        self._due_ns = now_ns + self._heartbeat_ns
+        self.due_ns = now_ns + self._heartbeat_ns
         self._core.now_ns = now_ns
         if last_log_index == raft.last_index and not raft.has_ready():
             membership.drive(self._core, now_ns)
@@ -299,7 +302,7 @@ class Upkeep:
         if act is Act.EVICT and holder is not None:
             self._counters["members_evicted"] += 1
             self.membership.evict(holder)
-            self._due_ns = 0
+            self.due_ns = 0
         elif act is Act.COMPACT and not self._snapshot_is_taken_in(now_ns):
             through = compact_through(
                 engine, first_index, raft.applied_index, config.log_bytes_max, config.log_entries_max

@@ -67,7 +67,8 @@ class Config:
     """Settings of one node. Times in nanoseconds. ValueError names the field that is wrong.
 
     ``members`` are the voters a cluster begins with; its later ones are in the log. ``joining``: this node is none of
-    them, and waits to be added.
+    them, and waits to be added. ``commit_delay_ns``: how long a leader with nothing else to send waits for something
+    that tells its followers of a commit before it sends them an Append for that alone.
     """
 
     node_id: int
@@ -81,6 +82,7 @@ class Config:
     pre_vote: bool = True
     check_quorum: bool = True
     joining: bool = False
+    commit_delay_ns: int = 0
 
     def __post_init__(self) -> None:
         """Holds every relation between the settings."""
@@ -99,6 +101,10 @@ class Config:
             )
         if self.heartbeat_ns <= 0:
             raise ValueError(f"heartbeat_ns: {self.heartbeat_ns} is not positive")
+        if not 0 <= self.commit_delay_ns < self.heartbeat_ns:
+            raise ValueError(
+                f"commit_delay_ns: {self.commit_delay_ns} is not within 0..heartbeat_ns, which is {self.heartbeat_ns}"
+            )
         if self.election_min_ns < 2 * self.heartbeat_ns:
             raise ValueError(
                 f"election_min_ns: {self.election_min_ns} is under two heartbeats of {self.heartbeat_ns} ns; "

@@ -121,7 +121,11 @@ class Raft(Leading):
             return
         self._now_ns = now_ns
         if self.role is LEADER:
-            late_ns = now_ns - self.deadline_ns
+            if now_ns < self._heartbeat_due_ns:  # commits are to be told
+                self.deadline_ns = self._heartbeat_due_ns
+                self._pending = True
+                return
+            late_ns = now_ns - self._heartbeat_due_ns
             if late_ns > self._config.heartbeat_ns:
                 # We did not run ourselves, and so asked nobody: that time is not held against the others.
                 for peer in self._peers_list:

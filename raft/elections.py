@@ -167,4 +167,5 @@ class Elections(Members):
         self.last_index = first
         self._runs.extend(first, self.term)
         self._pending = True
-        self.deadline_ns = now_ns + self._config.heartbeat_ns
+        self._heartbeat_due_ns = self.deadline_ns = now_ns + self._config.heartbeat_ns
+        self._commit_due_ns = None

@@ -107,6 +107,8 @@ class Leading(Sending):
         if index > self.commit_index and index >= self._term_first_index:
             self.commit_index = index
             self._pending = True
+            if self._commit_due_ns is None:
+                self._commit_due_ns = self._now_ns + self._config.commit_delay_ns
             if self._outgoing and self._history.index <= index:
                 self._append_configuration(self._history.current.settled())
 
@@ -154,7 +156,7 @@ class Leading(Sending):
         self._transfer_urged = False
         if self.transfer_target is not None and now_ns >= self._transfer_deadline_ns:
             self.transfer_target = None
-        self.deadline_ns = now_ns + self._config.heartbeat_ns
+        self._heartbeat_due_ns = self.deadline_ns = now_ns + self._config.heartbeat_ns
         self._pending = True
         if self._departing:
             self._forget_departed(now_ns)
@@ -176,12 +178,14 @@ class Leading(Sending):
                 peer.probe(max(peer.match_index + 1, self.first_index), epoch_round=self._round + 1)
 
     def _replicate(self) -> None:
-        """Makes the Appends that the windows allow, and tells new commits where no Append will.
+        """Makes the Appends that the windows allow, and tells new commits where no Append will, once they are due.
 
         Appends with the same entries to several members share one round: but for the target they are equal.
         """
         last_index = self.last_index
         commit_index = self.commit_index
+        commit_due_ns = self._commit_due_ns
+        owed_ns: int | None = None
         shared: Append | None = None
         for peer in self._peers_list:
             if peer.state == REPLICATE:
@@ -206,6 +210,9 @@ class Leading(Sending):
                     peer.inflight_bytes += size
                     peer.next_index = last + 1
                 if peer.sent_commit < commit_index and not peer.inflight:
+                    if commit_due_ns is not None and self._now_ns < commit_due_ns:
+                        owed_ns = commit_due_ns
+                        continue
                     shared = self._send_append(peer, peer.next_index - 1, peer.next_index - 1, shared)
             elif peer.probe_sent:
                 continue
@@ -219,6 +226,8 @@ class Leading(Sending):
                     shared = self._send_append(peer, prev, last, shared, self._log.range_bytes(prev + 1, last))
                 else:
                     shared = self._send_append(peer, prev, prev, shared)
+        self._commit_due_ns = owed_ns
+        self.deadline_ns = self._heartbeat_due_ns if owed_ns is None else min(self._heartbeat_due_ns, owed_ns)
 
     def _fit(self, first: int) -> int:
         """The last index of an Append that starts at ``first``: one term, and within append_bytes_max."""

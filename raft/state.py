@@ -53,6 +53,7 @@ class State:
     __slots__ = (
         "_after",
         "_append_bytes_max",
+        "_commit_due_ns",
         "_compact_index",
         "_config",
         "_configuration_changed",
@@ -62,6 +63,7 @@ class State:
         "_election_timeout_ns",
         "_hard_changed",
         "_heard_ns",
+        "_heartbeat_due_ns",
         "_history",
         "_incoming",
         "_inflight_bytes_max",
@@ -171,6 +173,8 @@ class State:
 
         # Leading.
         self._round = 0
+        self._heartbeat_due_ns = 0
+        self._commit_due_ns: int | None = None  # when members are told of commits they do not know; None: they all do
         self._term_first_index = 0  # index of the no-op that opened this leader's term
         self._reads = Reads(rng.random())
         self.transfer_target: int | None = None

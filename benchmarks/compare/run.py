@@ -13,6 +13,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -202,7 +203,7 @@ def about(args: argparse.Namespace, times: Times, rounds: int, systems: Sequence
         f"Measured on {time.strftime('%Y-%m-%d')} with `make compare`: {rounds} rounds, {times.measure_s:g} s for each",
         f"figure after {times.warmup_s:g} s of warm-up; {host['cores']} cores ({host['cpu']}), Python {host['python']}",
         f"and kernel {host['kernel']}, load average {os.getloadavg()[0]:.1f} beforehand.",
-        f"{'; '.join(versions(systems))}.",
+        f"Versions: {'; '.join(versions(systems)) or 'of Python alone'}.",
     ]
 
 
@@ -318,4 +319,6 @@ def write_json(
 
 def main(argv: Sequence[str]) -> int:
     """The command; its exit code."""
+    # A shell has its background jobs, and whatever they start, ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return compare(arguments(argv))

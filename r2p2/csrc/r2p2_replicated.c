@@ -307,14 +307,20 @@ static inline uint64_t mix(uint64_t h, uint64_t word) {
     return h ^ h >> 32;
 }
 
-/* Chains an entry's wire bytes: a multiple of 8. Not cryptographic: it finds replicas that differ, not forgers. */
+/* Chains an entry's wire bytes: a multiple of 8. Not cryptographic: it finds replicas that differ, not forgers. An entry's own digest
+ * does not wait for that of the one before, and is two chains side by side, so that a processor works on several multiplications at once. */
 static uint64_t digest_bytes(uint64_t h, const uint8_t *data, uint64_t length) {
-    for (uint64_t i = 0; i < length; i += 8) {
-        uint64_t word;
-        memcpy(&word, data + i, 8);
-        h = mix(h, word);
+    uint64_t even = 0x243f6a8885a308d3u, odd = 0x13198a2e03707344u, i = 0, words[2];
+    for (; i + sizeof words <= length; i += sizeof words) {
+        memcpy(words, data + i, sizeof words);
+        even = mix(even, words[0]);
+        odd = mix(odd, words[1]);
     }
-    return h;
+    if (i < length) {
+        memcpy(words, data + i, sizeof words[0]);
+        even = mix(even, words[0]);
+    }
+    return mix(h, mix(even, odd));
 }
 
 /* The next answer to fill in, or NULL: no memory. */

@@ -48,6 +48,7 @@ class Options:
     append_bytes_max: int = 256 << 10
     pre_vote: bool = True
     check_quorum: bool = True
+    commit_delay_ns: int = 0  # before commits are told by themselves
 
 
 def draw(rng: random.Random) -> Options:
@@ -86,4 +87,5 @@ def draw(rng: random.Random) -> Options:
         append_bytes_max=rng.choice((64, 300, 256 << 10)),
         pre_vote=rng.random() < 0.9,
         check_quorum=rng.random() < 0.9,
+        commit_delay_ns=rng.choice((0, 0, 500_000, 5 * MS)),
     )

@@ -209,6 +209,7 @@ class World:
             pre_vote=options.pre_vote,
             check_quorum=options.check_quorum,
             joining=slot.joining,
+            commit_delay_ns=options.commit_delay_ns,
         )
         rng = random.Random(self.seed << 20 | number << 10 | slot.life & 1023)
         at_once = not options.sync_max_ns

@@ -766,6 +766,8 @@ def test_a_restarted_voter_does_not_vote_again() -> None:
         ({"members": (0, 0xFFFF)}, "members"),
         ({"members": (1, 2)}, "members"),
         ({"heartbeat_ns": 0}, "heartbeat_ns"),
+        ({"commit_delay_ns": 10_000_000}, "commit_delay_ns"),
+        ({"commit_delay_ns": -1}, "commit_delay_ns"),
         ({"election_min_ns": 19_000_000}, "election_min_ns"),
         ({"election_max_ns": 100_000_000}, "election_max_ns"),
         ({"inflight_max": 0}, "inflight_max"),

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet, Raw
@@ -39,6 +39,7 @@ from raft.codec import (
 )
 from scapy_layers import (
     R2P2,
+    R2P2Ack,
     RaftAppend,
     RaftConfiguration,
     RaftConfigured,
@@ -318,6 +319,29 @@ def test_the_engine_checks_entries_as_the_layers_do(
         return
     good = checked_by_engine(*engine_in_memory, bytes(packet), header, timed=is_append)
     assert good == (message.problem() is None)
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**32))
+def test_what_the_engine_sends_is_what_the_layers_build(seed: int) -> None:
+    """Requests built by the layers, read by the engine; its RESPONSE and ACK packets equal those the layers build."""
+    random = Random(seed)
+    with MemoryNetwork() as network:
+        node = Node(NodeConfig(), network.open(SERVER, 8000), load_application("echo"))
+        node.engine.capture_start(10**9, 2000)
+        expected = []
+        for rid in random.sample(range(65536), 4):
+            load = random.randbytes(random.choice((0, 1, 64, 1464, 1465, random.randrange(9000))))
+            policy = random.choice(("LB_ROUTE", "FIXED_ROUTE"))
+            parts = packets(R2P2(rid=rid, policy=policy) / Raw(load))
+            if len(parts) > 1:
+                expected.append(bytes(R2P2(type="ACK", rid=rid) / R2P2Ack()))
+            expected += map(bytes, packets(R2P2(type="RESPONSE", rid=rid) / Raw(load)))
+            for part in parts:
+                network.inject((CLIENT, 30000), (SERVER, 8000), bytes(part))
+                network.run([node], 1_000_000)
+        assert [one.payload for one in sent_by(node, SERVER)] == expected
+        node.close()
 
 
 def sent_by(node: Node, ip: int) -> list[CapturedDatagram]:
