@@ -66,6 +66,7 @@ int r2p2_append_wire_at_time(r2p2_engine *engine, const uint8_t *entries, uint64
         return r2p2_log_append_wire(&engine->log, entries, length, count);
     r2p2_entry first;
     r2p2_entry_decode(entries, &first);
+    if (first.flags) return R2P2_ERROR_MALFORMED; /* it has a time already, which only a leader gives */
     uint64_t bytes = r2p2_entry_bytes(first.body_length), index = engine->log.last_index + 1;
     int status = r2p2_append_stamped(engine, first, entries + R2P2_ENTRY_HEADER_BYTES);
     if (status) return status;

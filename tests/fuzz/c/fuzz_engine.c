@@ -271,11 +271,14 @@ static void send_entries(fuzz_port *port, script *input) {
             break;
         }
         if (body == 0) entry = (r2p2_entry){.kind = R2P2_ENTRY_NOOP};
-        int has_session = body >= R2P2_SESSION_BYTES && below(input, 2);
+        uint32_t time_bytes = body >= R2P2_TIME_BYTES && below(input, 3) == 0 ? R2P2_TIME_BYTES : 0;
+        if (time_bytes) entry.flags = R2P2_ENTRY_TIMED;
+        int has_session = body >= R2P2_SESSION_BYTES + time_bytes && below(input, 2);
         if (has_session) entry.kind = R2P2_ENTRY_SESSION;
         r2p2_entry_encode(bytes + length, &entry);
         memset(bytes + length + R2P2_ENTRY_HEADER_BYTES, 3, body);
-        if (has_session) session_numbers(bytes + length + R2P2_ENTRY_HEADER_BYTES, input);
+        if (time_bytes) r2p2_store_u64(bytes + length + R2P2_ENTRY_HEADER_BYTES, 1 + below(input, 1000));
+        if (has_session) session_numbers(bytes + length + R2P2_ENTRY_HEADER_BYTES + time_bytes, input);
         memset(bytes + length + R2P2_ENTRY_HEADER_BYTES + body, 0, all - R2P2_ENTRY_HEADER_BYTES - body);
         length += all;
     }
@@ -354,14 +357,17 @@ static void handle_raft(r2p2_engine *engine, script *input) {
             /* Those of send_entries and of the engine itself come from other ports and are not filled so. */
             if (messages[i].source_port < SERVER_PORT)
                 expect_pattern("Raft message", engine->raft[handle].data, messages[i].length);
-            if (r2p2_raft_check(engine, handle, RAFT_HEADER_BYTES) != R2P2_OK) {
+            if (r2p2_raft_check(engine, handle, RAFT_HEADER_BYTES) < 0) {
                 /* Unchecked entries are never touched. */
                 expect("append unchecked", r2p2_log_append_message(engine, handle, RAFT_HEADER_BYTES, 0, 0) < 0, 1);
                 expect("drop unchecked", r2p2_drop_forwarded(engine, handle, RAFT_HEADER_BYTES) < 0, 1);
                 continue;
             }
+            uint64_t log_ms = engine->log.time_ms, due = below(input, 3);
             if (below(input, 4) == 0) (void)r2p2_drop_forwarded(engine, handle, RAFT_HEADER_BYTES);
+            else if (due == 0) (void)r2p2_log_append_forwarded(engine, handle, RAFT_HEADER_BYTES);
             else (void)r2p2_log_append_message(engine, handle, RAFT_HEADER_BYTES, below(input, 4), below(input, 34));
+            expect("the log's time never goes back", engine->log.time_ms >= log_ms, 1);
         }
     }
 }
@@ -512,17 +518,23 @@ static void apply(r2p2_engine *engine, script *input) {
     uint64_t to = engine->applied_index + below(input, 40);
     if (to > engine->log.last_index) to = engine->log.last_index;
     if (to == engine->applied_index) return;
-    uint64_t digest = engine->applied_digest;
+    uint64_t digest = engine->applied_digest, time_ms = engine->applied_time_ms;
     expect("prepare", (uint64_t)(int64_t)r2p2_apply_prepare(engine, to, 1 + below(input, 20), &batch), R2P2_OK);
     reply(engine, input, &batch, 1, (int)below(input, 2));
     expect("applied", engine->applied_index, batch.last_index);
+    expect("time goes on", batch.time_ms >= time_ms && engine->applied_time_ms == batch.time_ms, 1);
+    expect("applied time", engine->applied_time_ms <= engine->log.time_ms, 1);
     if (digest) expect("digest moves with entries", digest != engine->applied_digest, batch.entries_count != 0);
 }
 
 static void change_log(r2p2_engine *engine, script *input) {
     uint64_t first = engine->log.first_index, last = engine->log.last_index;
     switch (below(input, 4)) {
-    case 0: (void)r2p2_log_append_noop(engine); break;
+    case 0:
+        if (below(input, 2)) r2p2_set_clock(engine, (int64_t)below(input, 5000) * 1000000);
+        if (below(input, 2)) (void)r2p2_log_append_time(engine);
+        else (void)r2p2_log_append_noop(engine);
+        break;
     case 1: (void)r2p2_log_truncate_suffix(engine, engine->applied_index + below(input, 20)); break;
     case 2: (void)r2p2_log_drop_prefix(engine, first + below(input, 40) - 1); break;
     default: {

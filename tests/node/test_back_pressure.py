@@ -1,0 +1,88 @@
+"""Floods and full bounds: clients are refused in time, and what members say to each other goes on."""
+
+from __future__ import annotations
+
+import random
+
+from r2p2.apps.kv import encode_command
+from r2p2.engine import DONE_DROPPED, DONE_OK
+from tests.node.support import World
+from tests.node.test_apply_thread import hold_threads
+
+OK = b"+OK\r\n"
+
+
+def ended(world: World, tags: list[int]) -> tuple[int, int]:
+    """How many were answered with OK and how many refused."""
+    outcomes = [world.client.ended.get(tag) for tag in tags]
+    return outcomes.count((DONE_OK, OK)), sum(o is not None and o[0] == DONE_DROPPED for o in outcomes)
+
+
+def test_a_backlog_over_its_bound_is_refused_and_stays_bounded() -> None:
+    """The application does nothing for a while: what is committed and not applied is held to the bound."""
+    with World(backlog_entries_max=100) as world:
+        threads = hold_threads(world)
+        leader = world.elect()
+        for thread in threads.values():
+            thread.held = True
+        tags = []
+        for i in range(400):
+            tags.append(world.call(encode_command("SET", f"k{i}", "v"), leader, ms=5000))
+            world.run(0.5)
+        answered, refused = ended(world, tags)
+        assert answered == 0 and refused == 300
+        node = world.nodes[leader]
+        assert node.engine.log_last_index - node.engine.applied_index == 100
+        assert node.status()["counters"]["drops_backlog"] == 300
+        term = node.status()["term"]
+        for thread in threads.values():
+            thread.held = False
+        world.run(200)
+        assert ended(world, tags) == (100, 300)
+        assert world.ask(encode_command("SET", "after", "v"), leader) == (DONE_OK, OK)
+        world.run(50)
+        assert world.nodes[leader].status()["term"] == term
+        assert len(world.digests()) == 1
+
+
+def test_a_follower_without_a_leader_holds_so_much_and_no_more() -> None:
+    with World(hold_bytes_max=4096) as world:
+        leader = world.elect()
+        alone = (leader + 1) % 3
+        for other in set(world.nodes) - {alone}:
+            world.kill(other)
+        world.run(500)
+        tags = [world.call(encode_command("SET", f"k{i}", "v"), alone, ms=5000) for i in range(200)]
+        world.run(5)
+        _, refused = ended(world, tags)
+        counters = world.nodes[alone].status()["counters"]
+        assert 0 < refused == counters["drops_hold_full"] < 200, "those beyond the bound at once"
+        world.run(1000)
+        assert ended(world, tags) == (0, 200), "the others when the time is over"
+        assert world.nodes[alone].status()["counters"]["drops_no_leader"] == 200 - refused
+
+
+def test_a_flood_of_halves_and_strangers_costs_no_commit_and_no_election() -> None:
+    """A thousand first packets a millisecond from all over, and garbage: Appends of several packets get through."""
+    with World() as world:
+        leader = world.elect()
+        term = world.nodes[leader].status()["term"]
+        chance = random.Random(5)
+        tags = []
+        for round_ in range(60):
+            for i in range(300):
+                source = (0x0B000000 + chance.randrange(1 << 16), 1024 + i)
+                target = world.addresses[chance.randrange(3)]
+                first = bytes.fromhex("cc080280") + chance.randbytes(2) + bytes((0, 1 + chance.randrange(254)))
+                world.network.inject(source, target, first + bytes(14))
+                if i % 10 == 0:
+                    world.network.inject(source, target, chance.randbytes(chance.randrange(60)))
+            tags += [world.call(encode_command("SET", f"{round_}-{i}", "v" * 40), leader) for i in range(50)]
+            world.run(5)
+        world.run(500)
+        assert ended(world, tags) == (len(tags), 0)
+        status = world.nodes[leader].status()
+        assert (status["role"], status["term"]) == ("leader", term)
+        assert status["counters"]["rx_evicted_halves"] > 0, "it was a flood"
+        world.run(50)
+        assert len(world.digests()) == 1
