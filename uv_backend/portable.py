@@ -61,6 +61,7 @@ COUNTER_NAMES: Final = (
     "arp_replies",
     "rx_drop_bad_arp",
     "icmp_echoes",
+    "links_abandoned",
 )
 
 STRUCTS: Final = """

@@ -110,7 +110,7 @@ void stack_control(dpdk_stack *stack) {
     if (is_slow_check_due)
         stack->link_checked_ns = now_ns;
     if (stack->is_gated)
-        gate_poll();
+        stack->counters.links_abandoned += gate_poll();
     for (uint32_t i = 0; i < stack->devices_count; i++)
         device_control(&stack->devices[i], now_ns, is_slow_check_due);
     resolve_control(stack);

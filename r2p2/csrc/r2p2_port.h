@@ -65,7 +65,8 @@ typedef struct r2p2_port_target {
     X(arp_requests, "ARP requests answered")                                                                           \
     X(arp_replies, "ARP replies learned from")                                                                         \
     X(rx_drop_bad_arp, "ARP packets that are malformed or not for us")                                                 \
-    X(icmp_echoes, "ICMP echo requests answered")
+    X(icmp_echoes, "ICMP echo requests answered")                                                                      \
+    X(links_abandoned, "memif clients that were gone before their call was taken")
 
 typedef struct r2p2_port_counters {
 #define R2P2_PORT_FIELD(name, help) uint64_t name;

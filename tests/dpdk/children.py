@@ -109,6 +109,17 @@ def memif_echo(socket_path: str, role: Any, duration_s: float = 60.0, ring_log2:
         return summary(port)
 
 
+def bound_server(socket_path: str) -> Result:
+    """The far end of whoever calls at last: serves until its peer is gone."""
+    device = dpdk.memif(0, socket_path, role="server", routes=("10.0.0.1",))
+    with dpdk.DpdkPort(dpdk.PortConfig("10.0.0.2", (device,))) as port:
+        say(bound=True)
+        await_link(port, timeout_s=40.0)
+        while port.link_up():
+            port.echo(0.05)
+        return summary(port)
+
+
 def memif_calls(socket_path: str, role: Any, checksum: bool = True) -> Result:
     """The near end: datagrams of every size, one at a time and in bursts, checked byte for byte."""
     device = dpdk.memif(0, socket_path, role=role, routes=("10.0.0.2",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,21 @@ def test_a_killed_peer_comes_back_and_service_resumes(children: Children, shared
     result = stays.result()
     assert (result["in_use"], result["leaked"]) == (0, 0)
     assert result["counters"]["tx_drop_full"] > 0
+
+
+def test_clients_gone_before_their_call_is_taken_end_nobody(children: Children, shared_folder: Path) -> None:
+    """DPDK's driver leaves a closed socket on its interrupt thread's list then, and that thread ends the process."""
+    path = str(shared_folder / "s")
+    stays = children.start("bound_server", socket_path=path)
+    assert stays.line()["bound"]
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(path)  # waits while the one before has not been taken
+    near = children.run("memif_calls", socket_path=path, role="client")
+    assert (near["wrong"], near["answered"]) == (0, 240)
+    result = stays.result()
+    assert 1 <= result["counters"]["links_abandoned"] <= 20  # the others were taken before they left
+    assert (result["in_use"], result["leaked"]) == (0, 0)
 
 
 DATAGRAMS = int(os.environ.get("R2P2_DATAGRAMS", "1000000"))
