@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+
 from r2p2.apps.kv import KeyValue
-from r2p2.requests import ReplySequence, Requests
+from r2p2.requests import Replies, ReplySequence, Requests
 
 
 def echo_one(request: bytes) -> bytes:
@@ -12,7 +14,7 @@ def echo_one(request: bytes) -> bytes:
 
 
 class PythonKeyValue(KeyValue):
-    """The key-value store without its function in C: every request goes through Python, as in a handler that users write."""
+    """The store without its function in C: each request goes through Python, as in a handler that users write."""
 
     def apply(self, requests: Requests) -> ReplySequence:
         """Executes a batch."""
@@ -21,3 +23,21 @@ class PythonKeyValue(KeyValue):
         replies = self._apply_any(requests)
         store.turn(len(requests))
         return replies
+
+
+class SlabKeyValue(PythonKeyValue):
+    """A handler in Python over the whole batch: SETs are cut out of the slab at once, for words without line ends."""
+
+    def apply(self, requests: Requests) -> ReplySequence:
+        """Executes a batch; one that holds anything but such SETs, request by request."""
+        count = len(requests)
+        words = requests.slab.split(b"\r\n")
+        if (
+            len(words) != 7 * count + 1
+            or not self.store.is_plain
+            or set(words[0:-1:7]) != {b"*3"}
+            or set(words[2::7]) != {b"SET"}
+        ):
+            return super().apply(requests)
+        self.store.data.update(zip(words[4::7], words[6::7], strict=True))
+        return Replies(b"+OK\r\n" * count, array("I", (5,)) * count)

@@ -63,17 +63,19 @@ FIGURES: tuple[Figure, ...] = (
         "Replicated SETs over memif",
         "Three replicas, exactly-once sessions, in memory; a RESP SET 64 bytes long. Three replicas and the generator "
         "share two processors, and every replica executes every request. The key-value store executes a run of plain "
-        "SETs in one call of a function in C (docs/adr/0016); `Python handler` is the same store with that left out: "
-        "every request goes through Python. The label is the number of calls outstanding; the last rows show placement.",
+        "SETs in one call of a function in C (docs/adr/0016). `Python, batch` and `Python, one by one` are the same "
+        "store with that left out (`benchmarks/handlers.py`): a batch cut up at once, and a loop over the requests. "
+        "The label is the number of calls outstanding; the last rows show placement.",
         (
             *_each(f"replicated {MEMIF} --pin {BEST_PIN} --outstanding {{}}", (64, 256, 512, 1024, 2048), 3.0),
             *(
                 Case(
-                    f"{n}, Python handler",
-                    f"replicated {MEMIF} --pin {BEST_PIN} --outstanding {n} --app benchmarks.handlers:PythonKeyValue",
+                    f"512, {label}, {pin}",
+                    f"replicated {MEMIF} --outstanding 512 --app benchmarks.handlers:{app} --pin {pin}",
                     3.0,
                 )
-                for n in (512, 1024)
+                for label, app in (("Python, batch", "SlabKeyValue"), ("Python, one by one", "PythonKeyValue"))
+                for pin in (BEST_PIN, "none")
             ),
             Case("512, unpinned", f"replicated {MEMIF} --outstanding 512", 3.0),
             Case("512, leader+follower", f"replicated {MEMIF} --pin leader+follower --outstanding 512", 3.0),
