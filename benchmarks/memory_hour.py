@@ -1,6 +1,6 @@
 """Whether memory stays flat: an hour of load on three replicas, on a virtual clock, in one process.
 
-Over the in-memory network, with a delay of one to two milliseconds and one datagram in a thousand lost, so that sessions
+Over the in-memory network, with a delay of one to two milliseconds and one datagram in a thousand lost, so sessions
 retry; a step is a virtual millisecond. Prints the resident memory of the process (three replicas and the load
 generator) every five virtual minutes.
 
