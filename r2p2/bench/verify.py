@@ -68,6 +68,13 @@ class Verdict(NamedTuple):
         """Nothing acknowledged was lost and nothing unsent is there."""
         return self.keys > 0 and self.lost == self.invented == self.unread == 0
 
+    def text(self) -> str:
+        """What is wrong."""
+        counts = (
+            f"of {self.keys:,} keys {self.lost:,} lost, {self.invented:,} invented, {self.unread:,} not read in time"
+        )
+        return "; ".join([counts, *self.examples])
+
 
 def get_command(key: bytes) -> bytes:
     """RESP: GET key."""
