@@ -48,8 +48,8 @@ def half_rate(results: ROWS) -> Sequence[Case]:
     best = max(row["throughput_rps"] for row in results["replicated"]["rows"])
     pin = f"--pin {BEST_PIN}"
     return [
-        Case("half of the highest rate", f"replicated {MEMIF} --rate {best / 2:.0f} {pin}", 3.0),
-        Case("a quarter of it", f"replicated {MEMIF} --rate {best / 4:.0f} {pin}", 2.0),
+        Case("half of the highest rate", f"replicated {MEMIF} --rate {best / 2:.0f} --outstanding 512 {pin}", 3.0),
+        Case("a quarter of it", f"replicated {MEMIF} --rate {best / 4:.0f} --outstanding 512 {pin}", 2.0),
     ]
 
 
@@ -118,7 +118,9 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "half",
         "Latency at half of the highest rate",
-        "Open loop: Poisson arrivals, latency from when a call was due.",
+        "Open loop: Poisson arrivals, latency from when a call was due, at most 512 waiting. The tail of milliseconds "
+        "is not understood yet: a closed loop of the same depth does not have it, and loops that offer their "
+        "processor every 100 us when busy, too, did not shorten it.",
         derive=half_rate,
         columns=("throughput_rps", "p50_us", "p99_us", "p999_us"),
     ),

@@ -55,15 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
-    loop = parser.add_mutually_exclusive_group()
-    loop.add_argument(
+    parser.add_argument(
         "--outstanding",
         type=int,
         metavar="N",
         default=argparse.SUPPRESS,
-        help="closed loop: calls that wait at any time (default: 64)",
+        help="closed loop: calls that wait at any time (default: 64); with --rate or --ramp: at most, and what is due "
+        f"beyond them waits at the generator (default: {OPEN_LOOP_WAITING_MAX})",
     )
-    loop.add_argument(
+    parser.add_argument(
         "--rate",
         type=float,
         default=0.0,
@@ -178,10 +178,10 @@ def bench_config(args: argparse.Namespace) -> BenchConfig:
         raise UserError(f"--repeat {args.repeat}: at least one run")
     if args.log_mib < 0:
         raise UserError(f"--log-mib {args.log_mib}: at least 1, or 0 for the default")
-    if args.ramp and (args.repeat > 1 or args.against or args.profile or hasattr(args, "outstanding")):
+    if args.ramp and (args.repeat > 1 or args.against or args.profile):
         raise UserError(
             "--ramp searches one launch's highest rate in open loop",
-            "Leave --repeat, --against, --profile and --outstanding out.",
+            "Leave --repeat, --against and --profile out.",
         )
     size, sizes = _size(args)
     is_open = args.rate > 0 or args.ramp
@@ -189,7 +189,7 @@ def bench_config(args: argparse.Namespace) -> BenchConfig:
     config = BenchConfig(
         what=args.what,
         backend=args.backend,
-        outstanding=OPEN_LOOP_WAITING_MAX if is_open else getattr(args, "outstanding", 64),
+        outstanding=getattr(args, "outstanding", OPEN_LOOP_WAITING_MAX if is_open else 64),
         rate=args.rate or (RAMP_FIRST_RATE if args.ramp else 0.0),
         size=size,
         duration_s=args.duration,

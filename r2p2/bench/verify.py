@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from r2p2.bench.calls import REPLICATED_ROUTE, Caller
+from r2p2.bench.calls import REPLICATED_READ_ROUTE, Caller
 from r2p2.loadgen import KeyVersions, LoadStats
 
 __all__ = ["Executions", "Verdict", "count_executions", "get_command", "read_keys", "stored_version", "verify"]
@@ -68,6 +68,13 @@ class Verdict(NamedTuple):
         """Nothing acknowledged was lost and nothing unsent is there."""
         return self.keys > 0 and self.lost == self.invented == self.unread == 0
 
+    def text(self) -> str:
+        """What is wrong."""
+        counts = (
+            f"of {self.keys:,} keys {self.lost:,} lost, {self.invented:,} invented, {self.unread:,} not read in time"
+        )
+        return "; ".join([counts, *self.examples])
+
 
 def get_command(key: bytes) -> bytes:
     """RESP: GET key."""
@@ -121,6 +128,9 @@ def verify(versions: KeyVersions, replies: Mapping[int, bytes], width: int | Non
 def read_keys(
     caller: Caller, targets: Sequence[tuple[int, int]], names: Mapping[int, bytes], timeout_seconds: float
 ) -> dict[int, bytes]:
-    """The reply to a replicated GET of each name, by its key; what could not be read in time is left out."""
+    """The reply to a linearizable GET of each name, by its key; what could not be read in time is left out.
+
+    Linearizable reads see every acknowledged write, and do not wait for a disk.
+    """
     requests = {key: get_command(name) for key, name in names.items()}
-    return caller.call_all(targets, requests, REPLICATED_ROUTE, timeout_seconds)
+    return caller.call_all(targets, requests, REPLICATED_READ_ROUTE, timeout_seconds)
