@@ -225,8 +225,15 @@ class LoadGenerator:
             raise UserError(f"a rate of {rate:g} calls a second cannot be set", "Begin with an open loop, at a rate.")
 
     def percentiles_us(self, fractions: Sequence[float]) -> list[float]:
-        """Latency at each fraction, in microseconds, within 0.1 %; calls that timed out with the time they waited."""
-        return [lib.r2p2_loadgen_percentile_ns(self._load, fraction) / 1000 for fraction in fractions]
+        """Latency at each fraction, in microseconds, within 0.1 %; calls that timed out with the time they waited.
+
+        ValueError unless the fractions ascend within 0..1.
+        """
+        if list(fractions) != sorted(fractions) or not all(0 <= fraction <= 1 for fraction in fractions):
+            raise ValueError(f"fractions are {list(fractions)}: ascending, of 0..1")
+        values = ffi.new("uint64_t[]", len(fractions))
+        lib.r2p2_loadgen_percentiles_ns(self._load, list(fractions), len(fractions), values)
+        return [value / 1000 for value in values]
 
     def histogram(self) -> list[tuple[int, int]]:
         """(upper edge in ns, calls) of each bucket that is not empty."""

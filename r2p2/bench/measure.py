@@ -65,6 +65,10 @@ STORED_BYTES_MAX = 64 << 20  # of values at a replica: fewer keys, when they are
 SESSION_TIMEOUT_MS = 3000  # the calls of a session are repeated meanwhile
 VERIFY_SECONDS = 20.0
 STATUS_SECONDS = 10.0
+# A progress event is a pause of the load, which an open loop counts as latency: no more of them than one wants to read.
+# They end the warm-up and the measured time, too.
+PROGRESS_SECONDS_MIN = 0.25
+PROGRESS_SECONDS_MAX = 1.0
 SETTLE_SECONDS = 10.0  # for an answer of the generator beyond the time it was told to take
 
 
@@ -155,6 +159,7 @@ class BenchConfig:
             reply_bytes=self.reply_bytes,
             reads=self.reads,
             zipf=self.zipf,
+            slice_seconds=min(PROGRESS_SECONDS_MAX, max(PROGRESS_SECONDS_MIN, min(self.warmup_s, self.duration_s))),
         )
 
 

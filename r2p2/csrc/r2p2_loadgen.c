@@ -83,15 +83,17 @@ static uint64_t load_now_ns(const r2p2_loadgen *load) {
 uint32_t r2p2_loadgen_buckets_count(void) { return R2P2_HISTOGRAM_BUCKETS; }
 uint64_t r2p2_loadgen_bucket_ns(uint32_t index) { return r2p2_histogram_edge(index); }
 
-uint64_t r2p2_loadgen_percentile_ns(r2p2_loadgen *load, double fraction) {
-    uint64_t total = 0, below = 0;
+/* Once through the buckets for all of them: asked under load, each pass is a time in which nothing is sent. */
+void r2p2_loadgen_percentiles_ns(r2p2_loadgen *load, const double *fractions, uint32_t count, uint64_t *values) {
+    uint64_t total = 0, upto = 0;
     for (uint32_t i = 0; i < R2P2_HISTOGRAM_BUCKETS; i++) total += load->histogram[i];
-    if (total == 0) return 0;
-    uint64_t rank = (uint64_t)(fraction * (double)total);
-    if (rank > total - 1) rank = total - 1;
-    for (uint32_t i = 0;; i++) {
-        below += load->histogram[i];
-        if (below > rank) return r2p2_histogram_edge(i);
+    for (uint32_t i = 0, bucket = 0; i < count; i++) {
+        values[i] = 0;
+        if (total == 0) continue;
+        uint64_t rank = (uint64_t)(fractions[i] * (double)total);
+        if (rank > total - 1) rank = total - 1;
+        while (upto <= rank) upto += load->histogram[bucket++]; /* of all buckets before `bucket` */
+        values[i] = r2p2_histogram_edge(bucket - 1);
     }
 }
 
@@ -471,6 +473,7 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
     load->stats.started_ns = r2p2_engine_now_ns(engine);
     engine->sink = on_completion;
     engine->sink_context = load;
+    r2p2_loadgen_reset(load); /* touches all of it, so that no page is first met under load */
     *error = R2P2_OK;
     return load;
 }

@@ -91,8 +91,8 @@ int32_t r2p2_loadgen_set_rate(r2p2_loadgen *load, double rate);
 uint32_t r2p2_loadgen_buckets_count(void);
 uint64_t r2p2_loadgen_bucket_ns(uint32_t index);
 void r2p2_loadgen_histogram(r2p2_loadgen *load, uint64_t *counts);
-/* The upper edge of the bucket that holds the call at `fraction` (0..1) of all; 0 without any. */
-uint64_t r2p2_loadgen_percentile_ns(r2p2_loadgen *load, double fraction);
+/* values[i]: the upper edge of the bucket that holds the call at fractions[i] (0..1, ascending) of all; 0 without any. */
+void r2p2_loadgen_percentiles_ns(r2p2_loadgen *load, const double *fractions, uint32_t count, uint64_t *values);
 void r2p2_loadgen_timeline(r2p2_loadgen *load, r2p2_timeline_bucket *buckets);
 /* SET: versions of keys first..first+count-1. certain[i] == 0: a call of that key ended without an answer. */
 int32_t r2p2_loadgen_keys(r2p2_loadgen *load, uint64_t first, uint64_t count, uint64_t *acked, uint64_t *issued,

@@ -160,6 +160,7 @@ def _spec(config: DemoConfig, backend: str) -> Spec:
         keys_count=config.keys_count,
         timeout_ms=config.timeout_ms,
         slice_seconds=PROGRESS_SECONDS,
+        progress_cpu=True,
     )
 
 
