@@ -195,6 +195,7 @@ static uint32_t payload_length(script *input) {
 static uint16_t a_port(script *input) { return below(input, 2) ? CLIENT_PORT : SERVER_PORT; }
 
 static const r2p2_sessions *table_now; /* of the script's engine */
+static int replies_changed;             /* a changed table was taken: the replies it keeps are sent as they are */
 
 /* The id of a session there is, or one that may never have been. */
 static uint64_t any_session(script *input) {
@@ -468,7 +469,7 @@ static void poll_and_handle(r2p2_engine *engine, script *input) {
     uint64_t count = r2p2_client_completions(engine, &completions, &slab, &slab_bytes);
     for (uint64_t i = 0; i < count; i++) {
         expect_at_most("completion", completions[i].offset + completions[i].length, slab_bytes);
-        expect_pattern("response", slab + completions[i].offset, completions[i].length);
+        if (!replies_changed) expect_pattern("response", slab + completions[i].offset, completions[i].length);
         ended += completions[i].length;
     }
     expect("completion slab", ended, slab_bytes);
@@ -632,6 +633,7 @@ static void export_import(r2p2_engine *engine, script *input) {
     uint8_t *exact = malloc(shorter);
     if (shorter) memcpy(exact, again, shorter);
     if (r2p2_sessions_import(engine, engine->applied_index, exact, shorter) == R2P2_OK) {
+        replies_changed = 1;
         check_sessions(&engine->sessions);
         /* What was taken is what the bytes say, and nothing else. */
         expect("export of what was taken", r2p2_sessions_export(engine, again, length), shorter);
@@ -746,6 +748,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                  .reassembly_count_max = 16,
                                  .packets_per_poll_max = below(&input, 2) ? 100 : 1000};
     later_count = 0;
+    replies_changed = 0;
     r2p2_engine *engine = r2p2_engine_new((uintptr_t)&port.port, &config, &error);
     expect("engine", engine != NULL, 1);
     table_now = &engine->sessions;
