@@ -18,7 +18,7 @@ from r2p2.address import parse_address
 from r2p2.apps.kv import encode_command
 from r2p2.client import FIXED_ROUTE, REPLICATED, BlockingClient
 from r2p2.engine import Engine
-from r2p2.errors import CallError
+from r2p2.errors import CallError, UserError
 from r2p2.loadgen import SET, LoadConfig, LoadGenerator, LoadStats
 from r2p2.member_command import ask
 from r2p2.node import STATUS_REQUEST
@@ -164,6 +164,18 @@ class Members:
             return self.client.call(server, payload, policy=FIXED_ROUTE, timeout_s=seconds, retry_s=0.2)
 
         return ask(call, [self.addresses[i] for i in self.running], request, seconds)
+
+    def transfer(self, slot: int) -> str:
+        """Hand leadership over; again when the member did not take over in an election timeout, as an operator would:
+        one that gets no processor for so long is refused rightly.
+        """
+        end = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                return str(self.member("transfer", slot)["text"])
+            except UserError as error:
+                if "has not taken over" not in str(error) or time.monotonic() > end:
+                    raise
 
     def write(self, key: str, value: str = "v") -> None:
         """A write, repeated until it is acknowledged."""
