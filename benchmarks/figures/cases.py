@@ -118,7 +118,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "half",
         "Latency at half of the highest rate",
-        "Open loop: Poisson arrivals, latency from when a call was due, at most 512 waiting. The tail is that of a "
+        "Open loop: Poisson arrivals, latency from when a call was due, at most 512 waiting. Most of the tail is a "
         "processor taken away: whoever else runs there, a thread of the kernel or of the machine's own upkeep, keeps "
         "a replica or the generator waiting, what has come due meanwhile waits, too, and is worked off at the "
         "difference between the highest rate and this one (below: Where the tail comes from).",

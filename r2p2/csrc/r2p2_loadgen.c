@@ -83,7 +83,7 @@ static uint64_t load_now_ns(const r2p2_loadgen *load) {
 uint32_t r2p2_loadgen_buckets_count(void) { return R2P2_HISTOGRAM_BUCKETS; }
 uint64_t r2p2_loadgen_bucket_ns(uint32_t index) { return r2p2_histogram_edge(index); }
 
-/* Once through the buckets for all of them: asked under load, each pass is a time in which nothing is sent. */
+/* One search for all of them: asked under load, each walk through the buckets is a time in which nothing is sent. */
 void r2p2_loadgen_percentiles_ns(r2p2_loadgen *load, const double *fractions, uint32_t count, uint64_t *values) {
     uint64_t total = 0, upto = 0;
     for (uint32_t i = 0; i < R2P2_HISTOGRAM_BUCKETS; i++) total += load->histogram[i];

@@ -27,6 +27,8 @@ def run_with_stall(outstanding: int, rate: float, *, stalls: bool = True) -> tup
             if not (stalls and STALL_FROM_NS <= now_ns < STALL_TO_NS):
                 server.poll_once()
         percentiles = load.percentiles_us([0.5, 0.89, 0.95, 0.99])
+        with pytest.raises(ValueError, match="ascending"):
+            load.percentiles_us([0.99, 0.5])
         load.close()
         return load, percentiles
 
