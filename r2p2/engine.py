@@ -22,6 +22,11 @@ ROLE_LEADER: Final[int] = lib.R2P2_ROLE_LEADER
 ROLE_FOLLOWER: Final[int] = lib.R2P2_ROLE_FOLLOWER
 ROLE_HOLD: Final[int] = lib.R2P2_ROLE_HOLD
 
+STEADY_FOLLOWED: Final[int] = lib.R2P2_STEADY_FOLLOWED
+STEADY_ANSWERED: Final[int] = lib.R2P2_STEADY_ANSWERED
+STEADY_SENT: Final[int] = lib.R2P2_STEADY_SENT
+STEADY_HEAD_BYTES: Final[int] = lib.R2P2_STEADY_HEAD_BYTES
+
 DONE_OK: Final[int] = lib.R2P2_DONE_OK
 DONE_TIMEOUT: Final[int] = lib.R2P2_DONE_TIMEOUT
 DONE_DROPPED: Final[int] = lib.R2P2_DONE_DROPPED
@@ -130,6 +135,11 @@ def _check(call: str, status: int) -> int:
     return status
 
 
+def _check_head(heads: bytes, count: int) -> None:
+    if len(heads) != count * STEADY_HEAD_BYTES:
+        raise ValueError(f"heads: {len(heads)} bytes for {count} of {STEADY_HEAD_BYTES}")
+
+
 class Engine:
     """One engine over one port.
 
@@ -148,6 +158,7 @@ class Engine:
         self._keep = keep
         self._result = ffi.new("r2p2_poll_result *")
         self._result_view = memoryview(ffi.buffer(self._result)).cast("B").cast("Q")
+        self._steady_view = memoryview(ffi.buffer(lib.r2p2_steady_read(self._engine))).cast("B").cast("Q")
         self._batch = ffi.new("r2p2_batch *")
         self._raft = ffi.new("r2p2_raft_message[]", limits.RAFT_MESSAGES_MAX)
         self._raft_bytes = ffi.buffer(self._raft)
@@ -157,6 +168,7 @@ class Engine:
     def close(self) -> None:
         """Sends what is filled in and frees everything. Idempotent."""
         if self._engine:
+            self._steady_view.release()  # it looks into the engine
             lib.r2p2_engine_free(self._engine)
             self._engine = None
 
@@ -173,8 +185,8 @@ class Engine:
         """One step: receive, handle, expire, send.
 
         Returns:
-            ``[now_ns, packets, requests, appended, held, raft, completions, log_last_index, reads]``, counts of what is
-            ready.
+            ``[now_ns, packets, requests, appended, held, raft, completions, log_last_index, reads, steady]``, counts of
+            what is ready; steady: which steps were taken (STEADY_*), to be told Raft before anything else.
         """
         lib.r2p2_engine_poll(self._engine, self._result)
         return self._result_view.tolist()
@@ -309,15 +321,84 @@ class Engine:
         last_index: int = 0,
     ) -> None:
         """Sends ``header`` and entries ``first_index..last_index`` (none when last < first) to each target."""
-        known = self._targets.get(targets)
-        if known is None:
-            known = (ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets]), len(targets))
-            self._targets[targets] = known
+        known = self._targets.get(targets) or self._known_targets(targets)
         status = lib.r2p2_raft_send(
             self._engine, message_type, rid, header, len(header), first_index, last_index, known[0], known[1]
         )
         if status:
             _check("r2p2_raft_send", status)
+
+    def _known_targets(self, targets: tuple[tuple[int, int], ...]) -> tuple[Any, int]:
+        known = self._targets.get(targets)
+        if known is None:
+            known = (ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets]), len(targets))
+            self._targets[targets] = known
+        return known
+
+    # ---- the steady step ----
+
+    def steady(self) -> list[int]:
+        """What the last poll's steady steps have come to: ``[commit_index, global_commit, round, appends_room,
+        sent_bytes, answered_mask]``, then (round, match_index, applied_index) of each peer: good where its bit is set.
+        """
+        return self._steady_view.tolist()
+
+    def steady_off(self) -> None:
+        """From now on every Raft message is fetched by :meth:`raft_messages`."""
+        lib.r2p2_steady_off(self._engine)
+
+    def steady_follow(
+        self,
+        leader_head: bytes,
+        own_head: bytes,
+        leader: tuple[tuple[int, int], ...],
+        commit_index: int,
+        global_commit: int,
+    ) -> None:
+        """Appends that begin with ``leader_head`` and go on where the log ends are taken and answered."""
+        _check_head(leader_head, 1)
+        _check_head(own_head, 1)
+        targets = self._known_targets(leader)[0]
+        lib.r2p2_steady_follow(self._engine, leader_head, own_head, targets, commit_index, global_commit)
+
+    def steady_lead(
+        self,
+        own_head: bytes,
+        peer_heads: bytes,
+        peers: tuple[tuple[int, int], ...],
+        matches: list[int],
+        commit_index: int,
+        global_commit: int,
+        round_: int,
+        rid: int,
+        appends_room: int,
+    ) -> None:
+        """Accepting answers that begin with one of ``peer_heads`` are counted, and what comes in is sent to ``peers``.
+        ``matches``: match_index and applied_index of each in turn.
+        """
+        _check_head(own_head, 1)
+        _check_head(peer_heads, len(peers))
+        targets, count = self._known_targets(peers)
+        status = lib.r2p2_steady_lead(
+            self._engine,
+            own_head,
+            peer_heads,
+            targets,
+            matches,
+            count,
+            commit_index,
+            global_commit,
+            round_,
+            rid,
+            appends_room,
+            limits.APPEND_BYTES_MAX,
+        )
+        if status:
+            _check("r2p2_steady_lead", status)
+
+    def steady_room(self, appends_room: int) -> None:
+        """So many Appends may be sent before any is answered."""
+        lib.r2p2_steady_room(self._engine, appends_room)
 
     # ---- linearizable reads ----
 

@@ -27,7 +27,16 @@ from r2p2.app import StateMachine
 from r2p2.apply_thread import ApplyThread
 from r2p2.determinism import Determinism
 from r2p2.durability import Durability
-from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine, EngineConfig, RaftMessage
+from r2p2.engine import (
+    ROLE_FOLLOWER,
+    ROLE_HOLD,
+    ROLE_LEADER,
+    ROLE_NONE,
+    STEADY_SENT,
+    Engine,
+    EngineConfig,
+    RaftMessage,
+)
 from r2p2.errors import UserError
 from r2p2.files import Files
 from r2p2.forming import Forming
@@ -35,6 +44,7 @@ from r2p2.log_time import LogTime, UnixClock, system_clock_ns
 from r2p2.membership import MEMBER_REQUEST, addresses_of
 from r2p2.reads import ReadGroups
 from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests
+from r2p2.steady import SteadyStep
 from r2p2.storage_directory import MemberRecord
 from r2p2.truncation import choose_policy
 from r2p2.upkeep import Upkeep
@@ -139,6 +149,8 @@ class NodeConfig:
             unreplicated server's requests; None: the port's clock is unix time.
         apply_thread: the application's ``apply`` runs on a thread of its own, in order; heartbeats, elections and
             replication go on while it works (docs/applications.md).
+        steady_step: whether the engine takes the usual step of replication without asking (docs/adr/0021). Durable
+            members never do.
         check_determinism: a debug mode: replicas compare replies and states every so many entries
             (:mod:`r2p2.determinism`); 0: not.
         handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once;
@@ -161,6 +173,7 @@ class NodeConfig:
     unix_clock_ns: UnixClock | None = system_clock_ns
     apply_thread: bool = False
     check_determinism: int = 0
+    steady_step: bool = True
 
 
 class Node:
@@ -203,6 +216,8 @@ class Node:
             "apply_batches": 0,
             "appends_sent": 0,
             "append_entries": 0,
+            # Polls in which the engine took the usual step of replication without asking.
+            "steady_steps": 0,
         }
         self._on_event = on_event or log.info
         self._raft: Raft | None = None
@@ -217,6 +232,8 @@ class Node:
         self._reads = ReadGroups(
             self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
         )
+        self._steady: SteadyStep | None = None
+        self._is_armed = False  # the engine knows what Raft knows
         self._slow_logged = False
         self._suspected_batches = 0  # still to be timed closely
         self._rest_until_ns = 0  # polls that receive nothing have nothing to do before
@@ -314,11 +331,28 @@ class Node:
             RemovedError: this member was removed from its cluster.
         """
         engine = self.engine
-        now_ns, packets, requests, appended, held, raft_count, _, _, reads_gathered = engine.poll()
+        now_ns, packets, requests, appended, held, raft_count, _, last_index, reads_gathered, steady = engine.poll()
         raft, reads, worker = self._raft, self._reads, self._worker
         if not packets and not appended and now_ns < self._rest_until_ns:
             return 0
         if raft is not None:
+            if steady:
+                assert self._steady is not None
+                if self._steady.take(raft, steady, last_index, now_ns):
+                    self._leader_heard_ns = now_ns
+                elif steady & STEADY_SENT:
+                    appended = 0
+                    self._rid = (self._rid + 1) & 0xFFFF
+                if (
+                    raft.commit_index == raft.applied_index
+                    and now_ns < self._rest_until_ns
+                    and not (appended or raft_count or requests or held or reads_gathered or raft.has_ready())
+                ):
+                    # Nothing else came, and nothing else is due.
+                    self.counters["polls_busy"] += 1
+                    if raft.deadline_ns < self._rest_until_ns:
+                        self._rest_until_ns = raft.deadline_ns
+                    return packets
             if appended:
                 self._propose(raft, appended, now_ns)
             if worker is not None and worker.is_done:
@@ -339,13 +373,16 @@ class Node:
             ):
                 self._apply(raft)
                 engine.flush()
-            while raft.has_ready():
-                self._carry_out(raft)
+            if raft_count or raft.has_ready():
+                self._is_armed = False
+                while raft.has_ready():
+                    self._carry_out(raft)
             if held:
                 self._forward(now_ns)
             assert self._upkeep is not None
             is_due = self._upkeep.due(now_ns) or raft.removed
             if is_due or not self._settled:
+                self._is_armed = False
                 self._look_after(raft, now_ns, is_due)
             if self._time.due_ns is not None and now_ns >= self._time.due_ns:
                 self._move_time(raft, now_ns)
@@ -362,8 +399,12 @@ class Node:
         elif self._forming is not None:
             self._form(now_ns, raft_count)
         if requests:
+            self._is_armed = False
             self._serve()
         engine.flush()
+        if not self._is_armed and self._steady is not None and self._raft is not None:
+            self._steady.arm(self._raft, self._addresses, self._rid)
+            self._is_armed = True
         if packets:
             self.counters["polls_busy"] += 1
         self._rest_until_ns = self._idle_until_ns()
@@ -648,6 +689,8 @@ class Node:
             if node_snapshot is not None:
                 self._upkeep.snapshots.restore(self._raft.first_index - 1, node_snapshot)
             self._disk.load(self.engine, recovered)
+        if config.steady_step and self._disk is None:
+            self._steady = SteadyStep(self.engine, self._identity, self.counters)
         self._configured(self._raft.configuration)
 
     def _configured(self, configuration: Configuration) -> None:
@@ -705,6 +748,8 @@ class Node:
         )
         self._raft = None
         self._upkeep = None
+        self._steady = None
+        self.engine.steady_off()
         self._settled = False
         self._join(self.config, 0)
 
@@ -802,6 +847,7 @@ class Node:
 
     def _write_notes(self, raft: Raft, now_ns: int) -> None:
         """What the replicas are to compare goes into the log, if this member leads and there is room."""
+        self._is_armed = False
         notes, self._to_write = self._to_write, []
         if raft.role is not Role.LEADER or raft.last_index != self.engine.log_last_index:
             return
@@ -814,6 +860,7 @@ class Node:
 
     def _move_time(self, raft: Raft, now_ns: int) -> None:
         """The application may wait for a time that has come: the log is told, and through it every replica."""
+        self._is_armed = False
         if raft.role is not Role.LEADER or self._app_is_busy():  # a batch that comes back has it looked at again
             self._time.due_ns = None
         elif not self._disk_full and raft.last_index == self.engine.log_last_index and self._time.add(now_ns):
@@ -866,6 +913,7 @@ class Node:
                 return
             began_ns = now_ns
             if now_ns >= raft.deadline_ns:
+                self._is_armed = False
                 raft.tick(now_ns)
                 while raft.has_ready():
                     self._carry_out(raft)

@@ -26,6 +26,7 @@ NODE_COUNTERS: Final[dict[str, str]] = _BAD | {
     "apply_batches": "batches given to the application",
     "appends_sent": "Appends with entries sent to followers",
     "append_entries": "entries in them, each message counted once for all its targets",
+    "steady_steps": "polls in which the engine took the usual step of replication by itself (decision 21)",
     "forwards_refused": "requests that a leader passed back because it leads no more",
     "handler_stalls": "batches that took the application longer than an election timeout, by the clock",
     "queries_refused": "unreplicated requests refused: too many waited for an application that was busy",

@@ -110,6 +110,11 @@ class Identity:
     incarnation: int
 
 
+def common_head(kind: int, term: int, identity: Identity) -> bytes:
+    """The COMMON_BYTES that every message of this kind, term and sender begins with."""
+    return _COMMON.pack(VERSION, kind, identity.node_id, identity.cluster_id, identity.incarnation, term)
+
+
 def encode(message: Message, identity: Identity) -> bytes:
     """The header of a message, HEADER_BYTES long (Formed: with its members). The sender is ``identity.node_id``.
 

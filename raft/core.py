@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from raft.config import ChangeRefused, HardState, NotLeader
 from raft.configuration import Configuration
-from raft.leading import Leading
 from raft.messages import (
     Append,
     AppendReply,
@@ -42,9 +41,10 @@ from raft.progress import SNAPSHOT
 from raft.reads import ASKED_MAX, LOCAL
 from raft.ready import Ready
 from raft.state import CANDIDATE, LEADER, Unpersisted
+from raft.steady import Steady
 
 
-class Raft(Leading):
+class Raft(Steady):
     """One member. Attributes to read, none to write:
 
     role, term, vote, leader_id (None: unknown), last_index, commit_index, applied_index, global_commit, first_index
@@ -153,6 +153,7 @@ class Raft(Leading):
             raise ValueError(f"propose: {count} entries")
         if self._log_ops:
             raise RuntimeError("propose: the log operations of the last Ready are still to be taken and executed")
+        self._now_ns = now_ns
         first = self.last_index + 1
         self.last_index += count
         self._runs.extend(self.last_index, self.term)

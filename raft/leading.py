@@ -30,27 +30,7 @@ class Leading(Sending):
         if match > self.last_index or message.round > self._round or message.applied_index > self.last_index:
             self.ignored["impossible"] += 1
             return
-        peer.heard_ns = now_ns
-        if message.round > peer.acked_round:
-            peer.acked_round = message.round
-        # What it has applied was committed, hence is in our log too: it matches, whatever this Append was about.
-        reached = message.applied_index
-        if reached > peer.applied_index:
-            peer.applied_index = reached
-        if message.accepted and match > reached:
-            reached = match
-        if reached > peer.match_index:
-            peer.match_index = reached
-            peer.progress_ns = now_ns
-            inflight = peer.inflight
-            while inflight and inflight[0][0] <= reached:
-                peer.inflight_bytes -= inflight.popleft()[1]
-            if peer.next_index <= reached:
-                peer.next_index = reached + 1
-            if reached > self.commit_index:
-                self._advance_commit()
-        if self._reads.waiting and message.round >= self._reads.waiting[0].round:
-            self._count_confirmations()
+        self._take_answer(peer, message.round, match if message.accepted else 0, message.applied_index, now_ns)
         if not message.accepted:
             self._on_refusal(peer, message)
             return
@@ -64,6 +44,32 @@ class Leading(Sending):
             self._pending = True
         elif self.transfer_target is not None:
             self._pending = True  # perhaps the target has everything now
+
+    def _take_answer(self, peer: Progress, round_: int, match: int, applied: int, now_ns: int) -> None:
+        """What a member has said of itself: it has heard us in ``round_``, and its log matches through ``match`` (0: it
+        did not say) and is applied through ``applied``.
+        """
+        peer.heard_ns = now_ns
+        if round_ > peer.acked_round:
+            peer.acked_round = round_
+        # What it has applied was committed, hence is in our log too: it matches, whatever this Append was about.
+        reached = applied
+        if reached > peer.applied_index:
+            peer.applied_index = reached
+        if match > reached:
+            reached = match
+        if reached > peer.match_index:
+            peer.match_index = reached
+            peer.progress_ns = now_ns
+            inflight = peer.inflight
+            while inflight and inflight[0][0] <= reached:
+                peer.inflight_bytes -= inflight.popleft()[1]
+            if peer.next_index <= reached:
+                peer.next_index = reached + 1
+            if reached > self.commit_index:
+                self._advance_commit()
+        if self._reads.waiting and round_ >= self._reads.waiting[0].round:
+            self._count_confirmations()
 
     def _on_refusal(self, peer: Progress, message: AppendReply) -> None:
         """The member's log does not hold the entry in front of an Append: look for the match point further down.

@@ -1,7 +1,7 @@
 """What a node knows, in one place, and how it changes its term and role.
 
 The state machine is a chain of classes over this state, a file for each job: elections.py, following.py, reading.py,
-leading.py, and core.py with the verbs. None but core.py is meant to be used by itself.
+leading.py, steady.py, and core.py with the verbs. None but core.py is meant to be used by itself.
 """
 
 from __future__ import annotations

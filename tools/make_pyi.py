@@ -19,6 +19,7 @@ MODULES = {
         "r2p2/csrc/r2p2_loadgen_api.h",
         "r2p2/csrc/r2p2_null_api.h",
         "r2p2/csrc/r2p2_router_api.h",
+        "r2p2/csrc/r2p2_steady_api.h",
         "r2p2/csrc/r2p2_time_api.h",
     ],
     "dpdk_backend/_dpdk.pyi": ["dpdk_backend/csrc/dpdk_api.h"],

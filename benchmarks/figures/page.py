@@ -58,7 +58,12 @@ def section(figure: Figure, result: Mapping[str, Any]) -> str:
             lines += ["", f"Highest rate: {best['label']}, {best['throughput_rps']:,.0f} requests/s."]
     if figure.x and good:
         lines += ["", f"![{figure.title}](figures/{figure.name}.svg)"]
-    lines += ["", f"Runs: {result['runs']}; {result['date']}, at {result['commit']}.", "", "```"]
+    lines += [
+        "",
+        f"Runs: {result['runs']}; {result['date']}, at {result['commit']}; {result['machine']['cpu']}.",
+        "",
+        "```",
+    ]
     lines += list(dict.fromkeys(row["command"] for row in rows))
     lines += ["```", ""]
     lines += [f"Not measured: {row['label']}: {row['error']}" for row in rows if "error" in row]

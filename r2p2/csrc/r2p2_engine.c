@@ -158,6 +158,13 @@ static void whole_response(r2p2_engine *engine, const r2p2_rx_packet *packet, ui
 
 static void whole_raft(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header,
                        const uint8_t *payload, uint32_t bytes, r2p2_half *half) {
+    /* Behind a message that waits for Python everything waits, so that all are decided in the order in which they came. */
+    if (engine->steady.role && engine->raft_count == 0 &&
+        r2p2_steady_take(engine, header->type, header->rid, payload, bytes)) {
+        engine->counters.rx_raft_messages++;
+        if (half) r2p2_reassembly_finish(&engine->raft_halves, half);
+        return;
+    }
     int fits = half || engine->raft_arena_used + bytes <= R2P2_RAFT_ARENA_BYTES;
     if (engine->raft_count == R2P2_RAFT_MESSAGES_MAX || !fits) {
         engine->counters.rx_drop_raft_full++;
@@ -354,6 +361,7 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
     raft_release(engine);
     engine->counters.requests_unanswered += engine->requests.count;
     r2p2_requests_clear(&engine->requests);
+    engine->steady.done = engine->steady.state.answered_mask = 0;
     engine->now_ns = engine->port->now_ns(engine->port->self);
     while (received < engine->config.packets_per_poll_max) {
         uint64_t room = engine->config.packets_per_poll_max - received;
@@ -366,6 +374,7 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
         received += n;
     }
     expire(engine);
+    if (engine->steady.role == R2P2_STEADY_LEADS && engine->appended_count > 0) r2p2_steady_send(engine);
     r2p2_tx_flush(&engine->tx);
     result->now_ns = engine->now_ns;
     result->packets_count = received;
@@ -376,6 +385,7 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
     result->completions_count = engine->completions_count;
     result->log_last_index = engine->log.last_index;
     result->reads_count = engine->reads.gathered.count;
+    result->steady_done = engine->steady.done;
     engine->counters.log_appended += engine->appended_count;
     engine->appended_count = 0;
 }

@@ -11,6 +11,7 @@
 #include "r2p2_log.h"
 #include "r2p2_reassembly.h"
 #include "r2p2_sessions.h"
+#include "r2p2_steady.h"
 #include "r2p2_time.h"
 #include "r2p2_tx.h"
 
@@ -111,6 +112,7 @@ struct r2p2_engine {
     uint32_t raft_count, raft_taken;
     uint8_t *raft_arena;
     uint32_t raft_arena_used;
+    r2p2_steady steady;
 
     r2p2_client *clients[R2P2_CLIENTS_MAX];
     uint32_t clients_count;

@@ -62,6 +62,7 @@ typedef struct r2p2_poll_result {
     uint64_t completions_count; /* client completions ready */
     uint64_t log_last_index;    /* now */
     uint64_t reads_count;       /* linearizable reads gathered now */
+    uint64_t steady_done;       /* R2P2_STEADY_*: steps taken without Python; of what was SENT, appended_count does not tell */
 } r2p2_poll_result;
 
 /* One complete Raft message. Its bytes stay with the engine until the next poll. */

@@ -7,6 +7,7 @@
 #include "r2p2_loadgen.h"
 #include "r2p2_null.h"
 #include "r2p2_router.h"
+#include "r2p2_steady.h"
 #include "r2p2_time.h"
 
 #endif

@@ -69,6 +69,19 @@ _CHANGES = Options(
     append_bytes_max=300,
 )
 
+# Members in memory that take the usual step outside the core, and leaders that come and go.
+_STEADY = Options(
+    steady=True,
+    members_count=5,
+    loss=0.2,
+    straggler=0.2,
+    fault_mean_ns=20 * MS,
+    request_mean_ns=3 * MS,
+    clients_count=2,
+    pre_vote=False,
+    check_quorum=False,
+)
+
 MUTANTS = [
     Mutant(
         "vote_not_persisted",
@@ -95,6 +108,13 @@ MUTANTS = [
         "S3: a follower commits what its own log happens to hold",
         "self.commit_index = max(self.commit_index, min(message.commit, last))",
         "self.commit_index = max(self.commit_index, min(message.commit, self.last_index))",
+    ),
+    Mutant(
+        "steady_behind_an_older_term",
+        "S3: a follower takes the step that compares nothing, though its log ends in an older term",
+        "            or self._runs.last_term != self.term\n",
+        "",
+        options=_STEADY,
     ),
     Mutant(
         "matching_append_truncates",
@@ -373,6 +393,7 @@ MODULES = (
     "reading",
     "sending",
     "leading",
+    "steady",
     "core",
 )
 

@@ -118,6 +118,7 @@ class SimNode:
         self.configurations: list[tuple[int, Configuration]] = []
         self.writes: deque[Write] = deque()
         self.readies: list[Ready] = []  # since the last look, for tests
+        self.out: list[Message] = []  # what was said without a Ready
         self.restores_count = 0
         self._proposed_first = 0
         self._snapshot = b""  # what the core may send, of snapshot_index
@@ -145,6 +146,10 @@ class SimNode:
         """The state machine's state."""
         return self.digests[self.raft.applied_index]
 
+    def step(self, message: Message, now_ns: int) -> None:
+        """Takes one message in."""
+        self.raft.step(message, now_ns)
+
     def propose(self, values: Sequence[object], now_ns: int, *, bytes_count: int = 64) -> int:
         """Appends ``values`` at the leader; their first index. Raises NotLeader and leaves the log as it was."""
         last = self.log.last_index
@@ -164,7 +169,7 @@ class SimNode:
 
     def work(self) -> list[Message]:
         """Does what the core has ready, in order; returns what goes to the network."""
-        out: list[Message] = []
+        out, self.out = self.out, []
         raft = self.raft
         while raft.has_ready():
             ready = raft.ready()
@@ -187,6 +192,8 @@ class SimNode:
                 self._apply(ready.commit_index)
             if ready.forget_index:
                 self._forget(ready.forget_index)
+        if raft.commit_index > raft.applied_index:
+            self._apply(raft.commit_index)  # what was committed without a Ready
         return out
 
     def sync(self, count: int | None = None) -> list[Message]:

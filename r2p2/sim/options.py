@@ -49,6 +49,7 @@ class Options:
     pre_vote: bool = True
     check_quorum: bool = True
     commit_delay_ns: int = 0  # before commits are told by themselves
+    steady: bool = False  # members in memory take the usual step outside the core
 
 
 def draw(rng: random.Random) -> Options:
@@ -88,4 +89,5 @@ def draw(rng: random.Random) -> Options:
         pre_vote=rng.random() < 0.9,
         check_quorum=rng.random() < 0.9,
         commit_delay_ns=rng.choice((0, 0, 500_000, 5 * MS)),
+        steady=rng.random() < 0.5,
     )

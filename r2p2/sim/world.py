@@ -26,6 +26,7 @@ from r2p2.sim.machine import Machine
 from r2p2.sim.node import Disk, SimNode
 from r2p2.sim.operators import Operators
 from r2p2.sim.options import MS, Options, draw
+from r2p2.sim.steady import SteadyNode
 from r2p2.sim.trace import Trace
 from raft import (
     Append,
@@ -213,7 +214,8 @@ class World:
         )
         rng = random.Random(self.seed << 20 | number << 10 | slot.life & 1023)
         at_once = not options.sync_max_ns
-        node = SimNode(config, rng=rng, now_ns=self.clock(slot), disk=slot.disk, sync_at_once=at_once)
+        kind = SteadyNode if at_once and options.steady else SimNode
+        node = kind(config, rng=rng, now_ns=self.clock(slot), disk=slot.disk, sync_at_once=at_once)
         slot.node = node
         self.note("start", member=slot.member, term=node.raft.term, last=node.raft.last_index)
         self.checkers.started(slot.member, node)
@@ -364,7 +366,7 @@ class World:
             message.configuration = decode_configuration(configuration)
         self.counts["delivered"] += 1
         self.note("deliver", message=sent)
-        node.raft.step(message, self.clock(slot))
+        node.step(message, self.clock(slot))
         self.touched(slot)
 
     # -- liveness -----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def result(label: str, **numbers: Any) -> dict[str, Any]:
 def test_tables_have_numbers_spread_and_commands() -> None:
     text = page({"uv": result("64", spread={"throughput_rps": [900.0, 1100.0]})})
     assert "| 64 | 1,000 (900..1,100) | 5 | 9 | 2.50 |" in text
-    assert "r2p2 bench 64" in text and "Runs: 5; 2026-01-02, at abc." in text
+    assert "r2p2 bench 64" in text and "Runs: 5; 2026-01-02, at abc; X." in text
     assert "### " + FIGURES[0].title not in text
 
 

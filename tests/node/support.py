@@ -32,6 +32,7 @@ class World:
         files: Mapping[int, Files] | None = None,
         launch: bool = True,
         check_determinism: int = 0,
+        steady_step: bool = True,
         **engine: int,
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=16_384)
@@ -44,6 +45,7 @@ class World:
         self.files = dict(files or {})  # what a durable member writes with
         self.launches = 0
         self.check_determinism = check_determinism
+        self.steady_step = steady_step
         self.clocks: dict[int, Callable[[], int]] = {}  # unix clocks that differ from the network's
         self.engine_config = EngineConfig(**(SMALL | engine))
         self.events: list[tuple[float, int, str]] = []
@@ -71,6 +73,7 @@ class World:
             storage_files=self.files.get(i),
             storage_threaded=False,
             check_determinism=self.check_determinism,
+            steady_step=self.steady_step,
             unix_clock_ns=self.clocks.get(i),
         )
         if join:

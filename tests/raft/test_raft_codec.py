@@ -28,6 +28,7 @@ from raft import (
     TimeoutNow,
     Vote,
     VoteReply,
+    common_head,
     decode,
     encode,
 )
@@ -344,3 +345,9 @@ def test_a_prefix_of_104_bytes_holds_every_header_and_a_formed_of_four() -> None
         assert decode(data[:104], len(data), cluster_id=CLUSTER)[0] == message
     four = encode(Formed(2, 0, 0, ((0, 1), (1, 1), (2, 1), (3, 1))), IDENTITY)
     assert len(four) <= 104
+
+
+def test_every_message_begins_with_the_common_head() -> None:
+    identity = Identity(7, 3, 0xABCDEF)
+    for message in (AppendReply(3, 1, 9, 5, 4, 0, 0, 4, True), Append(3, 1, 9, 4, 2, 9, 4, 4, 6, 1, 64)):
+        assert encode(message, identity)[:24] == common_head(message.KIND, 9, identity)

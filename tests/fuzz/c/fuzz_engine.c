@@ -265,11 +265,9 @@ static void store_u32(uint8_t *out, uint32_t value) {
     r2p2_store_u16(out + 2, (uint16_t)value);
 }
 
-/* A Raft message with entries, which are right but for an eighth that has one byte changed anywhere. */
-static void send_entries(fuzz_port *port, script *input) {
-    static uint8_t bytes[R2P2_MESSAGE_BYTES_MAX];
-    uint32_t count = below(input, 30), length = RAFT_HEADER_BYTES;
-    memset(bytes, 1, RAFT_HEADER_BYTES);
+/* Entries behind the first `length` bytes; their number. */
+static uint32_t build_entries(script *input, uint8_t bytes[R2P2_MESSAGE_BYTES_MAX], uint32_t *length) {
+    uint32_t count = below(input, 30);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t body = below(input, 10) ? below(input, 60) : below(input, 20000);
         r2p2_entry entry = {.body_length = body,
@@ -279,27 +277,101 @@ static void send_entries(fuzz_port *port, script *input) {
                             .kind = R2P2_ENTRY_REQUEST,
                             .policy = R2P2_POLICY_REPLICATED};
         uint32_t all = (uint32_t)r2p2_entry_bytes(body);
-        if (length + all > sizeof bytes) {
-            count = i;
-            break;
-        }
+        uint8_t *out = bytes + *length;
+        if (*length + all > R2P2_MESSAGE_BYTES_MAX) return i;
         if (body == 0) entry = (r2p2_entry){.kind = R2P2_ENTRY_NOOP};
         uint32_t time_bytes = body >= R2P2_TIME_BYTES && below(input, 3) == 0 ? R2P2_TIME_BYTES : 0;
         if (time_bytes) entry.flags = R2P2_ENTRY_TIMED;
         int has_session = body >= R2P2_SESSION_BYTES + time_bytes && below(input, 2);
         if (has_session) entry.kind = R2P2_ENTRY_SESSION;
-        r2p2_entry_encode(bytes + length, &entry);
-        memset(bytes + length + R2P2_ENTRY_HEADER_BYTES, 3, body);
-        if (time_bytes) r2p2_store_u64(bytes + length + R2P2_ENTRY_HEADER_BYTES, 1 + below(input, 1000));
-        if (has_session) session_numbers(bytes + length + R2P2_ENTRY_HEADER_BYTES + time_bytes, input);
-        memset(bytes + length + R2P2_ENTRY_HEADER_BYTES + body, 0, all - R2P2_ENTRY_HEADER_BYTES - body);
-        length += all;
+        r2p2_entry_encode(out, &entry);
+        memset(out + R2P2_ENTRY_HEADER_BYTES, 3, body);
+        if (time_bytes) r2p2_store_u64(out + R2P2_ENTRY_HEADER_BYTES, 1 + below(input, 1000));
+        if (has_session) session_numbers(out + R2P2_ENTRY_HEADER_BYTES + time_bytes, input);
+        memset(out + R2P2_ENTRY_HEADER_BYTES + body, 0, all - R2P2_ENTRY_HEADER_BYTES - body);
+        *length += all;
     }
+    return count;
+}
+
+/* A Raft message with entries, which are right but for an eighth that has one byte changed anywhere. */
+static void send_entries(fuzz_port *port, script *input) {
+    static uint8_t bytes[R2P2_MESSAGE_BYTES_MAX];
+    uint32_t length = RAFT_HEADER_BYTES;
+    memset(bytes, 1, RAFT_HEADER_BYTES);
+    uint32_t count = build_entries(input, bytes, &length);
     store_u32(bytes + RAFT_HEADER_BYTES - 8, count);
     store_u32(bytes + RAFT_HEADER_BYTES - 4, length - RAFT_HEADER_BYTES);
     if (below(input, 8) == 0) bytes[take(input, 4) % length] = (uint8_t)take(input, 1);
     if (below(input, 16) == 0) length = 1 + take(input, 4) % length;
     send_message(port, input, (uint8_t)(R2P2_TYPE_RAFT_REQ + below(input, 3)), 1, bytes, length);
+}
+
+/* ---- the steady step ---- */
+
+#define STEADY_PEERS 3u
+#define STEADY_HEAD 9 /* every byte of the heads, hence of the term, too; a peer's head ends in its number */
+
+static void steady_head(uint8_t *head, uint32_t peer) {
+    memset(head, STEADY_HEAD, R2P2_STEADY_HEAD_BYTES);
+    head[2] = (uint8_t)peer;
+}
+
+/* Takes the step from now on, as one or the other, or no longer. */
+static void steady(r2p2_engine *engine, script *input) {
+    uint8_t own[R2P2_STEADY_HEAD_BYTES], heads[STEADY_PEERS * R2P2_STEADY_HEAD_BYTES];
+    r2p2_target peers[STEADY_PEERS];
+    uint64_t matches[2 * STEADY_PEERS], last = engine->log.last_index;
+    steady_head(own, 0);
+    for (uint32_t i = 0; i < STEADY_PEERS; i++) {
+        steady_head(heads + i * R2P2_STEADY_HEAD_BYTES, i + 1);
+        peers[i] = (r2p2_target){i + 1, SERVER_PORT, 0};
+        matches[2 * i] = last;
+        matches[2 * i + 1] = engine->applied_index;
+    }
+    switch (below(input, 5)) {
+    case 0: r2p2_steady_off(engine); break;
+    case 1: case 2:
+        r2p2_set_role(engine, R2P2_ROLE_FOLLOWER);
+        expect("follow", (uint64_t)r2p2_steady_follow(engine, heads, own, peers, engine->applied_index, 0), R2P2_OK);
+        break;
+    default:
+        r2p2_set_role(engine, R2P2_ROLE_LEADER);
+        expect("lead", (uint64_t)r2p2_steady_lead(engine, own, heads, peers, matches, 1 + below(input, STEADY_PEERS),
+                                                  engine->applied_index, 0, 1 + below(input, 9), 7, below(input, 4), 100000),
+               R2P2_OK);
+    }
+}
+
+/* An Append, or the answer to one, as the usual ones are; a quarter has a byte changed. */
+static void send_steady(r2p2_engine *engine, fuzz_port *port, script *input) {
+    static uint8_t bytes[R2P2_MESSAGE_BYTES_MAX];
+    uint64_t term, last = engine->log.last_index, near = last + below(input, 3);
+    int is_answer = (int)below(input, 2);
+    uint32_t length = is_answer ? 72 : 80, count = 0;
+    steady_head(bytes, 1 + below(input, STEADY_PEERS));
+    memset(&term, STEADY_HEAD, sizeof term);
+    if (!is_answer) count = build_entries(input, bytes, &length);
+    const uint64_t append[7] = {near, term, term, last, below(input, 4), 1 + below(input, 20), (uint64_t)count << 32 | (length - 80)};
+    const uint64_t answer[6] = {1 + below(input, 12), near, 0, 0, last - below(input, 4), (uint64_t)1 << 56};
+    for (uint32_t i = 0; i < (is_answer ? 6u : 7u); i++)
+        r2p2_store_u64(bytes + R2P2_STEADY_HEAD_BYTES + 8 * i, is_answer ? answer[i] : append[i]);
+    if (below(input, 4) == 0) bytes[take(input, 4) % length] = (uint8_t)take(input, 1);
+    if (below(input, 16) == 0) length = 1 + take(input, 4) % length;
+    send_message(port, input, is_answer ? R2P2_TYPE_RAFT_REP : R2P2_TYPE_RAFT_REQ, 1, bytes, length);
+}
+
+/* What the last poll says it did agrees with the log. */
+static void check_steady(r2p2_engine *engine, const r2p2_poll_result *result, uint64_t last_before) {
+    const r2p2_steady_state *state = r2p2_steady_read(engine);
+    if (result->steady_done & R2P2_STEADY_FOLLOWED) expect("entries came", engine->log.last_index > last_before, 1);
+    if (engine->steady.role == R2P2_STEADY_FOLLOWS && result->steady_done)
+        expect_at_most("commit of a follower", state->commit_index, engine->log.last_index);
+    if (result->steady_done & R2P2_STEADY_SENT) {
+        expect("all is sent", engine->steady.last_index, engine->log.last_index);
+        expect_at_most("bytes of an Append", state->sent_bytes, 100000);
+    }
+    if (result->steady_done) expect_at_most("global commit", state->global_commit, engine->applied_index);
 }
 
 static void send_big_request(fuzz_port *port, script *input) {
@@ -470,8 +542,9 @@ static void poll_and_handle(r2p2_engine *engine, script *input) {
     r2p2_batch batch;
     const r2p2_completion *completions;
     const uint8_t *slab;
-    uint64_t slab_bytes, ended = 0;
+    uint64_t slab_bytes, ended = 0, last_before = engine->log.last_index;
     r2p2_engine_poll(engine, &result);
+    check_steady(engine, &result, last_before);
     (void)check_tables(engine);
     expect_at_most("packets of a poll", result.packets_count, engine->config.packets_per_poll_max);
     r2p2_requests_batch(engine, &batch);
@@ -691,7 +764,7 @@ static void resp(script *input) {
 }
 
 static void step(r2p2_engine *engine, fuzz_port *port, script *input) {
-    switch (below(input, 28)) {
+    switch (below(input, 32)) {
     case 0: case 1: case 2: case 3: send_built(port, input); break;
     case 4: send_raw(port, input); break;
     case 5: case 6: send_entries(port, input); break;
@@ -724,6 +797,8 @@ static void step(r2p2_engine *engine, fuzz_port *port, script *input) {
     case 24:
         if (below(input, 4) == 0) export_import(engine, input);
         break;
+    case 25: steady(engine, input); break;
+    case 26: case 27: send_steady(engine, port, input); break;
     default: poll_and_handle(engine, input);
     }
 }
