@@ -23,8 +23,13 @@ stop() {
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 python=
 for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
-    if command -v "$candidate" >/dev/null 2>&1 && new_enough "$candidate"; then
-        python=$(command -v "$candidate")
+    found=$(command -v "$candidate" 2>/dev/null) || continue
+    # With .venv activated that is the environment itself, which is about to be made anew: the Python it was made of.
+    case $found in
+    "$PWD/.venv/"*) found=$("$found" -c 'import sys; print(sys._base_executable)' 2>/dev/null) || continue ;;
+    esac
+    if new_enough "$found"; then
+        python=$found
         break
     fi
 done
@@ -107,7 +112,7 @@ fi
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
 hash_of() { cat "$@" | sha256sum | cut -d' ' -f1; }
-venv_key="venv $PWD $python $("$python" -V 2>&1) $(hash_of requirements/dev.txt)"
+venv_key="venv $PWD $("$python" -c 'import sys; print(sys.base_prefix, sys.version)') $(hash_of requirements/dev.txt)"
 if [ "$(cat "$stamps/venv" 2>/dev/null)" != "$venv_key" ] || ! [ -x "$venv/bin/python" ]; then
     say "making $venv and installing the locked packages"
     rm -rf "$venv" "$stamps/venv" "$stamps/project"
