@@ -135,7 +135,7 @@ MUTANTS = [
         "match_falls",
         "S7: a reordered reply takes the match point back",
         "        if reached > peer.match_index:\n",
-        "        if message.accepted:\n",
+        "        if match:\n",
     ),
     Mutant(
         "votes_of_other_terms_count",
