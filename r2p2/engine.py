@@ -27,6 +27,9 @@ STEADY_ANSWERED: Final[int] = lib.R2P2_STEADY_ANSWERED
 STEADY_SENT: Final[int] = lib.R2P2_STEADY_SENT
 STEADY_HEAD_BYTES: Final[int] = lib.R2P2_STEADY_HEAD_BYTES
 
+# Of r2p2_steady_state, in front of the peers' answers.
+_STEADY_WORDS: Final[int] = ffi.offsetof("r2p2_steady_state", "answers") // 8
+
 DONE_OK: Final[int] = lib.R2P2_DONE_OK
 DONE_TIMEOUT: Final[int] = lib.R2P2_DONE_TIMEOUT
 DONE_DROPPED: Final[int] = lib.R2P2_DONE_DROPPED
@@ -158,7 +161,10 @@ class Engine:
         self._keep = keep
         self._result = ffi.new("r2p2_poll_result *")
         self._result_view = memoryview(ffi.buffer(self._result)).cast("B").cast("Q")
-        self._steady_view = memoryview(ffi.buffer(lib.r2p2_steady_read(self._engine))).cast("B").cast("Q")
+        steady = memoryview(ffi.buffer(lib.r2p2_steady_read(self._engine))).cast("B").cast("Q")
+        # Apart, since only a leader's Python looks at the answers.
+        self._steady_view, self._answers_view = steady[:_STEADY_WORDS], steady[_STEADY_WORDS:]
+        steady.release()
         self._batch = ffi.new("r2p2_batch *")
         self._raft = ffi.new("r2p2_raft_message[]", limits.RAFT_MESSAGES_MAX)
         self._raft_bytes = ffi.buffer(self._raft)
@@ -168,7 +174,8 @@ class Engine:
     def close(self) -> None:
         """Sends what is filled in and frees everything. Idempotent."""
         if self._engine:
-            self._steady_view.release()  # it looks into the engine
+            self._steady_view.release()  # they look into the engine
+            self._answers_view.release()
             lib.r2p2_engine_free(self._engine)
             self._engine = None
 
@@ -339,9 +346,13 @@ class Engine:
 
     def steady(self) -> list[int]:
         """What the last poll's steady steps have come to: ``[commit_index, global_commit, round, appends_room,
-        sent_bytes, answered_mask]``, then (round, match_index, applied_index) of each peer: good where its bit is set.
+        sent_bytes, answered_mask]``.
         """
         return self._steady_view.tolist()
+
+    def steady_answers(self) -> list[int]:
+        """round, match_index and applied_index of each peer in turn: good where its bit of answered_mask is set."""
+        return self._answers_view.tolist()
 
     def steady_off(self) -> None:
         """From now on every Raft message is fetched by :meth:`raft_messages`."""

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from r2p2.engine import STEADY_ANSWERED, STEADY_FOLLOWED, STEADY_HEAD_BYTES, STEADY_SENT, Engine
-from raft import Identity, Raft, common_head, incarnation_of, slot_of
+from r2p2.engine import STEADY_FOLLOWED, STEADY_HEAD_BYTES, STEADY_SENT, Engine
+from raft import Append, AppendReply, Identity, Raft, common_head, incarnation_of, slot_of
+from raft.codec import COMMON_BYTES
 
 __all__ = ["SteadyStep"]
 
 # With room for fewer Appends than this the engine is told how much there is.
 ROOM_LOW: Final = 16
-_APPEND: Final = 5
-_APPEND_REPLY: Final = 6
+assert STEADY_HEAD_BYTES == COMMON_BYTES
 
 Addresses = Mapping[int, tuple[tuple[int, int], ...]]
 
@@ -39,12 +39,12 @@ class SteadyStep:
     def take(self, raft: Raft, done: int, last_index: int, now_ns: int) -> bool:
         """Tells Raft what the last poll has done; ``last_index``: of the engine's log. True: it heard its leader."""
         self._counters["steady_steps"] += 1
-        commit_index, global_commit, _, room, sent_bytes, answered_mask, *answers = self._engine.steady()
+        commit_index, global_commit, _, room, sent_bytes, answered_mask = self._engine.steady()
         if done & STEADY_FOLLOWED:
             raft.followed(last_index, commit_index, global_commit, now_ns)
             return True
         if answered_mask:
-            peers = self._peers
+            peers, answers = self._peers, self._engine.steady_answers()
             raft.answered(
                 [
                     (peers[i], answers[3 * i], answers[3 * i + 1], answers[3 * i + 2])
@@ -85,8 +85,8 @@ class SteadyStep:
         if len(address) != 1:
             return False
         self._engine.steady_follow(
-            self._head(_APPEND, leader, raft.term),
-            common_head(_APPEND_REPLY, raft.term, self._identity),
+            self._head(Append.KIND, leader, raft.term),
+            common_head(AppendReply.KIND, raft.term, self._identity),
             address,
             raft.commit_index,
             raft.global_commit,
@@ -103,8 +103,8 @@ class SteadyStep:
             return False
         self._peers = [member for member, _, _ in peers]
         self._engine.steady_lead(
-            common_head(_APPEND, raft.term, self._identity),
-            b"".join(self._head(_APPEND_REPLY, member, raft.term) for member in self._peers),
+            common_head(Append.KIND, raft.term, self._identity),
+            b"".join(self._head(AppendReply.KIND, member, raft.term) for member in self._peers),
             targets,
             [index for _, match, applied in peers for index in (match, applied)],
             raft.commit_index,
@@ -115,6 +115,3 @@ class SteadyStep:
         )
         self._armed = True
         return True
-
-
-assert STEADY_ANSWERED | STEADY_FOLLOWED | STEADY_SENT == 7 and STEADY_HEAD_BYTES == 24
