@@ -46,7 +46,7 @@ class Figure:
 def half_rate(results: ROWS) -> Sequence[Case]:
     """Half of the highest median of the replicated figure, in open loop."""
     best = max(row["throughput_rps"] for row in results["replicated"]["rows"])
-    pin = f"--pin {BEST_PIN}"
+    pin = f"--pin {BEST_PIN} --pauses 2"
     return [
         Case("half of the highest rate", f"replicated {MEMIF} --rate {best / 2:.0f} --outstanding 512 {pin}", 4.0, 1.0),
         Case("a quarter of it", f"replicated {MEMIF} --rate {best / 4:.0f} --outstanding 512 {pin}", 4.0, 1.0),

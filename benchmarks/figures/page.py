@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures.cases import FIGURES, Figure
+from r2p2.bench.pauses import Pauses, pauses_text
 
 __all__ = ["BEGIN", "END", "draw", "insert", "page", "section"]
 
@@ -56,6 +57,8 @@ def section(figure: Figure, result: Mapping[str, Any]) -> str:
         if len(good) > 1 and not figure.x and figure.columns[0] == "throughput_rps" and not figure.special:
             best = max(good, key=lambda row: float(row["throughput_rps"]))
             lines += ["", f"Highest rate: {best['label']}, {best['throughput_rps']:,.0f} requests/s."]
+    if good and (pauses := good[0].get("pauses")):
+        lines += ["", *(f"- {line}" for line in pauses_text([Pauses(**found) for found in pauses]).splitlines())]
     if figure.x and good:
         lines += ["", f"![{figure.title}](figures/{figure.name}.svg)"]
     lines += [

@@ -26,7 +26,7 @@ SECONDS_MIN = 0.4
 FAILURE_LINES = 16
 SECONDS_MAX = 120.0  # a run beyond its measured time: starting, an election, reading back
 # Of a run's JSON, what is kept; histograms and timelines would be most of the file.
-LEFT_OUT = ("histogram", "timeline", "machine")
+LEFT_OUT = ("histogram", "timeline", "machine", "pauses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,8 @@ def run_case(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, An
 
 
 def _row(report: Mapping[str, Any]) -> dict[str, Any]:
-    runs = [
-        {name: value for name, value in run.items() if name not in LEFT_OUT} for run in report.get("runs", [report])
-    ]
+    reports = report.get("runs", [report])
+    runs = [{name: value for name, value in run.items() if name not in LEFT_OUT} for run in reports]
     middle = sorted(runs, key=lambda run: float(run["throughput_rps"]))[(len(runs) - 1) // 2]
     names = ("throughput_rps", "p50_us", "p90_us", "p99_us", "p999_us", "generator_share")
     row: dict[str, Any] = {name: report[name] for name in names}
@@ -96,6 +95,8 @@ def _row(report: Mapping[str, Any]) -> dict[str, Any]:
     syncs = [sizes["entries an fsync"] for sizes in middle["batches"].values() if "entries an fsync" in sizes]
     if syncs:
         row["entries_per_fsync"] = max(syncs)
+    if reports[0].get("pauses"):
+        row["pauses"] = reports[0]["pauses"]
     row["spread"] = report.get("spread", {})
     row["batches"] = middle["batches"]
     row["runs"] = runs

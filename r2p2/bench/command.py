@@ -19,7 +19,8 @@ from pathlib import Path
 from r2p2.bench import profile
 from r2p2.bench.hdr import write_hgrm
 from r2p2.bench.measure import OPEN_LOOP_WAITING_MAX, WHATS, BenchConfig, measure, started
-from r2p2.bench.placement import SCHEMES
+from r2p2.bench.pauses import PAUSES_SECONDS_MAX, Pauses, measure_pauses, pauses_text
+from r2p2.bench.placement import SCHEMES, processors
 from r2p2.bench.ramp import Ramp, parse_objective, ramp
 from r2p2.bench.repeats import Repeats
 from r2p2.bench.report import BenchResult, write_json
@@ -150,6 +151,13 @@ def _add_reports(parser: argparse.ArgumentParser) -> None:
         "--profile", action="store_true", help="nanoseconds a request in each layer of each process (perf)"
     )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the processes print")
+    parser.add_argument(
+        "--pauses",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="before the load, see for S seconds how long this machine takes its processors away: no tail is shorter",
+    )
 
 
 def _size(args: argparse.Namespace) -> tuple[int, Distribution | None]:
@@ -176,6 +184,8 @@ def bench_config(args: argparse.Namespace) -> BenchConfig:
         raise UserError(f"a rate of {args.rate:g} calls a second")
     if args.repeat < 1:
         raise UserError(f"--repeat {args.repeat}: at least one run")
+    if not 0 <= args.pauses <= PAUSES_SECONDS_MAX:
+        raise UserError(f"--pauses {args.pauses:g}: seconds up to {PAUSES_SECONDS_MAX:g}, or 0 for not at all")
     if args.log_mib < 0:
         raise UserError(f"--log-mib {args.log_mib}: at least 1, or 0 for the default")
     if args.ramp and (args.repeat > 1 or args.against or args.profile):
@@ -222,10 +232,13 @@ def run(args: argparse.Namespace) -> int:
         from r2p2.bench.plots import need_matplotlib
 
         need_matplotlib()  # before the measurement, not after it
+    pauses = measure_pauses(processors(), args.pauses) if args.pauses else []
+    if pauses:
+        print(pauses_text(pauses))
     if args.ramp:
-        return _run_ramp(args, config)
+        return _run_ramp(args, config, pauses)
     layers = profile.Layers() if args.profile else None
-    repeats = Repeats([_one(args, config, layers) for _ in range(args.repeat)])
+    repeats = Repeats([replace(_one(args, config, layers), pauses=pauses) for _ in range(args.repeat)])
     middle = repeats.middle
     print(middle.text())
     if len(repeats.runs) > 1:
@@ -259,7 +272,7 @@ def _run_against(args: argparse.Namespace, config: BenchConfig, ours: BenchResul
     return plain.is_good
 
 
-def _run_ramp(args: argparse.Namespace, config: BenchConfig) -> int:
+def _run_ramp(args: argparse.Namespace, config: BenchConfig, pauses: Sequence[Pauses]) -> int:
     objective = parse_objective(args.objective)
     with started(config, args.logs) as bench:
         warm = False
@@ -272,7 +285,7 @@ def _run_ramp(args: argparse.Namespace, config: BenchConfig) -> int:
 
         found = ramp(objective, config.rate, load, say)
         best = found.best or found.steps[0].result
-        best = replace(bench.finish(best), command=_command_line())
+        best = replace(bench.finish(best), command=_command_line(), pauses=pauses)
     print(best.text())
     print(found.text())
     if args.json is not None:

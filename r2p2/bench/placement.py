@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from r2p2.errors import UserError
 
-__all__ = ["SCHEMES", "check", "place"]
+__all__ = ["SCHEMES", "check", "place", "processors"]
 
 # Which roles share the first processor; the others take the further ones in turn.
 SCHEMES: dict[str, tuple[str, ...]] = {

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from r2p2.bench.pauses import Pauses
 from r2p2.errors import UserError
 
 __all__ = ["PERCENTILES", "BenchResult", "write_json"]
@@ -59,6 +60,7 @@ class BenchResult:
     late_max_us: float = 0.0
     batches: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # bench.batches
     rss_mib: Mapping[str, float] = field(default_factory=dict)  # resident at the end
+    pauses: Sequence[Pauses] = ()  # of the processors, before the load
     histogram: Sequence[tuple[int, int]] = ()  # bench.hdr
     timeline: Mapping[str, Any] = field(default_factory=dict)  # r2p2.loadgen.Timeline
 

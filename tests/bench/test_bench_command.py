@@ -11,6 +11,7 @@ import pytest
 
 from r2p2 import cli
 from r2p2.bench.command import add_arguments, bench_config
+from r2p2.bench.placement import processors
 from r2p2.errors import UserError
 
 
@@ -23,6 +24,7 @@ def parsed(*words: str) -> argparse.Namespace:
 def test_the_generator_is_measured_alone_and_repeated(tmp_path: Path) -> None:
     json_path, csv_path, hdr_path = (tmp_path / name for name in ("a.json", "a.csv", "a.hgrm"))
     words = ["bench", "generator", "--duration", "0.2", "--warmup", "0.1", "--repeat", "2", "--pin", "leader+generator"]
+    words += ["--pauses", "0.1"]
     files = ["--json", str(json_path), "--csv", str(csv_path), "--hdr", str(hdr_path)]
     assert cli.main([*words, *files]) == 0
     read = json.loads(json_path.read_text())
@@ -35,6 +37,7 @@ def test_the_generator_is_measured_alone_and_repeated(tmp_path: Path) -> None:
         assert sum(count for _, count in run["histogram"]) >= run["answered"]
         assert 0 < run["generator_share"] < 1.5
         assert run["rss_mib"]["generator"] > 1
+        assert [pauses["cpu"] for pauses in run["pauses"]] == processors()
     assert len(list(csv.DictReader(csv_path.open()))) == 2
     assert "1/(1-Percentile)" in hdr_path.read_text()
 
@@ -71,6 +74,8 @@ def test_a_ramp_of_replicated_writes_and_reads_is_exactly_once(tmp_path: Path, m
         ("replicated --replicas 9", "9 replicas"),
         ("replicated --repeat 0", "at least one"),
         ("replicated --ramp --repeat 2", "ramp"),
+        ("replicated --pauses -1", "pauses"),
+        ("replicated --pauses 61", "pauses"),
         ("spin --service 5", "no time"),
         ("replicated --size uniform:1", "no distribution"),
     ],

@@ -34,6 +34,15 @@ def test_tables_have_numbers_spread_and_commands() -> None:
     assert "### " + FIGURES[0].title not in text
 
 
+def test_what_the_machine_took_away_is_beside_the_tail() -> None:
+    pauses = [{"cpu": 1, "lost_ms_per_s": 4.25, "long_per_s": 2.0, "longest_ms": 3.5}]
+    text = page({"half": result("half of it", pauses=pauses, p999_us=20.0)})
+    assert (
+        "- processor 1 at rest: taken away for 4.25 ms of a second, 2.0 times for 1 ms or longer, at most 3.5 ms"
+        in text
+    )
+
+
 def test_a_case_that_failed_is_told_and_has_no_row() -> None:
     failed = result("64")
     failed["rows"] = [{"label": "64", "command": "r2p2 bench x", "error": "it broke"}]
