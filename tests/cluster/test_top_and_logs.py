@@ -81,6 +81,7 @@ def test_a_node_that_logs_json_and_top_that_watches_it(tmp_path: Path) -> None:
             text = answer.read().decode()
         member = f'{{member="127.0.0.1:{port}"}}'
         assert f"r2p2_up{member} 1.0" in text and f"r2p2_is_leader{member} 1.0" in text
+        assert re.search(r'^r2p2_log_time_seconds{member="[0-9.:]+"} [0-9.e+]+$', text, re.MULTILINE)
         assert re.search(r'^r2p2_events_total{member="[0-9.:]+",name="[a-z_]+"} [0-9.e+]+$', text, re.MULTILINE)
         process.signal(signal.SIGTERM)
         assert process.wait(30) == 0
