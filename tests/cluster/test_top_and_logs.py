@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from r2p2.cluster.metrics import READY_PREFIX
+from r2p2.cluster.status import table
 from r2p2.cluster.top import page
 from r2p2.cluster.view import View
 from r2p2.logs import JsonFormatter
@@ -44,6 +45,14 @@ def test_a_page_shows_rates_and_the_drops_that_move() -> None:
     text = page({"a:1": status(1000, 5)}, View({"a:1": status(5000, 9)}), 2.0)
     assert text.startswith("healthy")
     assert "a:1  applied 2,000/s, rx_drop_reply 2.0/s" in text
+
+
+def test_a_table_has_digests_where_they_were_asked_for() -> None:
+    assert "digest" not in table(View({"a:1": status(1000, 5)}))
+    same = {"a:1": status(1000, 5) | {"state_digest": "0123456789abcdef" * 4}, "b:2": {"error": "no answer"}}
+    head, asked, down = (line.split() for line in table(View(same)).splitlines()[:3])
+    at = head.index("digest")
+    assert (head[at + 1], asked[at], down[at]) == ("state", "0123456789abcdef", "-")
 
 
 def test_a_member_that_came_back_has_no_rates_at_first() -> None:
