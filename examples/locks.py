@@ -134,7 +134,7 @@ class Locks(r2p2.StateMachine):
         self._index_ends()
 
     def state_digest(self) -> str:
-        """For ``r2p2 status``: equal on members whose states are equal."""
+        """For ``r2p2 status --state``: equal on members whose states are equal."""
         return self.snapshot().decode()
 
 

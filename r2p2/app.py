@@ -109,7 +109,11 @@ class StateMachine(ABC):
         return _answer(self.query, request)
 
     def state_digest(self) -> str:
-        """A text that is equal on two replicas exactly when their states are; "" when the application has none."""
+        """A text that is equal on two replicas exactly when their states are; "" when the application has none.
+
+        Called between two batches when somebody asks for it (``r2p2 status --state``, ``--check-determinism``), and
+        holds up this member as long as it takes.
+        """
         return ""
 
     def close(self) -> None:  # noqa: B027 - most applications have nothing to let go

@@ -76,13 +76,18 @@ from raft import (
     slot_of,
 )
 
-__all__ = ["STATUS_REQUEST", "Node", "NodeConfig", "Timers"]
+__all__ = ["STATE_REQUEST", "STATUS_REQUEST", "Node", "NodeConfig", "Timers"]
 
 log = logging.getLogger("r2p2.node")
 
 STATUS_REQUEST: Final = b"\x00r2p2-status"
 """An unreplicated request with this payload is answered by the node itself, with a JSON object
 (:meth:`Node.status`).
+"""
+
+STATE_REQUEST: Final = STATUS_REQUEST + b"-state"
+"""The same with ``state_digest``, for which the application may go through all of its state. It does nothing else
+meanwhile, and neither does the node: three seconds for a key-value store of a million keys.
 """
 
 # R2P2 type by kind of Raft message (docs/wire.md): requests 5, replies 6, one-way messages 7.
@@ -252,6 +257,7 @@ class Node:
         self._handed = (0, False, 0)
         # Queries that came while a batch was out: who asked, and what.
         self._queries: list[tuple[bytes, bytes]] = []
+        self._digest, self._digest_at = "", -1  # the last that was asked for, and the applied index then
         if config.apply_thread and not config.members and not config.join:
             raise UserError("apply_thread without a Raft group", "Name the members, or leave the thread out.")
         if config.members or config.join:
@@ -1092,15 +1098,15 @@ class Node:
             if STATUS_REQUEST not in requests.slab:
                 self.engine.reply(self.app.apply(requests))
                 return
-            self.engine.reply([self._status_reply() if r == STATUS_REQUEST else self._apply_one(r) for r in requests])
+            self.engine.reply([self._status_reply(r) or self._apply_one(r) for r in requests])
             return
         askers = self.engine.askers(len(requests)) if self._app_is_busy() else b""
         self.engine.reply([self._query(request, askers, i) for i, request in enumerate(requests)])
 
     def _query(self, request: bytes, askers: bytes, place: int) -> Any:
         """The reply to an unreplicated request to a member; LATER while the application is busy."""
-        if request == STATUS_REQUEST:
-            return self._status_reply()
+        if reply := self._status_reply(request):
+            return reply
         if not self._app_is_busy():
             return self.app.query_safely(request)
         if len(self._queries) >= limits.DEFERRED_MAX:
@@ -1127,11 +1133,29 @@ class Node:
         replies = self.app.apply(Requests.of([request], 1, time_ms=self._time.own_ms()))
         return replies.slab if isinstance(replies, Replies) else Replies.pack(replies).slab
 
-    def _status_reply(self) -> bytes:
-        return json.dumps(self.status()).encode()
+    def _status_reply(self, request: bytes) -> bytes:
+        """The answer to a question for the status; empty: the request is none."""
+        if request not in (STATUS_REQUEST, STATE_REQUEST):
+            return b""
+        return json.dumps(self.status(with_state=request == STATE_REQUEST)).encode()
 
-    def status(self) -> dict[str, Any]:
-        """What this node knows of itself: role, indices, digests, counters. Everything JSON can say."""
+    def _state_digest(self) -> str:
+        """The application's, "" while it is busy. A member makes one for an applied index and keeps it: the question
+        is repeated when the answer is late, which it is where there is much state.
+        """
+        if self._app_is_busy():
+            return ""
+        index = self.engine.applied_index
+        if self._forming is None or self._digest_at != index:  # without a group no index tells what has been applied
+            self._digest, self._digest_at = self.app.state_digest(), index
+        return self._digest
+
+    def status(self, *, with_state: bool = False) -> dict[str, Any]:
+        """What this node knows of itself: role, indices, counters. Everything JSON can say.
+
+        Args:
+            with_state: also ``state_digest``, the application's; it may take long (:data:`STATE_REQUEST`).
+        """
         engine = self.engine
         status: dict[str, Any] = {
             "node_id": self.config.node_id,
@@ -1141,11 +1165,12 @@ class Node:
             "log_bytes": engine.log_bytes,
             "applied_index": engine.applied_index,
             "applied_digest": f"{engine.applied_digest:016x}",
-            "state_digest": "" if self._app_is_busy() else self.app.state_digest(),
             "counters": {
                 name: n for name, n in (engine.counters() | self.counters | self._reads.counters).items() if n
             },
         }
+        if with_state:
+            status["state_digest"] = self._state_digest()
         if self._forming is not None:
             status["incarnation"] = f"{self.incarnation:016x}"
             status["members"] = {str(m): format_address(a) for m, a in self.config.members.items()}

@@ -201,20 +201,27 @@ class Cluster:
         """Where the capture of a replica goes."""
         return self._folder / f"{name}.pcap"
 
-    def status(self) -> dict[str, dict[str, Any]]:
-        """What each node that answers says of itself, by process name. Not while there is load."""
-        self.generator.tell("status")
+    def status(self, *, with_state: bool = False) -> dict[str, dict[str, Any]]:
+        """What each node that answers says of itself, by process name, ``state_digest`` on demand. Not while there is
+        load.
+        """
+        self.generator.tell("status", *(["state"] if with_state else []))
         nodes = self.generator.event("status", READY_SECONDS)["nodes"]
         return {self.plan.name_of(address.partition(":")[0]): status for address, status in nodes.items()}
 
     def wait_status(
-        self, wanted: Callable[[Mapping[str, dict[str, Any]]], bool], timeout_seconds: float, what: str
+        self,
+        wanted: Callable[[Mapping[str, dict[str, Any]]], bool],
+        timeout_seconds: float,
+        what: str,
+        *,
+        with_state: bool = False,
     ) -> dict[str, dict[str, Any]]:
         """Ask until `wanted` holds. ProcessFailed when a replica ends meanwhile, or in `timeout_seconds`."""
         end = time.monotonic() + timeout_seconds
         running = {name: process for name, process in self.replicas.items() if process.exit_code is None}
         while True:
-            status = self.status()
+            status = self.status(with_state=with_state)
             if wanted(status):
                 return status
             for process in running.values():

@@ -37,7 +37,7 @@ from r2p2.distribution import Distribution
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 from r2p2.loadgen import ECHO, GET, SET, SET_OVERHEAD_BYTES, SPIN, STSS, LoadConfig, LoadGenerator, LoadStats
-from r2p2.node import STATUS_REQUEST
+from r2p2.node import STATE_REQUEST, STATUS_REQUEST
 from r2p2.ports import PortSpec, open_port
 from r2p2.processes import cpu_seconds
 
@@ -171,7 +171,7 @@ class _Generator:
             case "watch":
                 self._watched = {name: int(pid) for name, _, pid in (a.partition("=") for a in arguments)}
             case "status":
-                self.status()
+                self.status(STATE_REQUEST if arguments == ("state",) else STATUS_REQUEST)
             case "start":
                 self._running = self.load is not None
             case "reset":
@@ -205,12 +205,12 @@ class _Generator:
         used = {name: cpu_seconds(pid) for name, pid in self._watched.items()} | {"generator": time.process_time()}
         return {name: seconds for name, seconds in used.items() if seconds is not None}
 
-    def status(self) -> None:
+    def status(self, request: bytes) -> None:
         """Ask every target for its status; those that do not answer are left out."""
         if self._load is not None:
             raise UserError("the load generator asks for a status before its load and after `verify`, not meanwhile")
         caller = Caller(self._engine, self._local_port)
-        replies = caller.call_each(self._targets, STATUS_REQUEST, FIXED_ROUTE, STATUS_SECONDS)
+        replies = caller.call_each(self._targets, request, FIXED_ROUTE, STATUS_SECONDS)
         say("status", nodes={format_address(target): json.loads(reply) for target, reply in replies.items()})
 
     def percentiles(self) -> dict[str, float]:

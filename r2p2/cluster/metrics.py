@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from r2p2 import limits
 from r2p2.address import format_ip, parse_address
 from r2p2.cluster.status import Targets, add_target_arguments, look, targets_of
 from r2p2.cluster.view import Statuses, View
@@ -43,6 +44,17 @@ _GAUGES: Final = {
     "log_bytes": "bytes of log in memory",
 }
 
+# By the status's key in milliseconds; Prometheus wants seconds.
+_SECONDS: Final = {
+    "log_time_ms": (
+        "log_time_seconds",
+        "the log's time at the applied index, unix time; it stands while nothing is appended; 0: nothing was yet",
+    ),
+    "log_time_behind_ms": (
+        "log_time_behind_seconds",
+        "how far the member's clock is behind the newest time in its log; 0: it is not",
+    ),
+}
 
 # One judgement of a member each, from all the statuses together; None: there is nothing to say of it.
 _JUDGED: Final[dict[str, tuple[str, Callable[[View, str], float | None]]]] = {
@@ -111,12 +123,19 @@ class ClusterCollector(Collector):
                     gauge.add_metric([address], value)
             yield gauge
         for name, text in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"r2p2_{name}", text, labels=["member"])
-            for address, status in view.answered.items():
-                if isinstance(status.get(name), int):
-                    gauge.add_metric([address], status[name])
-            yield gauge
+            yield _gauge(name, text, view.answered, name, 1)
+        for key, (name, text) in _SECONDS.items():
+            yield _gauge(name, text, view.answered, key, limits.SECOND // limits.MS)
         yield _counters(view.answered)
+
+
+def _gauge(name: str, text: str, answered: Statuses, key: str, divisor: int) -> Metric:
+    """A number of the status, of those members that have it."""
+    gauge = GaugeMetricFamily(f"r2p2_{name}", text, labels=["member"])
+    for address, status in answered.items():
+        if isinstance(status.get(key), int):
+            gauge.add_metric([address], status[key] / divisor)
+    return gauge
 
 
 def _counters(answered: Statuses) -> Metric:

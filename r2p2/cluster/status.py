@@ -18,7 +18,7 @@ from r2p2.client import FIXED_ROUTE, Client
 from r2p2.cluster.config import load
 from r2p2.cluster.view import Status, Statuses, View
 from r2p2.errors import CallError, UserError
-from r2p2.node import STATUS_REQUEST
+from r2p2.node import STATE_REQUEST, STATUS_REQUEST
 
 __all__ = ["Targets", "add_target_arguments", "ask", "look", "table", "targets_of"]
 
@@ -31,6 +31,7 @@ example:
   r2p2 status --nodes 10.0.0.1:8000,10.0.0.2:8000"""
 
 _COLUMNS: Final = ("address", "slot", "role", "term", "leader", "commit", "applied", "log", "state")
+_DIGEST_SHOWN: Final = 16  # of its characters; JSON has them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_arguments(parser)
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="how long a member may take")
     parser.add_argument("--json", action="store_true", help="everything they say, as JSON")
+    parser.add_argument(
+        "--state",
+        action="store_true",
+        help="also a digest of each member's state, equal where that is. A member goes through all of its state for "
+        "it and does nothing else meanwhile",
+    )
 
 
-async def _ask_all(addresses: Sequence[str], timeout_s: float) -> Statuses:
+async def _ask_all(addresses: Sequence[str], timeout_s: float, request: bytes) -> Statuses:
     async with Client(*addresses) as client:
 
         async def one(address: str) -> Status:
             try:
                 # It may be repeated, and one datagram may be lost.
                 reply = await client.call(
-                    STATUS_REQUEST, policy=FIXED_ROUTE, timeout_s=timeout_s, retry_s=timeout_s / 4, target=address
+                    request, policy=FIXED_ROUTE, timeout_s=timeout_s, retry_s=timeout_s / 4, target=address
                 )
                 answer = json.loads(reply)
             except CallError as error:
@@ -84,32 +91,43 @@ async def _ask_all(addresses: Sequence[str], timeout_s: float) -> Statuses:
         return dict(zip(addresses, await asyncio.gather(*map(one, addresses)), strict=True))
 
 
-def ask(addresses: Sequence[str], timeout_s: float) -> Statuses:
-    """What each member says of itself, by address; ``{"error": ...}`` for one that does not answer. All at once."""
-    return asyncio.run(_ask_all(list(dict.fromkeys(addresses)), timeout_s)) if addresses else {}
+def ask(addresses: Sequence[str], timeout_s: float, *, with_state: bool = False) -> Statuses:
+    """What each member says of itself, by address; ``{"error": ...}`` for one that does not answer. All at once.
+
+    Args:
+        addresses: ``IP:PORT`` each.
+        timeout_s: how long one may take, seconds.
+        with_state: also a digest of its state, which holds it up (:data:`r2p2.node.STATE_REQUEST`).
+    """
+    request = STATE_REQUEST if with_state else STATUS_REQUEST
+    return asyncio.run(_ask_all(list(dict.fromkeys(addresses)), timeout_s, request)) if addresses else {}
 
 
-def look(targets: Targets, timeout_s: float) -> View:
-    """Asks the targets, and then the members that they tell of."""
-    view = View(ask(targets.addresses, timeout_s), targets.addresses, targets.slots)
+def look(targets: Targets, timeout_s: float, *, with_state: bool = False) -> View:
+    """Asks the targets, and then the members that they tell of; as :func:`ask`."""
+    view = View(ask(targets.addresses, timeout_s, with_state=with_state), targets.addresses, targets.slots)
     if not targets.only and view.unasked:
-        view = View(view.statuses | ask(view.unasked, timeout_s), targets.addresses, targets.slots)
+        more = ask(view.unasked, timeout_s, with_state=with_state)
+        view = View(view.statuses | more, targets.addresses, targets.slots)
     return view
 
 
-def _row(view: View, address: str) -> tuple[str, ...]:
+def _row(view: View, address: str, *, with_state: bool) -> tuple[str, ...]:
     status = view.statuses[address]
     fields = (view.slot(address), view.kind(address), status.get("term"), status.get("leader"))
     indices = (status.get("commit_index"), status.get("applied_index"))
     log = f"{status['log_bytes'] / (1 << 20):.1f} MiB" if "log_bytes" in status else None
-    shown = ["-" if value is None else str(value) for value in (*fields, *indices, log)]
+    digest = [status.get("state_digest", "")[:_DIGEST_SHOWN] or None] if with_state else []
+    shown = ["-" if value is None else str(value) for value in (*fields, *indices, log, *digest)]
     return (address, *shown, view.state(address))
 
 
 def table(view: View) -> str:
-    """A line for each member, then what concerns them all."""
-    rows = [_COLUMNS, *(_row(view, address) for address in view.statuses)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    """A line for each member, then what concerns them all; with digests where they were asked for."""
+    with_state = any("state_digest" in status for status in view.statuses.values())
+    columns = (*_COLUMNS[:-1], *(["digest"] if with_state else []), _COLUMNS[-1])
+    rows = [columns, *(_row(view, address, with_state=with_state) for address in view.statuses)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, *view.notes])
 
@@ -146,6 +164,6 @@ def run(args: argparse.Namespace) -> int:
     """Prints the status; 0 when all members answer and follow one leader, else 1."""
     if not args.timeout > 0:
         raise UserError(f"--timeout is {args.timeout}, not above 0")
-    view = look(targets_of(args), args.timeout)
+    view = look(targets_of(args), args.timeout, with_state=args.state)
     print(as_json(view) if args.json else table(view), flush=True)
     return 0 if view.is_healthy else 1

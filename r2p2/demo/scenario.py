@@ -134,6 +134,7 @@ def run_scenario(
             lambda nodes: _is_at_rest(nodes, survivors),
             CONVERGE_SECONDS,
             "the survivors at the same index",
+            with_state=True,
         )
         new_leader = _leader(converged)
         pcap = cluster.pcap_path(new_leader)

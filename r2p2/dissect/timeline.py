@@ -3,7 +3,9 @@
 Told from the messages alone: who starts, who stands for election and with what votes, who leads from when and how long
 nobody did, who is asked to take over, how the commit index and the forgotten prefix move, who rejects entries, which
 entries of an old term a member drops for those of a new one, and what followers are told about reads. Two leaders in a
-term, and a read granted behind the commit index, are named when they are seen. Every table is bounded.
+term, and a read granted behind the commit index, are named when they are seen. An election lasts from the first
+candidate to the new leader, over split votes; one after which most go on answering the old leader has failed, and is no
+part of the next. Every table is bounded.
 """
 
 from __future__ import annotations
@@ -87,11 +89,15 @@ class _Cluster:
     leader_address: Address = (0, 0)
     term: int = 0
     append_ns: int = 0  # of the leader's last APPEND
+    round: int = 0  # the highest of its APPENDs
+    answering: set[int] = field(default_factory=set)  # members seen to answer them
     commit: int = 0
     global_commit: int = 0
     told_commit: int = 0
     told_ns: int = 0
-    election_ns: int | None = None  # when the first candidate since the last leader stood up
+    election_ns: int | None = None  # when the first candidate of the election in hand stood up; None: there is none
+    election_round: int = 0  # the leader's round then
+    loyal: set[int] = field(default_factory=set)  # members seen to answer an APPEND of a later round
     answer_ns: int | None = None  # the last RESPONSE of a leader
     old_append_ns: int = 0  # the last APPEND of the leader before this one
     waits_for_answer: bool = False
@@ -231,10 +237,12 @@ def _formed(cluster: _Cluster, message: Message, raft: Raft) -> Told:
 
 
 def _stands(cluster: _Cluster, message: Message, raft: Raft) -> Told:
+    # Also of a candidate that was told of before: it may have failed and try again, in the same term after a PRE_VOTE.
+    if cluster.election_ns is None and raft.term > cluster.term:
+        cluster.election_ns, cluster.election_round = message.time_ns, cluster.round
+        cluster.loyal.clear()
     if not cluster.first_time(raft.kind, raft.sender, raft.term):
         return
-    if cluster.election_ns is None:
-        cluster.election_ns = message.time_ns
     how = _STANDS[raft.kind]
     last = f"{raft.fields['last_index']}@{raft.fields['last_term']}"
     text = f"member {raft.sender} {how} in term {raft.term}, log ends at {last}"
@@ -316,6 +324,7 @@ def _append(cluster: _Cluster, message: Message, raft: Raft) -> Told:
         yield from _leads(cluster, message, raft)
     cluster.append_ns = message.time_ns
     fields = raft.fields
+    cluster.round = max(cluster.round, fields["round"])
     if fields["count"]:
         sent = _Append(fields["prev_index"], fields["count"], fields["entries_term"])
         cluster.in_flight[raft.term, fields["round"], message.target_ip, message.target_port] = sent
@@ -342,11 +351,28 @@ def _leads(cluster: _Cluster, message: Message, raft: Raft) -> Told:
     cluster.old_append_ns = cluster.append_ns
     cluster.leader, cluster.term, cluster.election_ns = raft.sender, raft.term, None
     cluster.leader_address = (message.source_ip, message.source_port)
+    cluster.round = 0
+    cluster.answering.clear()
     yield "leader", text, values
+
+
+def _answers(cluster: _Cluster, member: int, round_: int) -> None:
+    """``member`` takes the leader of the term for its leader, and did so when that sent ``round_``.
+
+    Once most do, none of them has voted in a later term: the election in hand has come to nothing. Most of those whose
+    answers the capture shows at all, since one taken at a follower shows its own only.
+    """
+    cluster.answering.add(member)
+    if cluster.election_ns is not None and round_ > cluster.election_round:
+        cluster.loyal.add(member)
+        if 2 * (1 + len(cluster.loyal)) > 1 + len(cluster.answering):  # the leader itself is one of them
+            cluster.election_ns = None
 
 
 def _append_reply(cluster: _Cluster, message: Message, raft: Raft) -> Told:
     fields = raft.fields
+    if raft.term == cluster.term:
+        _answers(cluster, raft.sender, fields["round"])
     sent = cluster.in_flight.pop((raft.term, fields["round"], message.source_ip, message.source_port), None)
     if fields["accepted"]:
         if sent is not None:

@@ -25,7 +25,7 @@ from r2p2 import cli
 from r2p2.apps.kv import encode_command
 from r2p2.client import FIXED_ROUTE, REPLICATED, REPLICATED_READ, PollClient
 from r2p2.errors import CallError, UserError
-from r2p2.node import STATUS_REQUEST
+from r2p2.node import STATE_REQUEST
 from r2p2.ports import PortSpec, open_port
 from r2p2.torture.history import ELEMENT_BYTES, Operation, element, elements, write_history
 from r2p2.torture.mixed import mixed_command
@@ -297,7 +297,7 @@ class Status:
                     self.last = self._nodes
                     self._compare(self._nodes.values())
 
-            self._client.call(target, STATUS_REQUEST, ended, policy=FIXED_ROUTE, timeout_s=STATUS_TIMEOUT_S)
+            self._client.call(target, STATE_REQUEST, ended, policy=FIXED_ROUTE, timeout_s=STATUS_TIMEOUT_S)
 
     def _compare(self, nodes: Iterable[Mapping[str, Any]]) -> None:
         """Nodes that happen to have applied the same must hold the same, in the midst of it all."""

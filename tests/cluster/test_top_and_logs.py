@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from r2p2.cluster.metrics import READY_PREFIX
+from r2p2.cluster.status import table
 from r2p2.cluster.top import page
 from r2p2.cluster.view import View
 from r2p2.logs import JsonFormatter
@@ -44,6 +45,14 @@ def test_a_page_shows_rates_and_the_drops_that_move() -> None:
     text = page({"a:1": status(1000, 5)}, View({"a:1": status(5000, 9)}), 2.0)
     assert text.startswith("healthy")
     assert "a:1  applied 2,000/s, rx_drop_reply 2.0/s" in text
+
+
+def test_a_table_has_digests_where_they_were_asked_for() -> None:
+    assert "digest" not in table(View({"a:1": status(1000, 5)}))
+    same = {"a:1": status(1000, 5) | {"state_digest": "0123456789abcdef" * 4}, "b:2": {"error": "no answer"}}
+    head, asked, down = (line.split() for line in table(View(same)).splitlines()[:3])
+    at = head.index("digest")
+    assert (head[at + 1], asked[at], down[at]) == ("state", "0123456789abcdef", "-")
 
 
 def test_a_member_that_came_back_has_no_rates_at_first() -> None:
@@ -81,6 +90,7 @@ def test_a_node_that_logs_json_and_top_that_watches_it(tmp_path: Path) -> None:
             text = answer.read().decode()
         member = f'{{member="127.0.0.1:{port}"}}'
         assert f"r2p2_up{member} 1.0" in text and f"r2p2_is_leader{member} 1.0" in text
+        assert re.search(r'^r2p2_log_time_seconds{member="[0-9.:]+"} [0-9.e+]+$', text, re.MULTILINE)
         assert re.search(r'^r2p2_events_total{member="[0-9.:]+",name="[a-z_]+"} [0-9.e+]+$', text, re.MULTILINE)
         process.signal(signal.SIGTERM)
         assert process.wait(30) == 0

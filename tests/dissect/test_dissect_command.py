@@ -23,9 +23,11 @@ from scapy_layers import (
     R2P2,
     RaftAppend,
     RaftAppendReply,
+    RaftPreVote,
     RaftReadIndex,
     RaftReadIndexReply,
     RaftTimeoutNow,
+    RaftVote,
     RaftVoteTransfer,
     packets,
 )
@@ -319,6 +321,61 @@ def test_timeline_tells_a_transfer_of_leadership(story: Story, capsys: pytest.Ca
         "member 2 stands, as its leader asked, in term 4, log ends at 7@3, 4.00 ms after the last APPEND",
         "member 2 leads term 4, 5.00 ms after the last APPEND of member 1 in term 3, 1.00 ms after the election began",
     ]
+
+
+def _heartbeat(story: Story, term: int, round_: int, members: tuple[int, ...], leader: int = 1) -> None:
+    for member in members:
+        append = RaftAppend(sender=leader, term=term, round=round_, cluster_id=1)
+        story.send(leader, member, R2P2(rid=round_) / append, after_ms=0.01)
+    for member in members:
+        reply = RaftAppendReply(sender=member, term=term, round=round_, accepted=1, cluster_id=1)
+        story.send(member, leader, R2P2(rid=round_) / reply, after_ms=0.01)
+
+
+def _stand(story: Story, kind: type[Packet], member: int, term: int, after_ms: float = 1) -> None:
+    asks = kind(sender=member, term=term, last_index=7, last_term=3, cluster_id=1)
+    story.send(member, 9, R2P2(rid=term) / asks, after_ms)
+
+
+@pytest.mark.parametrize("seen", [(2, 3), (3,)], ids=["all answers", "one follower's own answers"])
+def test_timeline_counts_no_failed_election_to_the_next(
+    story: Story, capsys: pytest.CaptureFixture[str], seen: tuple[int, ...]
+) -> None:
+    _heartbeat(story, 3, 1, seen)
+    _stand(story, RaftPreVote, 2, 4)  # the others hear the leader, refuse, and go on
+    for round_ in range(2, 12):
+        story.time_ns += 100_000_000
+        _heartbeat(story, 3, round_, seen)
+    _stand(story, RaftPreVote, 2, 4, after_ms=200)  # the same term again, and the leader is gone
+    _stand(story, RaftVote, 2, 4)
+    story.append(2, 4)
+    (leads,) = (text for text in story.told(capsys) if text.startswith("member 2 leads"))
+    assert leads.endswith(" in term 3, 2.00 ms after the election began")
+
+
+def test_timeline_counts_a_late_candidate_of_the_leaders_own_term_to_no_election(
+    story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story.append(1, 3)
+    _stand(story, RaftVote, 2, 3)  # it had not heard yet who had won
+    _stand(story, RaftVote, 2, 4, after_ms=1000)
+    story.append(2, 4)
+    (leads,) = (text for text in story.told(capsys) if text.startswith("member 2 leads"))
+    assert leads.endswith(", 1.00 ms after the election began")
+
+
+def test_timeline_has_an_election_last_over_split_votes_and_a_minority_that_knows_of_none(
+    story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _heartbeat(story, 3, 1, (2, 3, 4, 5))
+    _stand(story, RaftVote, 3, 4)
+    story.send(3, 1, R2P2(rid=1) / RaftAppendReply(sender=3, term=3, round=1, accepted=1, cluster_id=1))  # late
+    story.send(4, 1, R2P2(rid=1) / RaftAppendReply(sender=4, term=3, round=1, accepted=1, cluster_id=1))
+    _heartbeat(story, 3, 2, (2,))  # cut off together with its leader
+    _stand(story, RaftVote, 4, 5, after_ms=100)
+    story.append(4, 5)
+    (leads,) = (text for text in story.told(capsys) if text.startswith("member 4 leads"))
+    assert leads.endswith(", 103.02 ms after the election began")
 
 
 def test_timeline_counts_reads_and_names_a_stale_one(story: Story, capsys: pytest.CaptureFixture[str]) -> None:

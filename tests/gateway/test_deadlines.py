@@ -44,7 +44,7 @@ class Cluster:
         self.port = int(found[1])
 
     def statuses(self) -> list[dict[str, object]]:
-        return list(ask(list(self.members), 2.0).values())
+        return list(ask(list(self.members), 2.0, with_state=True).values())
 
     def leader(self) -> str:
         by_role = {status.get("role"): address for address, status in ask(list(self.members), 2.0).items()}

@@ -17,7 +17,7 @@ import redis
 
 from r2p2.client import BlockingClient
 from r2p2.gateway.command import READY_PREFIX
-from r2p2.node import STATUS_REQUEST
+from r2p2.node import STATE_REQUEST
 from r2p2.processes import ManagedProcess, Supervisor
 from r2p2.serve import READY_PREFIX as SERVING
 from tests.gateway.support import free_udp_ports
@@ -37,7 +37,7 @@ class Cluster:
 
     def status(self, slot: int) -> dict[str, object]:
         with BlockingClient("127.0.0.1") as client:
-            found: dict[str, object] = json.loads(client.call(self.members[slot], STATUS_REQUEST, timeout_s=10))
+            found: dict[str, object] = json.loads(client.call(self.members[slot], STATE_REQUEST, timeout_s=10))
         return found
 
 

@@ -138,7 +138,7 @@ class World:
 
     def digests(self) -> set[tuple[object, ...]]:
         keys = ("applied_index", "applied_digest", "state_digest")
-        return {tuple(node.status()[k] for k in keys) for node in self.nodes.values()}
+        return {tuple(node.status(with_state=True)[k] for k in keys) for node in self.nodes.values()}
 
     def __enter__(self) -> World:
         return self

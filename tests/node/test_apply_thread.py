@@ -82,7 +82,7 @@ def test_a_busy_application_keeps_its_member_in_office() -> None:
         others = [world.call(encode_command("APPEND", "a", str(i)), leader, ms=5000) for i in range(50)]
         world.run(1500)  # seven election timeouts
         assert world.leader == leader and world.nodes[leader].status()["term"] == term
-        status = world.nodes[leader].status()
+        status = world.nodes[leader].status(with_state=True)
         assert (status["apply_busy_ms"], status["state_digest"]) == (0, "")
         assert status["commit_index"] > status["applied_index"], "replication goes on"
         followers = [node.engine.applied_index for slot, node in world.nodes.items() if slot != leader]

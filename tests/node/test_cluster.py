@@ -9,13 +9,14 @@ import pytest
 
 from r2p2.app import StateMachine, state_machine
 from r2p2.apps.echo import Echo
-from r2p2.apps.kv import encode_command
+from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK, DONE_TIMEOUT
 from r2p2.errors import UserError
 from r2p2.forming import SupersededError
-from r2p2.node import STATUS_REQUEST, Node, NodeConfig
+from r2p2.memory import MemoryNetwork
+from r2p2.node import STATE_REQUEST, STATUS_REQUEST, Node, NodeConfig
 from r2p2.requests import Requests
-from tests.engine.support import packet
+from tests.engine.support import Caller, packet
 from tests.node.support import MS, World
 
 OK = b"+OK\r\n"
@@ -297,6 +298,58 @@ def test_status_is_json() -> None:
         assert status == DONE_OK
         told = json.loads(reply)
         assert told["role"] == "leader" and told["leader"] == leader and told["formed"]
+
+
+class CountingDigests(KeyValue):
+    """How often each was asked for the whole state."""
+
+    digests = 0
+
+    def state_digest(self) -> str:
+        self.digests += 1
+        return super().state_digest()
+
+
+def test_only_a_question_for_the_state_goes_through_all_of_it_and_once_for_an_index() -> None:
+    made: list[CountingDigests] = []
+
+    def make() -> CountingDigests:
+        made.append(CountingDigests())
+        return made[-1]
+
+    with World(make_app=make) as world:
+        leader = world.elect()
+
+        def told(request: bytes, member: int = leader) -> dict[str, object]:
+            status, reply = world.ask(request, member, policy=1)
+            assert status == DONE_OK
+            return dict(json.loads(reply))
+
+        assert world.ask(set_command("a", "1"), leader) == (DONE_OK, OK)
+        world.run(100)
+        assert "state_digest" not in told(STATUS_REQUEST)
+        assert [app.digests for app in made] == [0, 0, 0], "a status costs the same however much there is"
+        first = told(STATE_REQUEST)
+        assert first["state_digest"] == made[leader].store.digest() and first["role"] == "leader"
+        assert {told(STATE_REQUEST, member)["state_digest"] for member in range(3)} == {first["state_digest"]}
+        assert [app.digests for app in made] == [1, 1, 1], "asked again, and nothing was applied meanwhile"
+        assert world.ask(set_command("a", "2"), leader) == (DONE_OK, OK)
+        assert told(STATE_REQUEST)["state_digest"] == made[leader].store.digest() != first["state_digest"]
+
+
+def test_a_server_without_a_group_tells_its_state_as_it_is() -> None:
+    with MemoryNetwork() as network:
+        app = KeyValue()
+        node = Node(NodeConfig(), network.open(0x0A000001, 8000), app)
+        client = Caller(network, (0x0A000064, 9000))
+        for tag, request in enumerate((STATE_REQUEST, set_command("a", "1"), STATE_REQUEST, STATUS_REQUEST)):
+            client.call(tag, request, (0x0A000001, 8000), 1, 1000)
+            network.run([node, client], 10 * MS)
+        before, reply, after, plain = (client.ended[tag][1] for tag in range(4))
+        assert reply == OK
+        assert json.loads(before)["state_digest"] != json.loads(after)["state_digest"] == app.state_digest()
+        assert "state_digest" not in json.loads(plain)
+        node.close()
 
 
 def test_unreplicated_requests_ask_this_member_only() -> None:

@@ -87,9 +87,9 @@ def test_a_killed_member_comes_back_as_another_and_is_in_sync(leads: bool) -> No
         other = next(i for i in world.nodes if i not in (victim, world.leader))
         world.kill(other)
         fill(world, world.elect(), 20, start=1000)
-        status = world.nodes[victim].status()
+        status = world.nodes[victim].status(with_state=True)
         assert status["incarnation"] == f"{4711:016x}"
-        assert status["state_digest"] == world.nodes[world.elect()].status()["state_digest"]
+        assert status["state_digest"] == world.nodes[world.elect()].status(with_state=True)["state_digest"]
 
 
 def test_every_member_one_after_the_other_and_then_all_of_them_again() -> None:

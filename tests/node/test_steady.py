@@ -88,7 +88,7 @@ class Lone:
             for one in self.node.engine.capture_take()[0]
             if one.source_ip == self.address[0]
         )
-        status = self.node.status()
+        status = self.node.status(with_state=True)
         known = {name: status[name] for name in STATUS} | {"ignored": dict(self.raft.ignored)}
         if not self.node.is_leader:  # whose is moved when it is next told to others
             known["global_commit"] = status["global_commit"]

@@ -21,7 +21,7 @@ from r2p2.engine import Engine
 from r2p2.errors import CallError, UserError
 from r2p2.loadgen import SET, LoadConfig, LoadGenerator, LoadStats
 from r2p2.member_command import ask
-from r2p2.node import STATUS_REQUEST
+from r2p2.node import STATE_REQUEST
 from r2p2.ports import PortSpec, open_port
 from r2p2.processes import ManagedProcess, Supervisor
 
@@ -89,7 +89,7 @@ class Members:
 
     def status_of(self, address: str) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(
-            self.client.call(address, STATUS_REQUEST, policy=FIXED_ROUTE, timeout_s=1.0, retry_s=0.2)
+            self.client.call(address, STATE_REQUEST, policy=FIXED_ROUTE, timeout_s=1.0, retry_s=0.2)
         )
         return status
 
