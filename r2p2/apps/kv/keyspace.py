@@ -8,19 +8,16 @@ RANDOMKEY is left out: chance would differ between replicas.
 from __future__ import annotations
 
 import re
-from itertools import islice
 from typing import Final
 
 from r2p2.apps.kv.glob import compiled
 from r2p2.apps.kv.registry import command
-from r2p2.apps.kv.resp import NOT_AN_INTEGER, OK, SYNTAX, TOO_LARGE, array_of, bulk, error, integer, parse_int64
-from r2p2.apps.kv.scan import PLACE_MAX
+from r2p2.apps.kv.resp import OK, SYNTAX, TOO_LARGE, array_of, bulk, error, integer
+from r2p2.apps.kv.scan import PLACE_MAX, ScanOptions, scan_options, scan_step
 from r2p2.apps.kv.store import Store
 
+# As strtoull reads one, and with it Redis 7.0: maybe with a sign, and nothing at all is 0.
 _CURSOR: Final = re.compile(rb"([+-]?[0-9]+)?")
-_SCAN_COUNT: Final = 10
-# A step of SCAN holds up the node for a few milliseconds at most.
-_SCAN_COUNT_MAX: Final = 4096
 
 
 def _remove(store: Store, words: list[bytes]) -> bytes:
@@ -107,42 +104,15 @@ def scan(store: Store, words: list[bytes]) -> bytes:
     if cursor is None or abs(cursor) > PLACE_MAX:
         return error(b"invalid cursor")
     cursor %= PLACE_MAX + 1
-    count: int | None = _SCAN_COUNT
-    pattern: bytes | None = None
-    wanted = b"string"
-    options = words[2:]
-    while options:
-        name, rest = options[0].upper(), options[1:]
-        if not rest or name not in (b"MATCH", b"COUNT", b"TYPE"):
-            return SYNTAX
-        if name == b"COUNT":
-            count = parse_int64(rest[0])
-            if count is None:
-                return NOT_AN_INTEGER
-            if count < 1:
-                return SYNTAX
-        elif name == b"MATCH":
-            pattern = rest[0]
-        else:
-            wanted = rest[0].lower()
-        options = rest[1:]
-    assert count is not None
-    return _scan(store, cursor, min(count, _SCAN_COUNT_MAX), pattern, wanted == b"string")
+    options = scan_options(words[2:])
+    return options if isinstance(options, bytes) else _scan(store, cursor, options, options.count)
 
 
-def _scan(store: Store, cursor: int, count: int, pattern: bytes | None, strings: bool) -> bytes:
-    ahead = store.scan_after(cursor)
-    step = list(islice(ahead, count))
-    following = 0
-    if len(step) == count:
-        # Keys with one hash are not parted: those that share the last one's come along.
-        for item in ahead:
-            if item[0] != step[-1][0]:
-                following = step[-1][0]
-                break
-            step.append(item)
-    found = [key for _, key in step if strings and (pattern is None or compiled(pattern).fullmatch(key))]
+def _scan(store: Store, cursor: int, options: ScanOptions, count: int) -> bytes:
+    step, following = scan_step(store.scan_after(cursor), count)
+    strings = options.type_name in (None, b"string")
+    found = [key for key in step if strings and options.matches(key)]
     reply = array_of([bulk(b"%d" % following), array_of(map(bulk, found), len(found))], 2)
     # Long keys: what a response cannot carry is left for the next step.
     fits = not reply.startswith(b"-") and TOO_LARGE not in reply[-len(TOO_LARGE) :]
-    return reply if fits or count == 1 else _scan(store, cursor, count // 2, pattern, strings)
+    return reply if fits or count == 1 else _scan(store, cursor, options, count // 2)

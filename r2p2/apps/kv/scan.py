@@ -1,8 +1,10 @@
-"""The order in which SCAN goes through the keys: by a hash of theirs, kept sorted while somebody scans.
+"""SCAN: its options, its steps, and the order in which it goes through the keys: by a hash of theirs, kept sorted while
+somebody scans.
 
 The order is a function of the keys alone, so an index may be dropped and made anew at any time and no reply shows it.
 It is made by the first SCAN and dropped when none has come for a while (:attr:`ScanIndex.idle_batches`). Leaves to
-others: which keys are there (:class:`r2p2.apps.kv.store.Store`); the index may hold some that are not.
+others: which keys are there (:class:`r2p2.apps.kv.store.Store`, or Redis), since the index may hold some that are not;
+how a cursor is spelled; and what to do with a step that a response cannot carry.
 """
 
 from __future__ import annotations
@@ -10,14 +12,69 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
-__all__ = ["PLACE_MAX", "ScanIndex"]
+from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv.resp import NOT_AN_INTEGER, SYNTAX, parse_int64
+
+__all__ = ["PLACE_MAX", "ScanIndex", "ScanOptions", "scan_options", "scan_step"]
 
 PLACE_MAX: Final = (1 << 64) - 1
 # Beyond so many, and a quarter of all, new places are sorted in.
 _ADDED_MAX: Final = 1024
+_COUNT: Final = 10
+# A step of SCAN holds up the node for a few milliseconds at most.
+_COUNT_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What is asked for: how many keys a step, matching which glob, of which type (in lower case). None: any."""
+
+    count: int = _COUNT
+    pattern: bytes | None = None
+    type_name: bytes | None = None
+
+    def matches(self, key: bytes) -> bool:
+        """Whether the pattern admits a key; its type is not looked at."""
+        return self.pattern is None or compiled(self.pattern).fullmatch(key) is not None
+
+
+def scan_options(words: list[bytes]) -> ScanOptions | bytes:
+    """From ``[MATCH pattern] [COUNT n] [TYPE type]``, the last of each; or the error that is the reply."""
+    count, pattern, type_name = _COUNT, None, None
+    for at in range(0, len(words), 2):
+        name = words[at].upper()
+        if at + 1 == len(words) or name not in (b"MATCH", b"COUNT", b"TYPE"):
+            return SYNTAX
+        value = words[at + 1]
+        if name == b"COUNT":
+            number = parse_int64(value)
+            if number is None or number < 1:
+                return NOT_AN_INTEGER if number is None else SYNTAX
+            count = min(number, _COUNT_MAX)
+        elif name == b"MATCH":
+            pattern = value
+        else:
+            type_name = value.lower()
+    return ScanOptions(count, pattern, type_name)
+
+
+def scan_step(ahead: Iterator[tuple[int, bytes]], count: int) -> tuple[list[bytes], int]:
+    """The next `count` keys of what lies ahead, or a few more, and the cursor to go on from; 0: those were the last."""
+    step = list(islice(ahead, count))
+    following = 0
+    if len(step) == count:
+        # Keys with one hash are not parted: those that share the last one's come along.
+        for item in ahead:
+            if item[0] != step[-1][0]:
+                following = step[-1][0]
+                break
+            step.append(item)
+    return [key for _, key in step], following
 
 
 def _place(key: bytes) -> int:

@@ -8,19 +8,14 @@ to, and dropped when nobody has scanned for a while. It may hold keys that are g
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Final
 
-from r2p2.apps.kv.glob import compiled
-from r2p2.apps.kv.resp import NOT_AN_INTEGER, SYNTAX, array_of, bulk, error, parse_int64
-from r2p2.apps.kv.scan import PLACE_MAX, ScanIndex
+from r2p2.apps.kv.resp import array_of, bulk, error
+from r2p2.apps.kv.scan import PLACE_MAX, ScanIndex, ScanOptions, scan_options, scan_step
 from r2p2.apps.redis.link import Link, encode
 
 __all__ = ["Scanner"]
 
-_COUNT: Final = 10
-# A step of SCAN holds up the node for a few milliseconds at most.
-_COUNT_MAX: Final = 4096
 # Batches without a SCAN after which nobody scans any more.
 _IDLE_BATCHES: Final = 100_000
 _NONE: Final = b"+none\r\n"
@@ -55,52 +50,26 @@ class Scanner:
 
     def scan(self, link: Link, words: list[bytes], keys: list[bytes] | None) -> bytes:
         """The reply. ``keys``: all that are there, when it was not active."""
+        # Only as it is given out, where the store of r2p2.apps.kv takes all that strtoull does.
         cursor = int(words[1]) if words[1].isdigit() and len(words[1]) <= 20 else -1
         if not 0 <= cursor <= PLACE_MAX:
             return error(b"invalid cursor")
-        count, pattern, wanted = _COUNT, None, b""
-        at = 2
-        while at < len(words):
-            name = words[at].upper()
-            if at + 1 == len(words) or name not in (b"MATCH", b"COUNT", b"TYPE"):
-                return SYNTAX
-            value = words[at + 1]
-            if name == b"COUNT":
-                number = parse_int64(value)
-                if number is None or number < 1:
-                    return NOT_AN_INTEGER if number is None else SYNTAX
-                count = min(number, _COUNT_MAX)
-            elif name == b"MATCH":
-                pattern = value
-            else:
-                wanted = value.lower()
-            at += 2
+        options = scan_options(words[2:])
+        if isinstance(options, bytes):
+            return options
         if self._index is None:
             self._index = ScanIndex(keys or [])
         self._index.idle_batches = 0
-        return self._step(link, self._index, cursor, count, pattern, wanted)
+        return self._step(link, self._index, cursor, options, options.count)
 
-    def _step(
-        self, link: Link, index: ScanIndex, cursor: int, count: int, pattern: bytes | None, wanted: bytes
-    ) -> bytes:
-        ahead = index.after(cursor)
-        step = list(islice(ahead, count))
-        following = 0
-        if len(step) == count:
-            # Keys with one hash are not parted: those that share the last one's come along.
-            for item in ahead:
-                if item[0] != step[-1][0]:
-                    following = step[-1][0]
-                    break
-                step.append(item)
-        matching = [key for _, key in step if pattern is None or compiled(pattern).fullmatch(key)]
+    def _step(self, link: Link, index: ScanIndex, cursor: int, options: ScanOptions, count: int) -> bytes:
+        step, following = scan_step(index.after(cursor), count)
+        matching = [key for key in step if options.matches(key)]
         types = link.ask(b"".join(encode("TYPE", key) for key in matching), len(matching)) if matching else []
-        accepted = b"+%b\r\n" % wanted
-        found = [
-            key for key, kind in zip(matching, types, strict=True) if kind != _NONE and (not wanted or kind == accepted)
-        ]
+        accepted = b"+%b\r\n" % options.type_name if options.type_name else None
+        found = [key for key, kind in zip(matching, types, strict=True) if kind != _NONE and accepted in (None, kind)]
         inner = array_of(map(bulk, found), len(found))
         if inner.startswith(b"-") and count > 1:
             # Long keys: what a response cannot carry is left for the next step.
-            return self._step(link, index, cursor, count // 2, pattern, wanted)
+            return self._step(link, index, cursor, options, count // 2)
         return inner if inner.startswith(b"-") else array_of([bulk(b"%d" % following), inner], 2)
