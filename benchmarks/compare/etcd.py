@@ -124,7 +124,7 @@ def start(stage: Stage, parent: Path) -> Iterator[Measure]:
             if etcdctl(leader, "get", key(0).decode(), "--print-value-only").strip() != VALUE.decode():
                 raise ProcessFailed("the value that was put is not there")
         finally:
-            stage.supervisor.close()
+            stage.supervisor.close()  # before the folder that they write to is removed
 
 
 def _revision(endpoint: str) -> int:

@@ -29,10 +29,7 @@ def start(stage: Stage, workers_count: int) -> Iterator[Measure]:
     server = stage.supervisor.start("server", argv)
     server.wait_line(lambda line: line == "ready", READY_SECONDS, what="the ready line")
     url, message = f"http://{bind}/compare.Echo/Call", b"e" * REQUEST_BYTES
-    try:
-        yield lambda load, times: h2load.run(stage, url, message, load, times, [server], REQUEST_BYTES)
-    finally:
-        stage.supervisor.close()
+    yield lambda load, times: h2load.run(stage, url, message, load, times, [server], REQUEST_BYTES)
 
 
 LOADS = (Load(1), Load(64), Load(256), Load(1024, 4))

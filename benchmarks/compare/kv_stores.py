@@ -85,10 +85,7 @@ def start_redis(stage: Stage, replicas_count: int = 0) -> Iterator[Measure]:
     sets, reply = [resp_set(i) for i in range(KEYS_COUNT)], b"+OK\r\n"
     if replicas_count:
         sets, reply = [request + WAIT for request in sets], b"+OK\r\n\0\0\0\0"
-    try:
-        yield _measure(stage, servers, sets, reply)
-    finally:
-        stage.supervisor.close()
+    yield _measure(stage, servers, sets, reply)
 
 
 @contextmanager
@@ -98,10 +95,7 @@ def start_memcached(stage: Stage) -> Iterator[Measure]:
     server = stage.supervisor.start("memcached", [*argv, "-u", "root"])
     wait_answer(server, stage.ip(0), b"version\r\n", b"VERSION")
     requests = [memcached_set(i) for i in range(KEYS_COUNT)]
-    try:
-        yield _measure(stage, [server], requests, b"STORED\r\n")
-    finally:
-        stage.supervisor.close()
+    yield _measure(stage, [server], requests, b"STORED\r\n")
 
 
 SINGLE = (Load(1), Load(64, 64), Load(256, 256))

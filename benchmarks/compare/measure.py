@@ -117,7 +117,8 @@ class Setting:
     """One way to run a system, and the loads that it is measured under.
 
     `category`: what it may be compared with (a key of table.CATEGORIES). `start` gives a context in which the servers
-    run and a function measures them.
+    run and a function measures them. Who starts a setting ends all that the stage's supervisor then has, right after
+    the context; only one whose servers must have ended before does that itself.
     """
 
     category: str

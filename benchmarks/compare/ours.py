@@ -57,10 +57,7 @@ def bench(stage: Stage, what: str, backend: str, storage: Path | None = None, pi
             raise ProcessFailed(f"{' '.join(argv[1:])} ended with exit code {code}\n{process.tail()}")
         return parse_report(json.loads(report.read_text()))
 
-    try:
-        yield measure
-    finally:
-        stage.supervisor.close()
+    yield measure
 
 
 @contextmanager
@@ -71,10 +68,7 @@ def store(stage: Stage, backend: str) -> Iterator[Measure]:
     argv = [str(stage.our_python), "-m", "r2p2", "serve", "--app", "kv", "--backend", backend, "--bind", bind]
     server = stage.supervisor.start("server", argv + (["--link", f"server:10.0.0.100:{memif}"] if memif else []))
     server.wait_line(lambda line: line.startswith("r2p2: serving"), READY_SECONDS, what="the ready line")
-    try:
-        yield lambda load, times: run_client(stage, udp_client(stage, bind, "set", load, times, memif), [server], times)
-    finally:
-        stage.supervisor.close()
+    yield lambda load, times: run_client(stage, udp_client(stage, bind, "set", load, times, memif), [server], times)
 
 
 def _loads(*outstanding: int) -> tuple[Load, ...]:

@@ -46,10 +46,7 @@ def start(stage: Stage, transport: str, loop: str) -> Iterator[Measure]:
             argv = tcp_client(stage, bind, load, times, requests, b"e" + bytes(REQUEST_BYTES - 1))
         return run_client(stage, argv, [server], times)
 
-    try:
-        yield measure
-    finally:
-        stage.supervisor.close()
+    yield measure
 
 
 UDP_LOADS = (Load(1), Load(64), Load(256))

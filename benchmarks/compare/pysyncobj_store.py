@@ -59,12 +59,9 @@ def members(stage: Stage, variant: str) -> Iterator[tuple[list[ManagedProcess], 
         argv = [str(stage.python), str(SERVERS / "pysyncobj_kv.py"), "--variant", variant, "--own", own[i]]
         argv += ["--others", others, "--front", f"{stage.ip(i)}:{FRONT_PORT}"]
         servers.append(stage.supervisor.start(f"member{i}", argv))
-    try:
-        leader = _wait_leader(servers)
-        stage.pin_servers(servers[leader], servers[:leader] + servers[leader + 1 :])
-        yield servers, leader
-    finally:
-        stage.supervisor.close()
+    leader = _wait_leader(servers)
+    stage.pin_servers(servers[leader], servers[:leader] + servers[leader + 1 :])
+    yield servers, leader
 
 
 @contextmanager
