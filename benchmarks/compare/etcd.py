@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.compare import h2load
 from benchmarks.compare.measure import (
-    READY_SECONDS,
     VALUE_BYTES,
     Load,
     Measure,
@@ -30,14 +28,15 @@ from benchmarks.compare.measure import (
     fresh_folder,
     key,
     pinned,
+    wait_for,
 )
-from r2p2.processes import ProcessFailed
+from r2p2.processes import ManagedProcess, ProcessFailed
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
 MEMBERS_COUNT = 3
 ANSWER_BYTES_MIN = 10  # the header: two member numbers, revision, term
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1  # each time a process of etcdctl
 VALUE = b"v" * VALUE_BYTES
 
 
@@ -77,18 +76,17 @@ def etcdctl(endpoints: str, *words: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _wait_leader(stage: Stage, endpoints: str) -> str:
+def _wait_leader(servers: Sequence[ManagedProcess], endpoints: str) -> str:
     """The leader's endpoint, once all members know one."""
-    end = time.monotonic() + READY_SECONDS
-    while time.monotonic() < end:
+
+    def look() -> str | None:
         text = etcdctl(endpoints, "endpoint", "status", "-w", "json")
         members = parse_status(text) if text else []
-        if len(members) == MEMBERS_COUNT and all(member.has_leader for member in members):
-            return next(member.endpoint for member in members if member.is_leader)
-        for process in stage.supervisor.running:
-            process.check_running("etcd's members to elect a leader")
-        time.sleep(POLL_SECONDS)
-    raise ProcessFailed(f"etcd has no leader after {READY_SECONDS:g} s")
+        if len(members) != MEMBERS_COUNT or not all(member.has_leader for member in members):
+            return None
+        return next(member.endpoint for member in members if member.is_leader)
+
+    return wait_for(look, servers, "etcd's members to elect a leader", POLL_SECONDS)
 
 
 @contextmanager
@@ -106,7 +104,7 @@ def start(stage: Stage, parent: Path) -> Iterator[Measure]:
             argv += ["--initial-cluster-state", "new", "--initial-cluster-token", folder.name]
             argv += ["--quota-backend-bytes", str(8 << 30)]
             servers.append(stage.supervisor.start(f"etcd{i}", argv))
-        leader = _wait_leader(stage, ",".join(clients))
+        leader = _wait_leader(servers, ",".join(clients))
         leading = servers[clients.index(leader)]
         stage.pin_servers(leading, [server for server in servers if server is not leading])
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from benchmarks.compare import h2load
 from benchmarks.compare.measure import (
-    READY_SECONDS,
     REQUEST_BYTES,
     SERVERS,
     Load,
@@ -15,6 +14,7 @@ from benchmarks.compare.measure import (
     Setting,
     Stage,
     System,
+    start_server,
 )
 
 PORT = 8000
@@ -26,8 +26,7 @@ def start(stage: Stage, workers_count: int) -> Iterator[Measure]:
     """One server."""
     bind = f"{stage.ip(0)}:{PORT}"
     argv = [str(stage.python), str(SERVERS / "grpc_echo.py"), "--bind", bind, "--workers", str(workers_count)]
-    server = stage.supervisor.start("server", argv)
-    server.wait_line(lambda line: line == "ready", READY_SECONDS, what="the ready line")
+    server = start_server(stage, argv)
     url, message = f"http://{bind}/compare.Echo/Call", b"e" * REQUEST_BYTES
     yield lambda load, times: h2load.run(stage, url, message, load, times, [server], REQUEST_BYTES)
 

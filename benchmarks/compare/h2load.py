@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.compare.measure import SETTLE_SECONDS, Load, Sample, Stage, Times, watch_client
+from benchmarks.compare.measure import Load, Sample, Stage, Times, run_to_end
 from r2p2.processes import ManagedProcess, ProcessFailed
 
 BEGINS = "Main benchmark duration is started"
@@ -89,14 +89,9 @@ def run(
     argv += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(body), "--log-file", str(log)]
     used_before = _children_seconds()
     client = stage.supervisor.start("h2load", [*argv, url])
-    stage.pin_client(client)
-    timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
-    _, server_cores = watch_client(
-        client, servers, lambda line: line.startswith(BEGINS), lambda line: line.startswith(ENDS), timeout
+    _, server_cores = run_to_end(
+        stage, client, servers, times, lambda line: line.startswith(BEGINS), lambda line: line.startswith(ENDS)
     )
-    code = client.wait(SETTLE_SECONDS)
-    if code != 0:
-        raise ProcessFailed(f"h2load ended with exit code {code}\n{client.tail()}")
     # With that of its warm-up: it says nothing of its own, and ends too soon after the last line to be asked.
     client_cores = (_children_seconds() - used_before) / (times.warmup_s + times.measure_s)
     summary = parse_summary("\n".join(client.lines))

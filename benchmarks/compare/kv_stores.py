@@ -7,13 +7,11 @@ That is the nearest it has to a majority of three, although without a vote the w
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.compare.measure import (
     KEYS_COUNT,
-    READY_SECONDS,
     VALUE_BYTES,
     Load,
     Measure,
@@ -24,12 +22,12 @@ from benchmarks.compare.measure import (
     resp_set,
     run_client,
     tcp_client,
+    wait_for,
     write_requests,
 )
-from r2p2.processes import ManagedProcess, ProcessFailed
+from r2p2.processes import ManagedProcess
 
 PORT = 6379
-POLL_SECONDS = 0.02
 WAIT = b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n"
 
 
@@ -50,12 +48,7 @@ def ask(ip: str, request: bytes) -> bytes:
 
 def wait_answer(server: ManagedProcess, ip: str, request: bytes, wanted: bytes) -> None:
     """Asks until `wanted` is in the answer."""
-    end = time.monotonic() + READY_SECONDS
-    while wanted not in ask(ip, request):
-        server.check_running("its first answer")
-        if time.monotonic() > end:
-            raise ProcessFailed(f"{server.name} has not said {wanted!r} in {READY_SECONDS:g} s")
-        time.sleep(POLL_SECONDS)
+    wait_for(lambda: wanted in ask(ip, request) or None, [server], f"the answer {wanted!r}")
 
 
 def _measure(stage: Stage, servers: Sequence[ManagedProcess], requests: Sequence[bytes], reply: bytes) -> Measure:
@@ -76,12 +69,11 @@ def start_redis(stage: Stage, replicas_count: int = 0) -> Iterator[Measure]:
         servers.append(stage.supervisor.start(f"redis{i}", argv))
         wait_answer(servers[-1], stage.ip(i), b"PING\r\n", b"+PONG")
     if replicas_count:
-        state = b"state=online"
-        end = time.monotonic() + READY_SECONDS
-        while ask(stage.ip(0), b"INFO replication\r\n").count(state) < replicas_count:
-            if time.monotonic() > end:
-                raise ProcessFailed(f"Redis' replicas are not online after {READY_SECONDS:g} s")
-            time.sleep(POLL_SECONDS)
+
+        def are_online() -> bool | None:
+            return ask(stage.ip(0), b"INFO replication\r\n").count(b"state=online") >= replicas_count or None
+
+        wait_for(are_online, servers, "Redis' replicas to be online")
     sets, reply = [resp_set(i) for i in range(KEYS_COUNT)], b"+OK\r\n"
     if replicas_count:
         sets, reply = [request + WAIT for request in sets], b"+OK\r\n\0\0\0\0"

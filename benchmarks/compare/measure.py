@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor, pin
 
@@ -110,6 +111,7 @@ class Stage:
 
 
 Measure = Callable[[Load, Times], Sample]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,32 @@ class System:
 def pinned(stage: Stage) -> Stage:
     """The same stage with processes pinned."""
     return replace(stage, is_pinned=True)
+
+
+def closed_loops(*outstanding: int) -> tuple[Load, ...]:
+    """Loads of so many requests each, on one connection."""
+    return tuple(Load(count) for count in outstanding)
+
+
+def start_server(stage: Stage, argv: Sequence[str], ready: str = "ready") -> ManagedProcess:
+    """Starts the one server of a setting and waits for its line that begins with `ready`."""
+    server = stage.supervisor.start("server", argv)
+    server.wait_line(lambda line: line.startswith(ready), READY_SECONDS, what="the ready line")
+    return server
+
+
+def wait_for(
+    look: Callable[[], Found | None], processes: Sequence[ManagedProcess], what: str, pause_s: float = 0.02
+) -> Found:
+    """What `look` finds, once that is not None. ProcessFailed when a process ends before, or after READY_SECONDS."""
+    end = time.monotonic() + READY_SECONDS
+    while (found := look()) is None:
+        for process in processes:
+            process.check_running(what)
+        if time.monotonic() > end:
+            raise ProcessFailed(f"waited {READY_SECONDS:g} s for: {what}")
+        time.sleep(pause_s)
+    return found
 
 
 def cpu_seconds_of(processes: Sequence[ManagedProcess]) -> float:
@@ -180,6 +208,31 @@ def is_result(line: str) -> bool:
     return line.startswith("{")
 
 
+def run_to_end(
+    stage: Stage,
+    client: ManagedProcess,
+    servers: Sequence[ManagedProcess],
+    times: Times,
+    begins: Callable[[str], bool],
+    ends: Callable[[str], bool],
+) -> tuple[str, float]:
+    """Has a client that was just started make its load, as :func:`watch_client` says, and end well. ProcessFailed when
+    it does not.
+    """
+    stage.pin_client(client)
+    timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
+    line, server_cores = watch_client(client, servers, begins, ends, timeout)
+    code = client.wait(SETTLE_SECONDS)
+    if code != 0:
+        raise ProcessFailed(f"{client.name} ended with exit code {code}\n{client.tail()}")
+    return line, server_cores
+
+
+def is_begin(line: str) -> bool:
+    """Whether a line is the one that our clients print when their warm-up is over."""
+    return line == "measuring"
+
+
 def run_client(
     stage: Stage,
     argv: Sequence[str],
@@ -188,14 +241,7 @@ def run_client(
 ) -> Sample:
     """Runs one of our clients (``measuring``, then a JSON object) to its end."""
     client = stage.supervisor.start("client", argv, {"PYTHONPATH": str(ROOT)})
-    stage.pin_client(client)
-    timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
-    line, server_cores = watch_client(client, servers, lambda line: line == "measuring", is_result, timeout)
-    sample = sample_of(line, server_cores)
-    code = client.wait(SETTLE_SECONDS)
-    if code != 0:
-        raise ProcessFailed(f"the client ended with exit code {code}\n{client.tail()}")
-    return sample
+    return sample_of(*run_to_end(stage, client, servers, times, is_begin, is_result))
 
 
 def sample_of(line: str, server_cores: float) -> Sample:

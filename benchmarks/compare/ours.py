@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare.measure import (
-    READY_SECONDS,
     REQUEST_BYTES,
     Load,
     Measure,
@@ -21,10 +20,13 @@ from benchmarks.compare.measure import (
     Stage,
     System,
     Times,
+    closed_loops,
     run_client,
+    start_server,
     udp_client,
 )
 from r2p2.processes import ProcessFailed
+from r2p2.serve import READY_PREFIX
 
 PORT = 8000
 PIN = "leader+generator"
@@ -66,26 +68,22 @@ def store(stage: Stage, backend: str) -> Iterator[Measure]:
     memif = str(stage.folder / "store.sock") if backend == "dpdk" else ""
     bind = f"10.0.0.1:{PORT}" if memif else f"{stage.ip(0)}:{PORT}"
     argv = [str(stage.our_python), "-m", "r2p2", "serve", "--app", "kv", "--backend", backend, "--bind", bind]
-    server = stage.supervisor.start("server", argv + (["--link", f"server:10.0.0.100:{memif}"] if memif else []))
-    server.wait_line(lambda line: line.startswith("r2p2: serving"), READY_SECONDS, what="the ready line")
+    argv += ["--link", f"server:10.0.0.100:{memif}"] if memif else []
+    server = start_server(stage, argv, READY_PREFIX)
     yield lambda load, times: run_client(stage, udp_client(stage, bind, "set", load, times, memif), [server], times)
 
 
-def _loads(*outstanding: int) -> tuple[Load, ...]:
-    return tuple(Load(count) for count in outstanding)
-
-
 def _bench(category: str, name: str, what: str, backend: str, *outstanding: int) -> Setting:
-    return Setting(category, name, _loads(*outstanding), lambda stage: bench(stage, what, backend))
+    return Setting(category, name, closed_loops(*outstanding), lambda stage: bench(stage, what, backend))
 
 
 def _pinned(backend: str, *outstanding: int) -> Setting:
-    loads, name = _loads(*outstanding), "in memory, pinned"
+    loads, name = closed_loops(*outstanding), "in memory, pinned"
     return Setting("writes", name, loads, lambda stage: bench(stage, "replicated", backend, pin=PIN))
 
 
 def _stored(category: str, name: str, backend: str, folder: Callable[[Stage], Path], *outstanding: int) -> Setting:
-    loads = _loads(*outstanding)
+    loads = closed_loops(*outstanding)
     return Setting(category, name, loads, lambda stage: bench(stage, "replicated", backend, folder(stage)))
 
 
@@ -99,7 +97,7 @@ def _system(backend: str, title: str, writes_best: int, echo_best: int) -> Syste
             _stored("writes", "files in memory", backend, lambda stage: stage.memory, 64, 256, writes_best),
             _stored("durable", "files on disk", backend, lambda stage: stage.disk, 1, 64, 256, writes_best),
             _bench("echo", "batch handler", "echo", backend, 1, 64, 256, echo_best),
-            Setting("kv", "one server", _loads(1, 64, 256, echo_best), lambda stage: store(stage, backend)),
+            Setting("kv", "one server", closed_loops(1, 64, 256, echo_best), lambda stage: store(stage, backend)),
         ),
         backend=backend,
     )

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.compare.measure import (
-    READY_SECONDS,
     REQUEST_BYTES,
     SERVERS,
     Load,
@@ -22,6 +21,7 @@ from benchmarks.compare.measure import (
     System,
     Times,
     run_client,
+    start_server,
     tcp_client,
     udp_client,
     write_requests,
@@ -35,8 +35,7 @@ def start(stage: Stage, transport: str, loop: str) -> Iterator[Measure]:
     """One server."""
     bind = f"{stage.ip(0)}:{PORT}"
     argv = [str(stage.python), str(SERVERS / "socket_echo.py"), transport, "--bind", bind]
-    server = stage.supervisor.start("server", argv + (["--uvloop"] if loop == "uvloop" else []))
-    server.wait_line(lambda line: line == "ready", READY_SECONDS, what="the ready line")
+    server = start_server(stage, argv + (["--uvloop"] if loop == "uvloop" else []))
     requests = write_requests(stage.folder / "echo.requests", [b"e" * REQUEST_BYTES] * 1024)
 
     def measure(load: Load, times: Times) -> Sample:

@@ -6,12 +6,10 @@ As shipped it commits once in a tenth of a second; that is measured, and so are 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.compare.measure import (
-    READY_SECONDS,
     SERVERS,
     SETTLE_SECONDS,
     Load,
@@ -21,32 +19,31 @@ from benchmarks.compare.measure import (
     Stage,
     System,
     Times,
+    closed_loops,
+    is_begin,
     is_result,
     pinned,
     run_client,
     sample_of,
     udp_client,
+    wait_for,
     watch_client,
 )
-from r2p2.processes import ManagedProcess, ProcessFailed
+from r2p2.processes import ManagedProcess
 
 RAFT_PORT = 7000
 FRONT_PORT = 8000
 MEMBERS_COUNT = 3
-POLL_SECONDS = 0.02
 
 
 def _wait_leader(servers: list[ManagedProcess]) -> int:
     """Which member leads, once all serve."""
-    end = time.monotonic() + READY_SECONDS
-    while time.monotonic() < end:
+
+    def look() -> int | None:
         leaders = [i for i, server in enumerate(servers) if "leads" in server.lines]
-        if leaders and all("ready" in server.lines for server in servers):
-            return leaders[-1]
-        for server in servers:
-            server.check_running("PySyncObj's members to elect a leader")
-        time.sleep(POLL_SECONDS)
-    raise ProcessFailed(f"PySyncObj has no leader after {READY_SECONDS:g} s")
+        return leaders[-1] if leaders and all("ready" in server.lines for server in servers) else None
+
+    return wait_for(look, servers, "PySyncObj's members to elect a leader")
 
 
 @contextmanager
@@ -82,7 +79,7 @@ def start_inside(stage: Stage, variant: str) -> Iterator[Measure]:
             after = process.mark()
             process.write_line(f"inside {load.outstanding} {times.warmup_s} {times.measure_s}")
             timeout = times.warmup_s + times.measure_s + SETTLE_SECONDS
-            line, cores = watch_client(process, servers, lambda line: line == "measuring", is_result, timeout, after)
+            line, cores = watch_client(process, servers, is_begin, is_result, timeout, after)
             return sample_of(line, cores)
 
         yield measure
@@ -92,13 +89,12 @@ NAMES = {"shipped": "as shipped", "unbatched": "without batching", "1ms": "perio
 
 
 def _remote(variant: str, *outstanding: int) -> Setting:
-    loads = tuple(Load(count) for count in outstanding)
-    return Setting("writes", f"{NAMES[variant]}, UDP front end", loads, lambda stage: start(stage, variant))
+    loads, name = closed_loops(*outstanding), f"{NAMES[variant]}, UDP front end"
+    return Setting("writes", name, loads, lambda stage: start(stage, variant))
 
 
 def _pinned(variant: str, *outstanding: int) -> Setting:
-    loads = tuple(Load(count) for count in outstanding)
-    name = f"{NAMES[variant]}, UDP front end, pinned"
+    loads, name = closed_loops(*outstanding), f"{NAMES[variant]}, UDP front end, pinned"
     return Setting("writes", name, loads, lambda stage: start(pinned(stage), variant))
 
 
