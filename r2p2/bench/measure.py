@@ -39,8 +39,10 @@ __all__ = [
     "load_result",
     "machine",
     "measure",
+    "read_back",
     "run_for",
     "started",
+    "warm_up",
 ]
 
 Measured = Callable[[], AbstractContextManager[object]]
@@ -260,10 +262,7 @@ class Bench:
         if self._loads:  # what came since the last load's reset has been counted
             generator.tell("reset")
             generator.event("reset", SETTLE_SECONDS)
-        generator.tell("start")
-        run_for(self.cluster, warmup_s)
-        generator.tell("reset")
-        reset = generator.event("reset", SETTLE_SECONDS)
+        reset = warm_up(self.cluster, warmup_s)
         lines = ProgressLines(self.cluster.plan.name_of, reset)
         with measured():
             run_for(
@@ -298,9 +297,7 @@ class Bench:
             after = self._status()
             return replace(result, batches=batch_sizes(self._before, after))
         self._say("reading every key back")
-        self.cluster.generator.tell("verify")
-        event = self.cluster.generator.event("verified", VERIFY_SECONDS)
-        verdict = Verdict(*(event[name] for name in Verdict._fields))
+        verdict = read_back(self.cluster)
         after = self._status()
         executions = count_executions(self._loads, after)
         return replace(
@@ -359,6 +356,21 @@ def measure(
 
         result = bench.load(warmup_s=config.warmup_s, duration_s=config.duration_s, measured=measured)
         return bench.finish(result)
+
+
+def warm_up(cluster: Cluster, seconds: float) -> dict[str, Any]:
+    """Start the load and let it run for so long: the ``reset`` event with which the measured time begins."""
+    cluster.generator.tell("start")
+    run_for(cluster, seconds)
+    cluster.generator.tell("reset")
+    return cluster.generator.event("reset", SETTLE_SECONDS)
+
+
+def read_back(cluster: Cluster) -> Verdict:
+    """Have the generator read every key back that it wrote, which ends its load: what became of the writes."""
+    cluster.generator.tell("verify")
+    event = cluster.generator.event("verified", VERIFY_SECONDS)
+    return Verdict(*(event[name] for name in Verdict._fields))
 
 
 def run_for(

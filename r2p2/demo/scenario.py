@@ -15,7 +15,7 @@ from typing import Any
 
 from r2p2.bench.cluster import Cluster, plan
 from r2p2.bench.generator import Spec
-from r2p2.bench.measure import SETTLE_SECONDS, ProgressLines, machine, run_for
+from r2p2.bench.measure import SETTLE_SECONDS, ProgressLines, machine, read_back, run_for, warm_up
 from r2p2.bench.plots import Outage
 from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.bench.verify import Verdict
@@ -29,7 +29,6 @@ __all__ = ["Check", "DemoConfig", "DemoResult", "run_scenario"]
 REPLICATED_ROUTE = 2
 INTERRUPTION_MAX_MS = 500.0
 CONVERGE_SECONDS = 5.0
-VERIFY_SECONDS = 20.0
 WARMUP_SECONDS = 1.0
 PROGRESS_SECONDS = 0.5
 # The killed member holds the log back: nothing is forgotten after the kill. At 80 bytes an entry, three million
@@ -102,11 +101,7 @@ def run_scenario(
         tell(f"{config.replicas} replicas have formed a cluster; {leader} leads in term {status[leader]['term']}")
         generator = cluster.generator
         cluster.watch()
-        generator.tell("start")
-        run_for(cluster, WARMUP_SECONDS)
-        generator.tell("reset")
-        reset = generator.event("reset", SETTLE_SECONDS)
-
+        reset = warm_up(cluster, WARMUP_SECONDS)
         last: dict[str, Any] = {}
         lines = ProgressLines(layout.name_of, reset)
 
@@ -126,9 +121,7 @@ def run_scenario(
         stats, timeline = LoadStats(**stopped["stats"]), Timeline(**stopped["timeline"])
         outage = find_outage(stats, timeline, int(killed_at * 1e9) - last["offset_ns"])
         tell("load stopped; reading every key back")
-        generator.tell("verify")
-        event = generator.event("verified", VERIFY_SECONDS)
-        verdict = Verdict(*(event[name] for name in Verdict._fields))
+        verdict = read_back(cluster)
         survivors = cluster.running()
         converged = cluster.wait_status(
             lambda nodes: _is_at_rest(nodes, survivors),
