@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from r2p2.processes import ManagedProcess, Supervisor
+from r2p2.processes import ManagedProcess, ProcessFailed, Supervisor, cpu_seconds, pin
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,28 +33,23 @@ SERVERS = {f"dpdk --idle {policy}": [*DPDK, "--idle", policy] for policy in ("sp
 COMPUTE = "while True: pass"
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def percent(pid: int, seconds: float) -> float:
     """Of a core, that a process takes over the next seconds."""
     start, before = time.monotonic(), cpu_seconds(pid)
     time.sleep(seconds)
-    return 100 * (cpu_seconds(pid) - before) / (time.monotonic() - start)
+    after = cpu_seconds(pid)
+    if before is None or after is None:
+        raise ProcessFailed(f"process {pid} ended while it was measured")
+    return 100 * (after - before) / (time.monotonic() - start)
 
 
 def shared(server: ManagedProcess, seconds: float) -> float:
     """Percent of a core that a computing program gets beside the server."""
-    core = {min(os.sched_getaffinity(0))}
-    # Threads too: DPDK's own sleep, and the one that polls is the process's first.
-    for thread in Path(f"/proc/{server.pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), core)
+    core = min(os.sched_getaffinity(0))
+    pin(server.pid, core)
     other = subprocess.Popen([sys.executable, "-c", COMPUTE])
     try:
-        os.sched_setaffinity(other.pid, core)
+        pin(other.pid, core)
         return percent(other.pid, seconds)
     finally:
         other.kill()

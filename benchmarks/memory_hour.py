@@ -15,16 +15,11 @@ import time
 
 from benchmarks.hot_path import MS, Bench
 from r2p2.loadgen import SET
+from r2p2.processes import resident_bytes
 
 REPORTS_AN_HOUR = 12
 HOUR_S = 3600
 MIB = 1 << 20
-
-
-def resident_mib() -> float:
-    """Of this process."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / MIB
 
 
 def main() -> int:
@@ -43,7 +38,7 @@ def main() -> int:
             bench.load.run(0)
             for node in bench.nodes:
                 node.poll_once()
-        seen.append(resident_mib())
+        seen.append((resident_bytes(os.getpid()) or 0) / MIB)
         stats = bench.load.stats()
         print(
             f"{(report + 1) * steps / 1000 / 60:6.1f} virtual minutes  {stats.answered:>10,} answered  "
