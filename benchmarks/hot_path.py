@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from r2p2.app import load_application
+from r2p2.client import REPLICATED, REPLICATED_READ
 from r2p2.engine import Engine
 from r2p2.loadgen import GET, SET, LoadConfig, LoadGenerator
 from r2p2.memory import MemoryNetwork
@@ -74,7 +75,11 @@ class Bench:
         self.engine = Engine(self.network.open(CLIENT, CLIENT_PORT))
         self.engine.client_open(CLIENT_PORT, max(outstanding, 64))
         config = LoadConfig(
-            workload, 3 if workload == GET else 2, CLIENT_PORT, outstanding, sessions=sessions if workload == SET else 0
+            workload,
+            REPLICATED_READ if workload == GET else REPLICATED,
+            CLIENT_PORT,
+            outstanding,
+            sessions=sessions if workload == SET else 0,
         )
         self.load = LoadGenerator(
             self.engine, config, [node.config.members[node.config.node_id] for node in self.nodes]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
+from r2p2.client import REPLICATED
 from r2p2.distribution import SHAPES, Distribution
 from r2p2.engine import Engine
 from r2p2.errors import UserError
@@ -37,7 +38,6 @@ SET: int = lib.R2P2_LOAD_SET
 GET: int = lib.R2P2_LOAD_GET
 SPIN: int = lib.R2P2_LOAD_SPIN
 STSS: int = lib.R2P2_LOAD_STSS
-REPLICATED_ROUTE = 2
 SET_BYTES_MIN = 48  # the RESP words and a key leave room for a version in no less
 SET_OVERHEAD_BYTES = 37  # of a SET beyond its value and the digits of its value's length
 STSS_BYTES_MIN = 12
@@ -97,7 +97,7 @@ class LoadConfig:
             raise UserError(f"replies of {self.reply_bytes} bytes: up to {limits.REPLICATED_REPLY_BYTES_MAX}")
         if not 0 <= self.sessions <= limits.CLIENT_SESSIONS_MAX:
             raise UserError(f"{self.sessions} sessions: up to {limits.CLIENT_SESSIONS_MAX} are possible")
-        if self.sessions and self.policy != REPLICATED_ROUTE:
+        if self.sessions and self.policy != REPLICATED:
             raise UserError("sessions are for replicated requests", "Leave the sessions out, or use the policy.")
         if self.rate < 0:
             raise UserError(f"a rate of {self.rate:g} calls a second")

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 from r2p2 import cli
 from r2p2.address import parse_address
-from r2p2.bench.calls import FIXED_ROUTE, READS_AT_ONCE_MAX, Caller
+from r2p2.bench.calls import READS_AT_ONCE_MAX, Caller
+from r2p2.client import FIXED_ROUTE
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 from r2p2.loadgen import ECHO, SET, LoadConfig, LoadGenerator

@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from r2p2 import limits
 from r2p2.engine import DONE_OK, Engine
 
-__all__ = ["FIXED_ROUTE", "READS_AT_ONCE_MAX", "REPLICATED_READ_ROUTE", "Caller"]
+__all__ = ["READS_AT_ONCE_MAX", "Caller"]
 
-FIXED_ROUTE = 1
-REPLICATED_READ_ROUTE = 3
 READS_AT_ONCE_MAX = 64
 ATTEMPT_TIMEOUT_NS = 300 * limits.MS
 IDLE_SECONDS = 50e-6  # between polls that found nothing

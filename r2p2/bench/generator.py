@@ -30,9 +30,10 @@ from typing import Any
 
 from r2p2 import cli, limits
 from r2p2.address import format_address, format_ip, parse_address
-from r2p2.bench.calls import FIXED_ROUTE, READS_AT_ONCE_MAX, Caller
+from r2p2.bench.calls import READS_AT_ONCE_MAX, Caller
 from r2p2.bench.report import PERCENTILES
 from r2p2.bench.verify import read_keys, verify
+from r2p2.client import FIXED_ROUTE
 from r2p2.distribution import Distribution
 from r2p2.engine import Engine
 from r2p2.errors import UserError

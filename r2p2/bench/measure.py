@@ -24,6 +24,7 @@ from r2p2.bench.placement import place
 from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.bench.verify import Verdict, count_executions
 from r2p2.busy_loop import IDLE_POLICIES
+from r2p2.client import FIXED_ROUTE, REPLICATED, REPLICATED_READ
 from r2p2.distribution import Distribution
 from r2p2.errors import UserError
 from r2p2.loadgen import LoadStats
@@ -47,17 +48,14 @@ __all__ = [
 
 Measured = Callable[[], AbstractContextManager[object]]
 
-REPLICATED_ROUTE = 2
-FIXED_ROUTE = 1
-READ_ROUTE = 3
 # What is measured -> the generator's workload, the policy on one server and on a group, and the application.
 WHATS: dict[str, tuple[str, int, str]] = {
     "echo": ("echo", FIXED_ROUTE, "echo"),
-    "replicated": ("set", REPLICATED_ROUTE, "kv"),
-    "reads": ("get", READ_ROUTE, "kv"),
+    "replicated": ("set", REPLICATED, "kv"),
+    "reads": ("get", REPLICATED_READ, "kv"),
     "spin": ("spin", FIXED_ROUTE, "spin"),
     "stss": ("stss", FIXED_ROUTE, "stss"),
-    "generator": ("set", REPLICATED_ROUTE, ""),
+    "generator": ("set", REPLICATED, ""),
 }
 ALWAYS_REPLICATED = ("replicated", "reads")
 # More than the rings between two processes hold would be lost on the way, and sent again, whenever one of them has
@@ -148,7 +146,7 @@ class BenchConfig:
             port=PortSpec(self.backend, "0.0.0.0"),
             targets=(),
             workload=workload,
-            policy=REPLICATED_ROUTE if self.grouped and self.what not in ALWAYS_REPLICATED else policy,
+            policy=REPLICATED if self.grouped and self.what not in ALWAYS_REPLICATED else policy,
             spread=(self.what == "reads" or self.reads > 0) and not self.leader_only,
             outstanding=self.outstanding,
             size=self.size,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from r2p2.bench.calls import REPLICATED_READ_ROUTE, Caller
+from r2p2.bench.calls import Caller
+from r2p2.client import REPLICATED_READ
 from r2p2.loadgen import KeyVersions, LoadStats
 
 __all__ = ["Executions", "Verdict", "count_executions", "get_command", "read_keys", "stored_version", "verify"]
@@ -133,4 +134,4 @@ def read_keys(
     Linearizable reads see every acknowledged write, and do not wait for a disk.
     """
     requests = {key: get_command(name) for key, name in names.items()}
-    return caller.call_all(targets, requests, REPLICATED_READ_ROUTE, timeout_seconds)
+    return caller.call_all(targets, requests, REPLICATED_READ, timeout_seconds)

@@ -19,6 +19,7 @@ from r2p2.bench.measure import SETTLE_SECONDS, ProgressLines, machine, read_back
 from r2p2.bench.plots import Outage
 from r2p2.bench.report import PERCENTILES, BenchResult
 from r2p2.bench.verify import Verdict
+from r2p2.client import REPLICATED
 from r2p2.demo.outage import find_outage
 from r2p2.errors import UserError
 from r2p2.loadgen import LoadStats, Timeline
@@ -26,7 +27,6 @@ from r2p2.ports import PortSpec
 
 __all__ = ["Check", "DemoConfig", "DemoResult", "run_scenario"]
 
-REPLICATED_ROUTE = 2
 INTERRUPTION_MAX_MS = 500.0
 CONVERGE_SECONDS = 5.0
 WARMUP_SECONDS = 1.0
@@ -148,7 +148,7 @@ def _spec(config: DemoConfig, backend: str) -> Spec:
         port=PortSpec(backend, "0.0.0.0"),
         targets=(),
         workload="set",
-        policy=REPLICATED_ROUTE,
+        policy=REPLICATED,
         outstanding=config.outstanding,
         size=config.size,
         keys_count=config.keys_count,
