@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from r2p2.address import format_address, parse_address
 from r2p2.client import FIXED_ROUTE, BlockingClient
+from r2p2.columns import aligned
 from r2p2.errors import CallError, UserError
 from r2p2.membership import MEMBER_REQUEST
 
@@ -144,8 +145,7 @@ def table(answer: dict[str, Any]) -> str:
         kinds = [kind for kind in ("leader", "voter", "outgoing", "learner") if member[kind]]
         silent = f"{member['silent_ms']:g} ms" if "silent_ms" in member else ""
         rows.append((str(member["slot"]), member["address"], member["incarnation"], ", ".join(kinds), silent))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows)
     state = "committed" if answer["committed"] else "not committed yet"
     lines.append(f"configuration {answer['configuration_index']}, {state}")
     lines += [f"asks to be let in: slot {c['slot']} at {c['address']}" for c in answer["knocking"]]

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.compare.measure import Load, Sample
+from r2p2.columns import aligned
 from r2p2.errors import UserError
 
 __all__ = ["CATEGORIES", "CLAIMS", "Claim", "Ratio", "Row", "insert", "markdown", "ratios", "text_table"]
@@ -235,10 +236,7 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def text_table(lines: Sequence[Sequence[str]]) -> str:
     """A table for a terminal."""
-    widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines
-    )
+    return "\n".join(aligned(lines))
 
 
 def page(rows: Sequence[Row], found: Sequence[Ratio], about: Sequence[str]) -> str:
