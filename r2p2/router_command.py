@@ -13,9 +13,9 @@ from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
+from r2p2.link_options import add_link_arguments, parse_link
 from r2p2.ports import BACKENDS, PortSpec, drive, open_port
 from r2p2.router import DEFAULT_POLICY, MODES, Router, RouterConfig
-from r2p2.serve import parse_link
 
 NAME = "router"
 HELP = "spread requests over servers: random, round-robin, join-shortest-queue, or jbsq:N"
@@ -68,16 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=float, default=0.0, metavar="SECONDS", help="print the status as JSON so often"
     )
     parser.add_argument("--backend", choices=BACKENDS, default="uv", help="uv: kernel UDP; dpdk: kernel bypass")
-    parser.add_argument(
-        "--link",
-        action="append",
-        default=[],
-        metavar="ROLE:PEER_IP:SOCKET",
-        help="dpdk: a memif to another process; ROLE is server or client, SOCKET a path",
-    )
-    parser.add_argument(
-        "--vdev", action="append", default=[], metavar="NAME,ARGS", help="dpdk: a virtual device as testpmd spells it"
-    )
+    add_link_arguments(parser)
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
 
 

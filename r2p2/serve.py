@@ -22,10 +22,11 @@ from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.capture import RotatingPcapWriter
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
+from r2p2.link_options import add_link_arguments, parse_link
 from r2p2.log_time import UnixClock, shifted_clock
 from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
-from r2p2.ports import BACKENDS, Link, OpenPort, PortSpec, drive, open_port
+from r2p2.ports import BACKENDS, OpenPort, PortSpec, drive, open_port
 from r2p2.processes import pin
 from r2p2.server import Server, ServerConfig, Service
 from r2p2.service_manager import ServiceManager
@@ -104,16 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drain", type=float, default=2.0, metavar="SECONDS", help="a Service: how long replies may take after a stop"
     )
     parser.add_argument("--timers", default="default", choices=("default", "datacenter"), help="Raft's timers")
-    parser.add_argument(
-        "--link",
-        action="append",
-        default=[],
-        metavar="ROLE:PEER_IP:SOCKET",
-        help="dpdk: a memif to another process; ROLE is server or client, SOCKET a path",
-    )
-    parser.add_argument(
-        "--vdev", action="append", default=[], metavar="NAME,ARGS", help="dpdk: a virtual device as testpmd spells it"
-    )
+    add_link_arguments(parser)
     parser.add_argument(
         "--pci",
         action="append",
@@ -170,20 +162,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="files that --pcap keeps: FILE, and those before it FILE.1, ...; with 1 it ends when that is full",
     )
-
-
-def parse_link(text: str) -> Link:
-    """``server:10.0.0.2:/run/r2p2/a.sock`` as a :class:`~r2p2.ports.Link`.
-
-    Raises:
-        UserError: it is not of this form.
-    """
-    role, _, rest = text.partition(":")
-    peer, _, path = rest.partition(":")
-    if role not in ("server", "client") or not peer or not path:
-        raise UserError(f"--link {text!r} is not ROLE:PEER_IP:SOCKET", "For example server:10.0.0.2:/tmp/r2p2/0-1.sock")
-    peer_ip, _ = parse_address(peer, default_port=0)
-    return Link(path, "server" if role == "server" else "client", format_ip(peer_ip))
 
 
 def node_config(args: argparse.Namespace) -> NodeConfig:
