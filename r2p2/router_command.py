@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import signal
-import threading
-from types import FrameType
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
@@ -16,6 +13,7 @@ from r2p2.errors import UserError
 from r2p2.link_options import add_link_arguments, parse_link
 from r2p2.ports import BACKENDS, PortSpec, drive, open_port
 from r2p2.router import DEFAULT_POLICY, MODES, Router, RouterConfig
+from r2p2.stopping import stop_on_signals
 
 NAME = "router"
 HELP = "spread requests over servers: random, round-robin, join-shortest-queue, or jbsq:N"
@@ -148,13 +146,7 @@ def run(args: argparse.Namespace) -> int:
     further_port = args.control_port if args.control_port != port_number else 0
     links = tuple(parse_link(text) for text in args.link)
     spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev), further_port=further_port)
-    stop = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, on_signal)
+    stop = stop_on_signals()
     with open_port(spec) as port:
         config = router_config(args, port.local_port)
         with Router(config, port.address, keep=port) as router:

@@ -7,13 +7,10 @@ import gc
 import json
 import os
 import secrets
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
@@ -30,6 +27,7 @@ from r2p2.ports import BACKENDS, OpenPort, PortSpec, drive, open_port
 from r2p2.processes import pin
 from r2p2.server import Server, ServerConfig, Service
 from r2p2.service_manager import ServiceManager
+from r2p2.stopping import stop_on_signals
 from r2p2.truncation import POLICIES
 from raft.configuration import SLOT_MAX
 
@@ -388,13 +386,7 @@ def run(args: argparse.Namespace) -> int:
         pcis=tuple(args.pci),
         hugepages=args.hugepages,
     )
-    stop = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, on_signal)
+    stop = stop_on_signals()
     with open_port(spec) as port:
         node = _make(args, config, port, tell)
         capture = CapturingNode(node, args.pcap, args.pcap_rate, args.pcap_mib, args.pcap_files) if args.pcap else None

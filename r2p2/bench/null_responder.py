@@ -7,29 +7,21 @@ PORT is a :class:`~r2p2.ports.PortSpec` as a JSON object. What is answered, and 
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from types import FrameType
 
 from r2p2 import cli
 from r2p2._engine import ffi, lib
 from r2p2.errors import UserError
 from r2p2.ports import PortSpec, open_port
+from r2p2.stopping import stop_on_signals
 
 SLICE_NS = 50_000_000  # between looks at whether to stop
 
 
 def run(spec: PortSpec) -> int:
     """Answers until SIGTERM or SIGINT; 0."""
-    stop = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, on_signal)
+    stop = stop_on_signals()
     counts = ffi.new("r2p2_null_counts *")
     with open_port(spec) as port:
         while not stop.is_set():
