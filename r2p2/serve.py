@@ -203,18 +203,7 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         node_id = addresses.index(bind)
     if not 0 <= node_id < len(addresses):
         raise UserError(f"--node-id {node_id} is outside 0..{len(addresses) - 1}, the slots of --members")
-    return NodeConfig(
-        node_id=node_id,
-        members=dict(enumerate(addresses)),
-        cluster_id=args.cluster_id,
-        timers=Timers.profile(args.timers),
-        engine=engine,
-        truncation=args.truncation,
-        storage=args.storage,
-        unix_clock_ns=clock,
-        apply_thread=args.apply_thread,
-        check_determinism=args.check_determinism,
-    )
+    return replace(_member_config(args, engine, clock), node_id=node_id, members=dict(enumerate(addresses)))
 
 
 def _joining_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixClock) -> NodeConfig:
@@ -225,9 +214,13 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixC
         raise UserError("--join without --node-id", "Choose a slot that no member has; r2p2 member list shows them.")
     if not 0 <= args.node_id <= SLOT_MAX:
         raise UserError(f"--node-id {args.node_id} is outside 0..{SLOT_MAX}")
+    join = tuple(parse_address(text) for text in args.join.split(","))
+    return replace(_member_config(args, engine, clock), node_id=args.node_id, join=join)
+
+
+def _member_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixClock) -> NodeConfig:
+    """What the arguments say of any member of a group; which one, and of which, is for others to fill in."""
     return NodeConfig(
-        node_id=args.node_id,
-        join=tuple(parse_address(text) for text in args.join.split(",")),
         cluster_id=args.cluster_id,
         timers=Timers.profile(args.timers),
         engine=engine,
