@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
+from abc import abstractmethod
 
 from r2p2.app import StateMachine
 from r2p2.requests import ReplySequence, Requests
@@ -32,42 +33,12 @@ def stss_request(service_ns: int, reply_bytes: int, request_bytes: int = 12) -> 
     return _STSS.pack(service_ns, reply_bytes).ljust(request_bytes, b"\0")
 
 
-class Spin(StateMachine):
-    """Request: decimal nanoseconds, at most a second. Reply: the request."""
+class _Stateless(StateMachine):
+    """A service that has no state: a read is served as a write is."""
 
+    @abstractmethod
     def _one(self, request: bytes) -> bytes:
-        if not request.isdigit() or int(request) > SERVICE_NS_MAX:
-            return BAD_REQUEST
-        _spin(int(request))
-        return request
-
-    def apply(self, requests: Requests) -> ReplySequence:
-        """Is busy for each in turn."""
-        return [self._one(request) for request in requests]
-
-    def query(self, request: bytes) -> bytes:
-        """The same: there is no state."""
-        return self._one(request)
-
-    def snapshot(self) -> bytes:
-        """Nothing: there is no state."""
-        return b""
-
-    def restore(self, data: bytes) -> None:
-        """Nothing to do."""
-
-
-class Stss(StateMachine):
-    """Request: u64 nanoseconds, u32 reply bytes (big-endian), anything. Reply: that many zero bytes."""
-
-    def _one(self, request: bytes) -> bytes:
-        if len(request) < _STSS.size:
-            return BAD_REQUEST
-        service_ns, reply_bytes = _STSS.unpack_from(request)
-        if service_ns > SERVICE_NS_MAX or reply_bytes > REPLY_BYTES_MAX:
-            return BAD_REQUEST
-        _spin(service_ns)
-        return bytes(reply_bytes)
+        """Serves one request."""
 
     def apply(self, requests: Requests) -> ReplySequence:
         """Serves each in turn."""
@@ -83,3 +54,26 @@ class Stss(StateMachine):
 
     def restore(self, data: bytes) -> None:
         """Nothing to do."""
+
+
+class Spin(_Stateless):
+    """Request: decimal nanoseconds, at most a second. Reply: the request."""
+
+    def _one(self, request: bytes) -> bytes:
+        if not request.isdigit() or int(request) > SERVICE_NS_MAX:
+            return BAD_REQUEST
+        _spin(int(request))
+        return request
+
+
+class Stss(_Stateless):
+    """Request: u64 nanoseconds, u32 reply bytes (big-endian), anything. Reply: that many zero bytes."""
+
+    def _one(self, request: bytes) -> bytes:
+        if len(request) < _STSS.size:
+            return BAD_REQUEST
+        service_ns, reply_bytes = _STSS.unpack_from(request)
+        if service_ns > SERVICE_NS_MAX or reply_bytes > REPLY_BYTES_MAX:
+            return BAD_REQUEST
+        _spin(service_ns)
+        return bytes(reply_bytes)
