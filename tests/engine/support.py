@@ -33,12 +33,11 @@ def request_packets(rid: int, payload: bytes, policy: int = 1) -> list[bytes]:
     ]
 
 
-class Server:
+class EchoServer:
     """An engine that hands its requests out and echoes them."""
 
-    def __init__(self, network: MemoryNetwork, address: tuple[int, int] = SERVER, **config: int) -> None:
-        config = {"reassembly_count_max": 1024} | config
-        self.engine = Engine(network.open(*address), EngineConfig(**config))
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.seen: list[bytes] = []
 
     def poll_once(self) -> int:
@@ -55,6 +54,14 @@ class Server:
 
     def now_ns(self) -> int:
         return self.engine.now_ns()
+
+
+class Server(EchoServer):
+    """One on the in-memory network."""
+
+    def __init__(self, network: MemoryNetwork, address: tuple[int, int] = SERVER, **config: int) -> None:
+        config = {"reassembly_count_max": 1024} | config
+        super().__init__(Engine(network.open(*address), EngineConfig(**config)))
 
 
 class Caller:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from r2p2.engine import ROLE_HOLD, Engine, EngineConfig
 from r2p2.memory import MemoryNetwork
 from r2p2.router import Router, RouterConfig
-from tests.engine.support import Caller, packet
+from tests.engine.support import Caller, Server, packet
 
 MS = 1_000_000
 ROUTER = (0x0A0000FE, 8000)
@@ -84,29 +84,11 @@ class RawServer:
         return len(done)
 
 
-class EchoServer:
+class FeedingServer(Server):
     """A real engine that echoes and sends FEEDBACK."""
 
     def __init__(self, network: MemoryNetwork, address: tuple[int, int]) -> None:
-        self.network = network
-        config = EngineConfig(reassembly_count_max=256, router_ip=CONTROL[0], router_port=CONTROL[1])
-        self.engine = Engine(network.open(*address), config)
-        self.seen: list[bytes] = []
-
-    def poll_once(self) -> int:
-        result = self.engine.poll()
-        if result[2]:
-            requests = self.engine.requests()
-            self.seen.extend(requests)
-            self.engine.reply(list(requests))
-            self.engine.flush()
-        return result[1]
-
-    def next_deadline_ns(self) -> int | None:
-        return None
-
-    def now_ns(self) -> int:
-        return self.network.now_ns
+        super().__init__(network, address, reassembly_count_max=256, router_ip=CONTROL[0], router_port=CONTROL[1])
 
 
 class RouterWorld:
@@ -116,8 +98,10 @@ class RouterWorld:
         self, count: int = 3, *, real: bool = False, seed: int = 1, packets_max: int = 8192, **config: object
     ) -> None:
         self.network = MemoryNetwork(seed, packets_max=packets_max)
-        make = EchoServer if real else RawServer
-        self.servers: Sequence[RawServer | EchoServer] = [make(self.network, server_address(i)) for i in range(count)]
+        make = FeedingServer if real else RawServer
+        self.servers: Sequence[RawServer | FeedingServer] = [
+            make(self.network, server_address(i)) for i in range(count)
+        ]
         addresses = tuple(server_address(i) for i in range(count))
         options: dict[str, object] = {"seed": seed, "policy": "jbsq:3"} | config
         self.router = Router(

@@ -9,30 +9,16 @@ import pytest
 
 from r2p2 import limits
 from r2p2.engine import DONE_OK, DONE_TIMEOUT, Completion, Engine
+from tests.engine.support import EchoServer
 from uv_backend import AsyncDriver, PortablePort, UdpPort, run
 
 LOOPBACK = 0x7F000001
 Port = UdpPort | PortablePort
 
 
-class EchoServer:
-    """Answers every request with itself."""
-
-    def __init__(self, port: Port) -> None:
-        self.engine = Engine(port.address, keep=port)
-
-    def poll_once(self) -> int:
-        result = self.engine.poll()
-        if result[2]:
-            self.engine.reply(list(self.engine.requests()))
-            self.engine.flush()
-        return result[1]
-
-    def next_deadline_ns(self) -> int | None:
-        return None
-
-    def now_ns(self) -> int:
-        return self.engine.now_ns()
+def echo_server(port: Port) -> EchoServer:
+    """Over a port that it keeps alive."""
+    return EchoServer(Engine(port.address, keep=port))
 
 
 class Caller:
@@ -90,7 +76,7 @@ def ports(request: pytest.FixtureRequest) -> Iterator[list[Port]]:
 
 
 def test_calls_of_all_sizes_come_back(ports: list[Port], use_uvloop: bool) -> None:
-    server, caller = EchoServer(ports[0]), Caller(ports[1], ports[0])
+    server, caller = echo_server(ports[0]), Caller(ports[1], ports[0])
     payloads = [bytes([i % 251]) * size for i, size in enumerate([0, 64, 1464, 1465, 20_000, 100_000] * 20)]
 
     async def main() -> list[Completion]:
@@ -104,7 +90,7 @@ def test_calls_of_all_sizes_come_back(ports: list[Port], use_uvloop: bool) -> No
 
 
 def test_many_calls_at_once_come_back(ports: list[Port], use_uvloop: bool) -> None:
-    server, caller = EchoServer(ports[0]), Caller(ports[1], ports[0])
+    server, caller = echo_server(ports[0]), Caller(ports[1], ports[0])
 
     async def main() -> list[Completion]:
         async with AsyncDriver(server, ports[0].fileno()), caller.driver:
