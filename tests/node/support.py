@@ -103,6 +103,11 @@ class World:
         self.nodes.pop(i).close()
         self.network.close_port(self.ports.pop(i))
 
+    def cut_off(self, ip: int, blocked: bool = True) -> None:
+        """Between an address and everybody else, the client too; not `blocked`: no more."""
+        self.network.block(ip, 0, blocked)
+        self.network.block(0, ip, blocked)
+
     def run(self, ms: float) -> None:
         self.network.run([*self.nodes.values(), self.client], int(ms * MS))
         self.keep_packets()

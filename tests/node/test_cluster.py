@@ -102,16 +102,14 @@ def test_a_member_cut_off_comes_back_and_catches_up() -> None:
         leader = world.elect()
         other = (leader + 1) % 3
         ip = world.addresses[other][0]
-        world.network.block(ip, 0)
-        world.network.block(0, ip)
+        world.cut_off(ip)
         for i in range(2000):
             world.call(set_command(f"k{i}", "v" * 100), leader)
             if i % 100 == 0:
                 world.run(2)
         world.run(1000)
         assert len(world.digests()) == 2
-        world.network.block(ip, 0, False)
-        world.network.block(0, ip, False)
+        world.cut_off(ip, blocked=False)
         world.run(500)
         assert len(world.digests()) == 1
         assert world.leader == leader, "who was away does not depose the leader"

@@ -180,14 +180,12 @@ def test_what_a_dead_incarnation_still_says_is_dropped_and_counted() -> None:
         victim = (leader + 1) % 3
         # The old process is only cut off; the new one runs elsewhere, so both exist.
         ip = world.addresses[victim][0]
-        world.network.block(ip, 0)
-        world.network.block(0, ip)
+        world.cut_off(ip)
         old = world.nodes.pop(victim)
         world.ports.pop(victim)
         world.launch(victim, join=True, ip=0x0A000050)
         assert member(world, leader, "replace", victim, "10.0.0.80:8000")["ok"]
-        world.network.block(ip, 0, False)
-        world.network.block(0, ip, False)
+        world.cut_off(ip, blocked=False)
         with pytest.raises(RemovedError, match=f"member {victim} .*was removed"):
             world.network.run([*world.nodes.values(), old], 3000 * MS)
         dropped = sum(node.counters["raft_drop_gone"] for node in world.nodes.values())
@@ -255,8 +253,7 @@ def test_a_survivor_that_is_cut_off_is_not_forgotten() -> None:
                 world.kill(i)
                 world.launch(i)
         world.run(200)
-        world.network.block(ip, 0)
-        world.network.block(0, ip)
+        world.cut_off(ip)
         world.run(10_000)
         assert world.leader is None
         assert not any(node.status()["formed"] for i, node in world.nodes.items() if i != survivor)
@@ -321,14 +318,12 @@ def test_a_member_removed_while_it_was_away_learns_it_when_it_is_back() -> None:
         leader = world.elect()
         victim = (leader + 1) % 3
         ip = world.addresses[victim][0]
-        world.network.block(ip, 0)
-        world.network.block(0, ip)
+        world.cut_off(ip)
         world.run(300)
         assert member(world, leader, "remove", victim)["ok"]
         world.run(2000)  # nobody tells it any more
         term = world.nodes[leader].status()["term"]
-        world.network.block(ip, 0, False)
-        world.network.block(0, ip, False)
+        world.cut_off(ip, blocked=False)
         with pytest.raises(RemovedError):
             world.run(3000)
         world.kill(victim)

@@ -24,6 +24,12 @@ def session_request(rid: int, payload: bytes, *numbers: int) -> bytes:
     return plain[:1] + bytes([32]) + plain[2:]
 
 
+def lose_replies(world: SessionWorld, lost: bool = True) -> None:
+    """Requests arrive; what the members answer does not, or does again."""
+    for ip, _ in world.addresses.values():
+        world.network.block(ip, 0x0A000100, lost)
+
+
 def test_a_session_opens_by_itself_and_its_calls_are_executed_in_order() -> None:
     with SessionWorld() as world:
         world.elect()
@@ -106,11 +112,9 @@ def test_a_leader_cut_off_from_everybody_and_back(seed: int) -> None:
         for i in range(100):
             world.caller.call(b"%d" % i, ms=20_000)
         world.run(0.05 * seed)
-        world.network.block(ip, 0)
-        world.network.block(0, ip)
+        world.cut_off(ip)
         world.run(600)
-        world.network.block(ip, 0, False)
-        world.network.block(0, ip, False)
+        world.cut_off(ip, blocked=False)
         world.settle()
         world.check()
         assert len(world.journals()[0]) == 101
@@ -122,14 +126,12 @@ def test_every_reply_is_lost_for_a_while() -> None:
         world.elect()
         world.caller.call(b"open")
         world.run(50)
-        for i in range(3):
-            world.network.block(world.addresses[i][0], 0x0A000100)
+        lose_replies(world)
         tags = [world.caller.call(b"%d" % i) for i in range(50)]
         world.run(200)
         assert world.caller.waiting == 50
         assert [len(journal) for journal in world.journals()] == [51] * 3
-        for i in range(3):
-            world.network.block(world.addresses[i][0], 0x0A000100, False)
+        lose_replies(world, lost=False)
         world.settle()
         world.check()
         assert [world.caller.ended[tag][0] for tag in tags] == [DONE_OK] * 50
@@ -140,13 +142,11 @@ def test_a_call_over_its_deadline_says_so_and_later_ones_go_on() -> None:
         world.elect()
         world.caller.call(b"open")
         world.run(50)
-        for i in range(3):
-            world.network.block(world.addresses[i][0], 0x0A000100)
+        lose_replies(world)
         tag = world.caller.call(b"in vain", ms=100)
         world.run(150)
         assert world.caller.ended[tag] == (DONE_TIMEOUT, b"")
-        for i in range(3):
-            world.network.block(world.addresses[i][0], 0x0A000100, False)
+        lose_replies(world, lost=False)
         world.caller.call(b"next")
         world.settle()
         world.check()
@@ -161,16 +161,14 @@ def test_without_a_leader_a_call_waits_for_one() -> None:
         world.run(50)
         others = [i for i in range(3) if i != leader]
         for i in others:
-            world.network.block(world.addresses[i][0], 0)
-            world.network.block(0, world.addresses[i][0])
+            world.cut_off(world.addresses[i][0])
         world.run(500)  # the leader has stepped down
         tag = world.caller.call(b"waits", ms=5000)
         world.run(600)
         assert tag not in world.caller.ended
         assert world.caller.engine.counters()["client_refusals"] > 3
         for i in others:
-            world.network.block(world.addresses[i][0], 0, False)
-            world.network.block(0, world.addresses[i][0], False)
+            world.cut_off(world.addresses[i][0], blocked=False)
         world.settle()
         assert world.caller.ended[tag][0] == DONE_OK
         world.check()
