@@ -3,7 +3,7 @@
 ``@pytest.mark.needs("dpdk", "root")`` skips a test, with the reason, where the machine lacks one of these. With
 ``R2P2_REQUIRE=all`` (set by ``make test`` on a machine that can run everything) every skip, by whatever means, is a
 failure: a green run there ran every test. A test of an in-memory cluster that fails leaves its last packets as a
-capture.
+capture. Who runs what in a whole run: ``tests/workers.py``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from tests import failed_captures
+from tests import failed_captures, workers
 
 # Hypothesis takes an example that is slow for a failure; here it means that the machine is busy.
 settings.register_profile("r2p2", deadline=None)
@@ -78,9 +79,17 @@ def missing(need: str) -> str:
     return _CHECKS[need]()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.TwoWorkers:
+    """With pytest-xdist: a worker for what computes, one for what waits."""
+    return workers.TwoWorkers(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Turns `needs` markers into skips with the reason."""
+    """Turns `needs` markers into skips with the reason, and gives who has little of a processor more time."""
     for item in items:
+        if workers.IS_WORKER and workers.is_computing(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(workers.SECONDS_MAX))
         for mark in item.iter_markers("needs"):
             unknown = set(mark.args) - _CHECKS.keys()
             if unknown:
@@ -97,9 +106,10 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"skipped although R2P2_REQUIRE=all allows no skip: {reason}"
 
 
-def pytest_runtest_setup() -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """No capture of the test before."""
     failed_captures.forget()
+    workers.step_back(item)
 
 
 @pytest.hookimpl(wrapper=True)

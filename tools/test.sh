@@ -9,4 +9,6 @@ if [ -z "${R2P2_REQUIRE+set}" ] && [ "$(id -u)" = 0 ] && [ -z "${R2P2_NO_DPDK:-}
     R2P2_REQUIRE=all
     export R2P2_REQUIRE
 fi
+# A whole run takes both processors of a small machine: a worker for what only computes beside one for the rest.
+[ $# -gt 0 ] || set -- -n 2
 exec .venv/bin/python -m pytest "$@"
