@@ -7,10 +7,7 @@ node. prometheus_client does the format and the HTTP. Leaves to others: asking (
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -22,6 +19,7 @@ from r2p2.address import format_ip, parse_address
 from r2p2.cluster.status import Targets, add_target_arguments, look, targets_of
 from r2p2.cluster.view import Statuses, View
 from r2p2.errors import UserError
+from r2p2.stopping import stop_on_signals
 
 __all__ = ["ClusterCollector"]
 
@@ -154,13 +152,7 @@ def run(args: argparse.Namespace) -> int:
     targets = targets_of(args)
     registry = CollectorRegistry()
     registry.register(ClusterCollector(targets, args.timeout))
-    stop = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, on_signal)
+    stop = stop_on_signals()
     try:
         server, thread = start_http_server(port, addr=format_ip(ip), registry=registry)
     except OSError as error:

@@ -17,6 +17,7 @@ from r2p2.address import format_address, parse_address
 from r2p2.client import FIXED_ROUTE, Client
 from r2p2.cluster.config import load
 from r2p2.cluster.view import Status, Statuses, View
+from r2p2.columns import aligned
 from r2p2.errors import CallError, UserError
 from r2p2.node import STATE_REQUEST, STATUS_REQUEST
 
@@ -127,9 +128,7 @@ def table(view: View) -> str:
     with_state = any("state_digest" in status for status in view.statuses.values())
     columns = (*_COLUMNS[:-1], *(["digest"] if with_state else []), _COLUMNS[-1])
     rows = [columns, *(_row(view, address, with_state=with_state) for address in view.statuses)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *view.notes])
+    return "\n".join([*aligned(rows), *view.notes])
 
 
 def targets_of(args: argparse.Namespace) -> Targets:
