@@ -80,9 +80,9 @@ def missing(need: str) -> str:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.TwoWorkers:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With pytest-xdist: a worker for what computes, one for what waits."""
-    return workers.TwoWorkers(config, log)
+    return workers.scheduler(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 # Folders whose tests keep no process waiting and measure no time: clocks are counted, packets handed over in memory.
 COMPUTING: Final = ("apps", "engine", "fuzz", "museum", "node", "raft", "sim")
@@ -22,11 +21,15 @@ IS_WORKER: Final = "PYTEST_XDIST_WORKER" in os.environ
 _ROOT = Path(__file__).resolve().parent
 
 
-class TwoWorkers(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """All tests that compute at one worker, all others at another."""
+def scheduler(config: pytest.Config, log: Any) -> Any:
+    """What xdist hands out tests by: all that compute to one worker, all others to another."""
+    from xdist.scheduler import LoadScopeScheduling  # not there where tests run without it
 
-    def _split_scope(self, nodeid: str) -> str:
-        return "computing" if nodeid.removeprefix("tests/").partition("/")[0] in COMPUTING else "waiting"
+    class TwoWorkers(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return "computing" if nodeid.removeprefix("tests/").partition("/")[0] in COMPUTING else "waiting"
+
+    return TwoWorkers(config, log)
 
 
 def is_computing(item: pytest.Item) -> bool:
