@@ -9,6 +9,9 @@ if [ -z "${R2P2_REQUIRE+set}" ] && [ "$(id -u)" = 0 ] && [ -z "${R2P2_NO_DPDK:-}
     R2P2_REQUIRE=all
     export R2P2_REQUIRE
 fi
-# A whole run takes both processors of a small machine: a worker for what only computes beside one for the rest.
-[ $# -gt 0 ] || set -- -n 2
-exec .venv/bin/python -m pytest "$@"
+[ $# -eq 0 ] || exec .venv/bin/python -m pytest "$@"
+# A whole run takes both processors of a small machine: a worker for what only computes beside one for the rest. Their
+# folders have short names, since a socket's holds 107 bytes; they stay when something failed.
+folder=$(mktemp -d "${TMPDIR:-/tmp}/r2p2.XXXXXX")
+.venv/bin/python -m pytest -n 2 --basetemp "$folder"
+rm -rf "$folder"

@@ -343,18 +343,35 @@ def test_a_server_out_of_memory_ends_the_member() -> None:
         run(app, ["SET", "a", "x" * 100])
 
 
-def test_the_child_has_no_port_leaves_nothing_and_ends_with_its_parent(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Where a socket fits in: its name holds 107 bytes, and pytest's own folders have long names."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def test_a_socket_whose_name_is_too_long_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("n" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(UserError, match="more than 107 bytes") as caught:
+        RedisServer()
+    assert "TMPDIR" in caught.value.remedy
+    assert not list(folder.iterdir())
+
+
+def test_the_child_has_no_port_leaves_nothing_and_ends_with_its_parent(short_path: Path) -> None:
     script = (
         "import os, sys; from r2p2.apps.redis import RedisServer; a = RedisServer();"
         "print(a.pid, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(short_path)},
     ) as parent:  # fmt: skip
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        (folder,) = tmp_path.iterdir()
+        (folder,) = short_path.iterdir()
         assert folder.stat().st_mode & 0o077 == 0
         sockets = subprocess.run(["ss", "-Hlntp"], capture_output=True, text=True, check=False).stdout
         assert f"pid={pid}," not in sockets
@@ -364,14 +381,14 @@ def test_the_child_has_no_port_leaves_nothing_and_ends_with_its_parent(tmp_path:
         assert select.select([watched], [], [], 20)[0]  # the child has ended
         os.close(watched)
     old = tempfile.tempdir
-    tempfile.tempdir = str(tmp_path)
+    tempfile.tempdir = str(short_path)
     try:
         with closing(RedisServer()):
             # The folder of the killed process is swept by the next that starts.
-            assert [path for path in tmp_path.iterdir() if path != folder] and not folder.exists()
+            assert [path for path in short_path.iterdir() if path != folder] and not folder.exists()
     finally:
         tempfile.tempdir = old
-    assert not list(tmp_path.iterdir())
+    assert not list(short_path.iterdir())
 
 
 def test_attached_servers_must_be_such_as_replicas_may_have(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from r2p2.processes import ManagedProcess, ProcessFailed
 __all__ = ["Server", "Settings"]
 
 _FOLDER_PREFIX: Final = "r2p2-redis-"
+_SUN_PATH_BYTES_MAX: Final = 107  # unix(7)
 _START_SECONDS: Final = 30.0
 _END_SECONDS: Final = 5.0
 _VERSION_MIN: Final = 7
@@ -164,6 +165,11 @@ class Server:
         _sweep_folders()
         folder = self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
         path = str(folder / "redis.sock")
+        if len(os.fsencode(path)) > _SUN_PATH_BYTES_MAX:
+            folder.rmdir()
+            raise UserError(
+                f"the socket {path} has a name of more than {_SUN_PATH_BYTES_MAX} bytes", "Set TMPDIR to a shorter one."
+            )
         argv = [settings.program, "--unixsocket", path, "--dir", str(folder), "--dbfilename", _DUMP]
         argv += [word for name, value in _SETTINGS.items() for word in (f"--{name}", value)]
         argv += settings.arguments
