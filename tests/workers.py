@@ -14,7 +14,7 @@ import pytest
 
 # Folders whose tests keep no process waiting and measure no time: clocks are counted, packets handed over in memory.
 COMPUTING: Final = ("apps", "engine", "fuzz", "museum", "node", "raft", "sim")
-NICE: Final = 10  # what waits for an election is not to wait for a simulation
+NICE: Final = 19  # what waits for an election is not to wait for a simulation
 SECONDS_MAX: Final = 400  # for a test, with the priority that is left to it
 IS_WORKER: Final = "PYTEST_XDIST_WORKER" in os.environ
 

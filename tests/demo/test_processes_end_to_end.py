@@ -82,14 +82,14 @@ def the_capture_tells_of_the_kill(capture: Path, report: dict[str, Any]) -> None
     assert last["term"] > first["term"]
     stood = [event for event in events if event["event"] == "vote" and event["term"] == last["term"]]
     assert new_leader in {event["member"] for event in stood}
-    # Seen by the new leader here and by the clients there: some milliseconds apart, and half of it or more where the
-    # processors have much else to do. What is held is that both speak of the same interruption.
+    # Seen by the new leader here and by the clients there. Here it begins with the old leader's last APPEND, which may
+    # come after its last answer, and a client reads the first answer when it has a processor: there it is longer.
     interruption_ms = next(
         event["interruption_ns"] / 1e6
         for event in events
         if event["event"] == "answer" and event["time_ns"] > last["time_ns"]
     )
-    assert report["interrupted_ms"] / 3 < interruption_ms < report["interrupted_ms"] * 3
+    assert report["interrupted_ms"] / 2 < interruption_ms < report["interrupted_ms"] * 1.25 + 30
     assert last["without_leader_ns"] / 1e6 <= interruption_ms
 
 
