@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from r2p2.errors import UserError
@@ -60,12 +60,18 @@ class StateMachine(ABC):
         """
         return b"-ERR this service takes replicated requests only\r\n"
 
-    def snapshot(self) -> bytes | None:
+    def snapshot(self) -> bytes | Iterator[bytes] | None:
         """The whole state as bytes, for :meth:`restore`; equal states need not give equal bytes.
 
         A member that comes back, or is new, is brought up with it when the log does not reach back far enough. It is
-        called between two batches and holds up this member as long as it takes. By default None: this application has
-        none, so its members cannot come back once their memory is gone.
+        called between two batches and holds up this member as long as it takes: after some tenths of a second without
+        a leader the others elect another. So a large state is better given as an iterator over its pieces, a few of
+        which are asked for at a time while the member goes on. They tell of the state at the call of this method,
+        whatever is applied between two of them (it takes hold of that state first, as a copied dict of bytes does),
+        are quick to make, and together are what :meth:`restore` gets; an empty one only gives the loop its turn. With
+        an apply thread they are made while a batch is with it.
+
+        By default None: this application has none, so its members cannot come back once their memory is gone.
         """
         return None
 

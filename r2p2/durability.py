@@ -20,7 +20,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final
@@ -41,7 +41,7 @@ from raft import (
     encode_configuration,
 )
 
-__all__ = ["Durability"]
+__all__ = ["Durability", "PlannedSnapshot"]
 
 log = logging.getLogger("r2p2.durability")
 
@@ -51,6 +51,15 @@ _CONFIGURATION_KIND: Final = 3
 _KIND_OFFSET: Final = 12
 
 _Work = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSnapshot:
+    """One that the node takes for the disk: of ``index``, whose entry has ``term``; ``front`` comes before it there."""
+
+    index: int
+    term: int
+    front: bytes
 
 
 class Durability:
@@ -151,7 +160,7 @@ class Durability:
         configurations: list[tuple[int, bytes]] = []
         node_snapshot: bytes | None = None
         if recovered.snapshot is not None:
-            configuration, node_snapshot = _split(recovered.snapshot.data)
+            configuration, node_snapshot = _split(bytes(recovered.snapshot.data))
             configurations.append((recovered.snapshot.index, configuration))
         for piece in recovered.entries:
             if piece.count == 1 and piece.data[_KIND_OFFSET] == _CONFIGURATION_KIND:  # it travels alone
@@ -205,7 +214,7 @@ class Durability:
 
     def restore(self, index: int, term: int, configuration: bytes, node_snapshot: bytes) -> None:
         """A snapshot from the leader takes the place of the log."""
-        snapshot = Snapshot(index, term, _join(configuration, node_snapshot))
+        snapshot = Snapshot(index, term, _front(configuration) + node_snapshot)
         self._runs = type(self._runs)(base_index=index, base_term=term)
         self._written_bytes = self._covered_bytes = 0
         self._snapshot_covers = None
@@ -275,10 +284,14 @@ class Durability:
             )
         return True
 
-    def save_snapshot(self, engine: Engine, index: int, configuration: bytes, node_snapshot: bytes) -> None:
-        """The node's snapshot at its applied ``index``; the files behind which it stands go when it is durable."""
-        snapshot = Snapshot(index, self._runs.term_at(index), _join(configuration, node_snapshot))
+    def plan_snapshot(self, engine: Engine, index: int, configuration: bytes) -> PlannedSnapshot:
+        """The node begins to take one at its applied ``index``, for :meth:`save_snapshot`; none is wanted meanwhile."""
         self._snapshot_covers = self._written_bytes - engine.range_bytes(index + 1, engine.log_last_index)
+        return PlannedSnapshot(index, self._runs.term_at(index), _front(configuration))
+
+    def save_snapshot(self, planned: PlannedSnapshot, data: bytes | bytearray) -> None:
+        """``data``: the planned front and the node's snapshot. Files that it makes needless go once it is durable."""
+        snapshot = Snapshot(planned.index, planned.term, data)
         if not self._threaded:
             self._write_snapshot(snapshot)
             return
@@ -383,8 +396,9 @@ class Durability:
         self._directory.close()
 
 
-def _join(configuration: bytes, node_snapshot: bytes) -> bytes:
-    return _CONFIGURATION_BYTES.pack(len(configuration)) + configuration + node_snapshot
+def _front(configuration: bytes) -> bytes:
+    """What stands before a node's snapshot on disk."""
+    return _CONFIGURATION_BYTES.pack(len(configuration)) + configuration
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

@@ -19,7 +19,7 @@ class Files:
         """A new file, open for appending; its name is durable after :meth:`sync_directory`."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
 
-    def write(self, handle: int, data: bytes) -> None:
+    def write(self, handle: int, data: bytes | bytearray) -> None:
         """All of ``data`` behind what is there."""
         view = memoryview(data)
         while view:

@@ -128,6 +128,10 @@ assert APPEND_BYTES_MAX + REQUEST_BYTES_MAX // 2 < MESSAGE_BYTES_MAX
 # packet costs little and other messages get their turn between two.
 SNAPSHOT_CHUNK_BYTES_MAX: Final = 64 << 10
 SNAPSHOT_BYTES_MAX: Final = 1 << 30
+# Of one that an application gives in pieces, taken between two polls: for so long, and at most so many. Polls stay well
+# within a heartbeat, and a million keys of the store are still through in a second or two under load.
+SNAPSHOT_TURN_NS: Final = 500_000
+SNAPSHOT_TURN_PIECES_MAX: Final = 64
 assert SNAPSHOT_CHUNK_BYTES_MAX + RAFT_PREFIX_BYTES + CONFIGURATION_BYTES_MAX < MESSAGE_BYTES_MAX
 
 # The router (r2p2_router_api.h). Requests on their way: half of the rids, so that one rests before it is used again.

@@ -26,7 +26,7 @@ from r2p2.address import format_address
 from r2p2.app import StateMachine
 from r2p2.apply_thread import ApplyThread
 from r2p2.determinism import Determinism
-from r2p2.durability import Durability
+from r2p2.durability import Durability, PlannedSnapshot
 from r2p2.engine import (
     ROLE_FOLLOWER,
     ROLE_HOLD,
@@ -44,6 +44,7 @@ from r2p2.log_time import LogTime, UnixClock, system_clock_ns
 from r2p2.membership import MEMBER_REQUEST, addresses_of
 from r2p2.reads import ReadGroups
 from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests
+from r2p2.snapshots import Taking
 from r2p2.steady import SteadyStep
 from r2p2.storage_directory import MemberRecord
 from r2p2.truncation import choose_policy
@@ -246,6 +247,7 @@ class Node:
         self._time = LogTime(self.engine, app, config.unix_clock_ns)
         self._disk: Durability | None = None
         self._disk_full = False
+        self._saving: tuple[PlannedSnapshot, Taking] | None = None  # a snapshot being taken for the disk
         self._wake: Callable[[], None] | None = None
         self._check: Determinism | None = None
         self._notes: list[bytes] = []  # of the batch at hand
@@ -427,6 +429,7 @@ class Node:
             or self._to_write
             or self._reads.waiting
             or not self._settled
+            or upkeep.is_taking
             or raft.has_ready()
             or raft.applied_index < raft.commit_index
         ):
@@ -434,9 +437,14 @@ class Node:
         due_ns = min(raft.deadline_ns, upkeep.due_ns)
         return due_ns if self._time.due_ns is None else min(due_ns, self._time.due_ns)
 
+    def _is_taking_snapshot(self) -> bool:
+        return self._saving is not None or (self._upkeep is not None and self._upkeep.is_taking)
+
     def next_deadline_ns(self) -> int | None:
         """When :meth:`poll_once` must be called even without datagrams; None: never."""
         if self._raft is not None:
+            if self._is_taking_snapshot():
+                return 0
             if self.engine.applied_index < self._raft.commit_index and not self._app_is_busy():
                 return 0
             hello_ns = self._forming.deadline_ns if self._forming is not None else None
@@ -786,6 +794,7 @@ class Node:
                     assert self._upkeep is not None
                     if isinstance(op, RestoreSnapshot):
                         self._abandon_batch()
+                        self._saving = None
                     restored = self._upkeep.execute(op)
                     if isinstance(op, RestoreSnapshot) and self._check is not None:
                         self._check.restored(op.index)
@@ -811,16 +820,27 @@ class Node:
         if durable := disk.done():
             self._send_all(raft.persisted(durable))
         has_snapshots = self.app.has_snapshots
-        index = self.engine.applied_index
-        if has_snapshots and disk.wants_snapshot and index > disk.snapshot_index and not self._app_is_busy():
-            assert self._upkeep is not None
-            self.engine.flush()
-            configuration = encode_configuration(raft.configuration_at(index))
-            disk.save_snapshot(self.engine, index, configuration, self._upkeep.snapshots.make())
+        if has_snapshots:
+            self._save_snapshot(raft, disk)
         full = disk.is_full(has_snapshots=has_snapshots)
         if full != self._disk_full:
             self._disk_full = full
             self.engine.set_storage_full(full)
+
+    def _save_snapshot(self, raft: Raft, disk: Durability) -> None:
+        """Begins one when the disk wants it, and goes on with it."""
+        assert self._upkeep is not None
+        snapshots, index = self._upkeep.snapshots, self.engine.applied_index
+        if self._saving is None:
+            if not disk.wants_snapshot or index <= disk.snapshot_index or self._app_is_busy():
+                return
+            self.engine.flush()
+            planned = disk.plan_snapshot(self.engine, index, encode_configuration(raft.configuration_at(index)))
+            self._saving = planned, snapshots.begin(planned.front)
+        planned, taking = self._saving
+        if snapshots.go_on(taking):
+            self._saving = None
+            disk.save_snapshot(planned, taking.data)
 
     def _follow_role(self, raft: Raft) -> None:
         """Tells the engine what to do with replicated requests, and the operator what has changed."""

@@ -2,8 +2,11 @@
 
 A node's snapshot is the digest of its history, the log's time there, the table of client sessions and the application's
 own bytes, since all are what entries did. One is held at most; which index it is of, when a new one is worth its time
-and who needs it is decided elsewhere (:mod:`r2p2.truncation`, ``raft/``). It is taken between two batches in the node's
-own loop: one that takes longer than the handler budget is counted and logged once, like a slow handler.
+and who needs it is decided elsewhere (:mod:`r2p2.truncation`, ``raft/``).
+
+It is taken in the node's own loop: begun between two batches, and, where the application gives it in pieces, gone on
+with between two polls (docs/adr/0022). One that holds the loop up for longer than the handler budget at once is counted
+and logged once, like a slow handler.
 
 Layout, big-endian: version u32, CRC-32 u32 of all that follows, digest u64, time u64 (unix ms), sessions bytes u64,
 sessions, application.
@@ -14,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -23,12 +27,14 @@ from r2p2.app import StateMachine
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 
-__all__ = ["Assembly", "NodeSnapshot", "SnapshotDamaged", "Snapshots", "decode_snapshot", "encode_snapshot"]
+__all__ = ["Assembly", "NodeSnapshot", "SnapshotDamaged", "Snapshots", "Taking", "decode_snapshot", "encode_snapshot"]
 
 log = logging.getLogger("r2p2.snapshots")
 
 VERSION: Final = 2
 _HEAD: Final = Struct(">IIQQQ")
+_CRC: Final = Struct(">I")
+_CRC_AT: Final = 4
 _CHECKED_FROM: Final = 8
 
 
@@ -46,13 +52,58 @@ class NodeSnapshot:
     application: bytes
 
 
+class Taking:
+    """A snapshot on its way out of the application.
+
+    Args:
+        index: of which it is, whatever has been applied since.
+        snapshot: of it, but for the application's bytes that ``pieces`` are still to bring.
+        front: what stands in front of it in :attr:`data`.
+
+    Attributes:
+        data: what there is of it, in place: it is never copied as a whole. Complete when :meth:`finish` has returned.
+        held_ns: processor time that it has taken at once, at most.
+    """
+
+    def __init__(self, index: int, snapshot: NodeSnapshot, pieces: Iterator[bytes], front: bytes = b"") -> None:
+        head = _HEAD.pack(VERSION, 0, snapshot.digest, snapshot.time_ms, len(snapshot.sessions))
+        self.index = index
+        self.data = bytearray(front)
+        self.held_ns = 0
+        self._head_at = len(front)
+        self._pieces = pieces
+        self._crc = zlib.crc32(head[_CHECKED_FROM:])
+        self.data += head
+        self._add(snapshot.sessions)
+        self._add(snapshot.application)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the snapshot that there are."""
+        return len(self.data) - self._head_at
+
+    def _add(self, piece: bytes) -> None:
+        self._crc = zlib.crc32(piece, self._crc)
+        self.data += piece
+
+    def step(self) -> bool:
+        """Takes the next piece; False: there is none."""
+        piece = next(self._pieces, None)
+        if piece is None:
+            return False
+        self._add(piece)
+        return True
+
+    def finish(self) -> None:
+        """All pieces have come."""
+        _CRC.pack_into(self.data, self._head_at + _CRC_AT, self._crc)
+
+
 def encode_snapshot(snapshot: NodeSnapshot) -> bytes:
     """The bytes that travel and are stored."""
-    head = _HEAD.pack(VERSION, 0, snapshot.digest, snapshot.time_ms, len(snapshot.sessions))
-    crc = zlib.crc32(head[_CHECKED_FROM:])
-    crc = zlib.crc32(snapshot.application, zlib.crc32(snapshot.sessions, crc))
-    head = _HEAD.pack(VERSION, crc, snapshot.digest, snapshot.time_ms, len(snapshot.sessions))
-    return b"".join([head, snapshot.sessions, snapshot.application])
+    taking = Taking(0, snapshot, iter(()))
+    taking.finish()
+    return bytes(taking.data)
 
 
 def decode_snapshot(data: bytes) -> NodeSnapshot:
@@ -110,7 +161,7 @@ class Snapshots:
         app: whose state it is.
         engine: whose log and digest.
         counters: the node's: ``snapshots_taken``, ``snapshots_restored``, ``snapshots_over_budget`` are counted there.
-        budget_ns: processor time that one may take unnoticed.
+        budget_ns: processor time that one may take at once unnoticed.
 
     Attributes:
         index: of the snapshot held; 0: none.
@@ -125,7 +176,7 @@ class Snapshots:
         self._budget_ns = budget_ns
         self._told_slow = False
         self._incoming = Assembly()
-        self._data = b""
+        self._data = bytearray()
         self.index = 0
         for name in self.COUNTERS:
             counters.setdefault(name, 0)
@@ -140,45 +191,62 @@ class Snapshots:
         """Bytes that have come of one on its way in."""
         return self._incoming.bytes_held
 
-    def take(self) -> int:
-        """Takes one at the applied index, in place of the one held; returns its bytes.
+    def begin(self, front: bytes = b"") -> Taking:
+        """Begins one at the applied index, with ``front`` before it; to be gone on with (:meth:`go_on`).
 
         Raises:
-            UserError: it is larger than can be sent.
+            UserError: the application has none.
         """
-        data = self.make()
-        self._data = data
-        self.index = self._engine.applied_index
-        return len(data)
+        engine = self._engine
+        began_ns = time.thread_time_ns()
+        given = self._app.snapshot()
+        if given is None:
+            raise UserError(
+                f"{type(self._app).__name__}.snapshot() returned None though the class has it",
+                "Return bytes, or an iterator over them.",
+            )
+        whole, pieces = (given, iter(())) if isinstance(given, bytes) else (b"", given)
+        taking = Taking(
+            engine.applied_index,
+            NodeSnapshot(engine.applied_digest, engine.applied_time_ms, engine.sessions_export(), whole),
+            pieces,
+            front,
+        )
+        taking.held_ns = time.thread_time_ns() - began_ns
+        return taking
 
-    def make(self) -> bytes:
-        """One at the applied index; nothing is held.
+    def go_on(self, taking: Taking) -> bool:
+        """Takes further pieces, as many as the loop may wait for; True: it is complete.
 
         Raises:
             UserError: it is larger than can be sent.
         """
         engine = self._engine
-        began_ns = time.thread_time_ns()
-        application = self._app.snapshot()
-        if application is None:
-            raise UserError(
-                f"{type(self._app).__name__}.snapshot() returned None though the class has it", "Return bytes."
-            )
-        data = encode_snapshot(
-            NodeSnapshot(engine.applied_digest, engine.applied_time_ms, engine.sessions_export(), application)
-        )
-        if len(data) > limits.SNAPSHOT_BYTES_MAX:
-            raise UserError(
-                f"a snapshot of {len(data)} bytes is over the bound of {limits.SNAPSHOT_BYTES_MAX}",
-                "Keep less state in the application, or run with the truncation policy block.",
-            )
-        self._counters["snapshots_taken"] += 1
-        self._look_at_time("taking", time.thread_time_ns() - began_ns, len(data))
-        return data
+        began_ns, until_ns = time.thread_time_ns(), engine.now_ns() + limits.SNAPSHOT_TURN_NS
+        for _ in range(limits.SNAPSHOT_TURN_PIECES_MAX):
+            is_done = not taking.step()
+            if taking.size > limits.SNAPSHOT_BYTES_MAX:
+                raise UserError(
+                    f"a snapshot of {taking.size} bytes or more is over the bound of {limits.SNAPSHOT_BYTES_MAX}",
+                    "Keep less state in the application, or run with the truncation policy block.",
+                )
+            if is_done or engine.now_ns() >= until_ns:
+                break
+        taking.held_ns = max(taking.held_ns, time.thread_time_ns() - began_ns)
+        if is_done:
+            taking.finish()
+            self._counters["snapshots_taken"] += 1
+            self._look_at_time("taking", taking.held_ns, taking.size)
+        return is_done
+
+    def hold(self, taking: Taking) -> int:
+        """Holds a complete one, in place of the one held; returns its bytes."""
+        self._data, self.index = taking.data, taking.index
+        return len(self._data)
 
     def release(self) -> None:
         """Nobody needs the one that is held."""
-        self._data = b""
+        self._data = bytearray()
         self.index = 0
 
     def chunk(self, index: int, offset: int, count: int) -> bytes | None:
@@ -186,7 +254,7 @@ class Snapshots:
         if index != self.index or offset + count > len(self._data):
             return None
         self._counters["snapshot_chunks_sent"] += 1
-        return self._data[offset : offset + count]
+        return bytes(memoryview(self._data)[offset : offset + count])
 
     def receive(self, offset: int, chunk: bytes) -> None:
         """A chunk that the core has accepted, in order."""
@@ -230,7 +298,7 @@ class Snapshots:
         if not self._told_slow:
             self._told_slow = True
             log.warning(
-                "%s a snapshot of %d bytes took %.1f ms (budget %.1f ms): it holds up this node's loop; "
+                "%s a snapshot of %d bytes took %.1f ms at once (budget %.1f ms): it holds up this node's loop; "
                 "further cases are counted in snapshots_over_budget",
                 doing,
                 size,

@@ -81,7 +81,7 @@ class Snapshot:
 
     index: int
     term: int
-    data: bytes
+    data: bytes | bytearray
 
 
 @dataclass(slots=True)
@@ -280,13 +280,16 @@ class Storage:
         do it. One at a time.
         """
         self._check()
-        body = _SNAPSHOT.pack(_MAGIC, 0, snapshot.index, snapshot.term, len(snapshot.data))[_AFTER_CRC:] + snapshot.data
+        head = _SNAPSHOT.pack(_MAGIC, 0, snapshot.index, snapshot.term, len(snapshot.data))[_AFTER_CRC:]
+        crc = zlib.crc32(snapshot.data, zlib.crc32(head))
         temporary = self.directory / f"{_SNAPSHOT_NAME}.new"
         try:
             self._files.remove(temporary)
             handle = self._files.create(temporary)
             try:
-                self._files.write(handle, _MAGIC.to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body)
+                self._files.write(handle, _MAGIC.to_bytes(4, "big") + crc.to_bytes(4, "big") + head)
+                # As it is: a copy of something large would keep every other thread waiting.
+                self._files.write(handle, snapshot.data)
                 self._files.sync(handle)
             finally:
                 self._files.close(handle)

@@ -16,7 +16,7 @@ from r2p2.app import StateMachine
 from r2p2.engine import Engine, EngineConfig
 from r2p2.forming import RemovedError
 from r2p2.membership import Membership, addresses_of
-from r2p2.snapshots import Snapshots
+from r2p2.snapshots import Snapshots, Taking
 from r2p2.truncation import Act, Situation, compact_through, decide, is_near
 from raft import (
     AppendConfiguration,
@@ -99,7 +99,7 @@ class Upkeep:
         bounds: the engine's.
         policy: one of :data:`r2p2.truncation.POLICIES`.
         heartbeat_ns, silent_ns: how often to look, and how long without a word makes a member be down.
-        handler_budget_ns: processor time a snapshot may take unnoticed.
+        handler_budget_ns: processor time a snapshot may take at once unnoticed.
         app_is_busy: whether the application may not be called now; then what needs it waits.
         on_event: told what an operator wants to know.
 
@@ -140,6 +140,7 @@ class Upkeep:
         self._on_event = on_event
         self.due_ns = 0
         self._looked_index = 0
+        self._taking: Taking | None = None
         self._taken_ns = 0
         self._has_snapshots = app.has_snapshots
         for name in self.COUNTERS:
@@ -219,10 +220,10 @@ class Upkeep:
     # ---- once a poll ----
 
     def due(self, now_ns: int) -> bool:
-        """Whether :meth:`manage` has something to look at: something happened, it is time, or the log has grown near
-        its bound.
+        """Whether :meth:`manage` has something to look at: something happened, it is time, a snapshot is on its way, or
+        the log has grown near its bound.
         """
-        if now_ns >= self.due_ns:
+        if now_ns >= self.due_ns or self._taking is not None:
             return True
         if self._raft.last_index == self._looked_index:
             return False
@@ -244,7 +245,7 @@ class Upkeep:
         self._core.now_ns = now_ns
         if last_log_index == raft.last_index and not raft.has_ready():
             membership.drive(self._core, now_ns)
-        self._keep_snapshots()
+        self._keep_snapshots(now_ns)
         self._truncate(now_ns)
 
     def check_removed(self) -> None:
@@ -263,26 +264,45 @@ class Upkeep:
             f"To take it in again: `r2p2 member add {slot} IP:PORT`, and start it with --join.",
         )
 
-    def _keep_snapshots(self) -> None:
+    @property
+    def is_taking(self) -> bool:
+        """Whether a snapshot is being taken: :meth:`manage` goes on with it."""
+        return self._taking is not None
+
+    def _keep_snapshots(self, now_ns: int) -> None:
         raft, snapshots = self._raft, self.snapshots
+        self._go_on(now_ns)
         if snapshots.index and raft.first_index > snapshots.index + 1 and not raft.snapshot_in_use:
             snapshots.release()  # the log does not go on from it: nobody will be sent it
         if raft.snapshot_wanted and self._has_snapshots:
-            self._take()
+            self._take(now_ns)
 
-    def _take(self) -> bool:
-        """False: the application is busy; it is tried again at the next poll."""
-        if self._raft.applied_index == self._raft.snapshot_index:
-            return True  # there is one of it: no member gets halves of two
+    def _take(self, now_ns: int) -> None:
+        """Begins one at the applied index, unless one is on its way, or there: no member gets halves of two."""
+        if self._taking is not None or self._raft.applied_index == self._raft.snapshot_index:
+            return
         if self._app_is_busy():
-            self._due_ns = 0
-            return False
+            self.due_ns = 0
+            return
         # Followers wait for what is filled in, and for a sign of life, less long than a large snapshot may take.
         self._engine.flush()
-        self._taken_ns = self._core.now_ns
-        size = self.snapshots.take()
-        self._raft.snapshot_taken(self.snapshots.index, size)
-        return True
+        self._taking = self.snapshots.begin()
+        self._go_on(now_ns)
+
+    def _go_on(self, now_ns: int) -> None:
+        if self._taking is not None and self.snapshots.go_on(self._taking):
+            taking, self._taking = self._taking, None
+            self._taken(taking, now_ns)
+
+    def _taken(self, taking: Taking, now_ns: int) -> None:
+        """One is complete: the members that need it get it, and the log may give way."""
+        raft = self._raft
+        if not max(raft.snapshot_index + 1, raft.first_index - 1) <= taking.index:
+            return  # the log does not go on from it: meanwhile every member has applied more
+        if not raft.snapshot_wanted and self._snapshot_is_taken_in(now_ns):
+            return
+        self._taken_ns = now_ns
+        raft.snapshot_taken(taking.index, self.snapshots.hold(taking))
 
     def _truncate(self, now_ns: int) -> None:
         raft, engine, config = self._raft, self._engine, self._bounds
@@ -307,7 +327,10 @@ class Upkeep:
             through = compact_through(
                 engine, first_index, raft.applied_index, config.log_bytes_max, config.log_entries_max
             )
-            if through and self._take():
+            # One that took long still holds what is to go: what came meanwhile is at most the quarter that stays.
+            if through > raft.snapshot_index:
+                self._take(now_ns)
+            if 0 < through <= raft.snapshot_index:
                 raft.compact(through)
                 self._counters["log_compactions"] += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Any
 
 import hiredis
@@ -23,6 +24,11 @@ def apply(kv: KeyValue, *requests: bytes, at: int = 0) -> list[bytes]:
     packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
     assert len(packed.lengths) == len(requests) and sum(packed.lengths) == len(packed.slab)
     return list(Requests(packed.slab, memoryview(packed.lengths), bytes(len(requests))))
+
+
+def whole(kv: KeyValue) -> bytes:
+    """Its snapshot."""
+    return b"".join(kv.snapshot())
 
 
 def ask(kv: KeyValue, *words: Any, at: int = 0) -> Any:
@@ -111,13 +117,43 @@ def test_neither_borders_nor_sweeps_nor_snapshots_show(log: list[Any], data: st.
                 other.store._sweep(data.draw(st.integers(1, 10)))
             if data.draw(st.booleans()):
                 restored = KeyValue()
-                restored.restore(other.snapshot())
-                assert restored.snapshot() == other.snapshot()
+                restored.restore(whole(other))
+                assert whole(restored) == whole(other)
                 other = restored
         assert got == expected
         assert plain.state_digest() == other.state_digest()
-        if commands:
-            assert plain.snapshot() == other.snapshot()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 120), one), max_size=30), st.integers(0, 30), st.data())
+def test_a_snapshot_is_of_the_moment_it_was_asked_for(log: list[Any], at: int, data: st.DataObject) -> None:
+    """Whatever is applied between two pieces, and whenever ended keys leave the memory."""
+    kv, now = KeyValue(), T0
+    for passed, words in log[:at]:
+        now += passed
+        apply(kv, encode_command(*words), at=now)
+    digest, pieces, taken = kv.state_digest(), kv.snapshot(), []
+    for passed, words in log[at:]:
+        now += passed
+        taken += list(islice(pieces, data.draw(st.integers(0, 3))))
+        apply(kv, encode_command(*words), at=now)
+        kv.store._sweep(data.draw(st.integers(0, 3)))
+    restored = KeyValue()
+    restored.restore(b"".join([*taken, *pieces]))
+    assert restored.state_digest() == digest
+
+
+def test_no_piece_of_a_large_snapshot_is_large() -> None:
+    kv = KeyValue()
+    for i in range(20_000):
+        kv.store.set(b"%d" % i, b"v" * 30)
+    for i in range(0, 20_000, 3):
+        kv.store.expire_at(b"%d" % i, T0)
+    pieces = list(kv.snapshot())
+    assert max(map(len, pieces)) <= 32 * 1024 and len(pieces) > 100
+    restored = KeyValue()
+    restored.restore(b"".join(pieces))
+    assert restored.state_digest() == kv.state_digest() and restored.store.expires == kv.store.expires
 
 
 @pytest.mark.parametrize(
@@ -135,10 +171,10 @@ def test_a_damaged_snapshot_is_refused_and_changes_nothing(damage: Any) -> None:
     ask(kv, "MSET", "a", "1", "b", "2", at=T0)
     ask(kv, "EXPIRE", "a", "10", at=T0)
     ask(kv, "R2P2.WATCH", "a", "b", at=T0)
-    before = kv.snapshot()
+    before = whole(kv)
     with pytest.raises(ValueError, match="snapshot"):
         kv.restore(damage(before))
-    assert kv.snapshot() == before
+    assert whole(kv) == before
 
 
 # ---- batches ----

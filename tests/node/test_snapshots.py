@@ -17,7 +17,7 @@ from r2p2.engine import Engine, EngineConfig
 from r2p2.errors import UserError
 from r2p2.memory import MemoryNetwork
 from r2p2.requests import Requests
-from r2p2.snapshots import Assembly, NodeSnapshot, SnapshotDamaged, Snapshots, decode_snapshot, encode_snapshot
+from r2p2.snapshots import Assembly, NodeSnapshot, SnapshotDamaged, Snapshots, Taking, decode_snapshot, encode_snapshot
 
 
 @pytest.fixture
@@ -83,13 +83,21 @@ def test_chunks_come_in_order_or_start_over() -> None:
     assert assembly.bytes_held == 0
 
 
+def taken(snapshots: Snapshots, front: bytes = b"") -> Taking:
+    """A complete one."""
+    taking = snapshots.begin(front)
+    while not snapshots.go_on(taking):
+        pass
+    return taking
+
+
 def test_one_node_to_another(engine: Engine) -> None:
     kv = KeyValue()
     kv.apply(Requests.of([encode_command("SET", f"k{i}", "v" * i) for i in range(200)]))
     apply_noops(engine, 3)
     counters: dict[str, int] = {}
     mine = Snapshots(kv, engine, counters, 10**12)
-    size = mine.take()
+    size = mine.hold(taken(mine))
     assert (mine.index, mine.held_bytes, counters["snapshots_taken"]) == (3, size, 1)
     assert mine.chunk(2, 0, 10) is None
     assert mine.chunk(3, size - 5, 6) is None
@@ -115,8 +123,8 @@ def test_one_node_to_another(engine: Engine) -> None:
 def test_one_over_the_budget_is_counted_and_said_once(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     counters: dict[str, int] = {}
     snapshots = Snapshots(KeyValue(), engine, counters, -1)
-    snapshots.take()
-    snapshots.take()
+    taken(snapshots)
+    taken(snapshots)
     assert counters["snapshots_over_budget"] == 2
     assert len(caplog.records) == 1
     assert "taking a snapshot of" in caplog.text
@@ -156,4 +164,4 @@ def test_a_snapshot_of_none_is_the_applications_mistake(engine: Engine) -> None:
             return None  # type: ignore[return-value]
 
     with pytest.raises(UserError, match=r"Half.snapshot\(\) returned None"):
-        Snapshots(Half(), engine, {}, 10**12).take()
+        Snapshots(Half(), engine, {}, 10**12).begin()

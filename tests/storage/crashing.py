@@ -50,7 +50,7 @@ class CrashingFiles(Files):
             raise PowerLost
         return handle
 
-    def write(self, handle: int, data: bytes) -> None:
+    def write(self, handle: int, data: bytes | bytearray) -> None:
         if self._call():
             super().write(handle, data[: self._rng.randint(0, len(data))])
             raise PowerLost

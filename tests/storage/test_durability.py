@@ -118,7 +118,9 @@ def test_a_snapshot_does_not_keep_the_log_waiting(bench: Bench) -> None:
     bench.ready(1)
     assert bench.wait() == 1
     bench.files.hold = True
-    bench.disk.save_snapshot(bench.engine, 1, b"configuration", b"state")
+    planned = bench.disk.plan_snapshot(bench.engine, 1, b"configuration")
+    assert not bench.disk.wants_snapshot, "one is on its way"
+    bench.disk.save_snapshot(planned, planned.front + b"state")
     assert bench.files.waiting.acquire(timeout=WAIT_SECONDS)  # the snapshot's own sync
     bench.files.hold = False
     bench.ready(2)

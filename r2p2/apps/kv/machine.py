@@ -10,6 +10,7 @@ Leaves to others: what the commands do (`registry.py` and the families), TCP cli
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import Any, Final
 
 import hiredis
@@ -145,8 +146,8 @@ class KeyValue(StateMachine):
 
     # ---- the whole ----
 
-    def snapshot(self) -> bytes:
-        """The state as bytes; equal states give equal bytes."""
+    def snapshot(self) -> Iterator[bytes]:
+        """The state at this moment as bytes, in pieces made as they are asked for."""
         return self.store.snapshot()
 
     def restore(self, data: bytes) -> None:

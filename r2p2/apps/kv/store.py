@@ -2,7 +2,7 @@
 
 Time is `now_ms`, carried by the log; nothing here asks a clock, so a key ends on every replica at the same request.
 **When an ended key leaves the memory cannot be seen.** Each read looks at the time; each write removes an ended key
-before it does anything else; counting, listing, snapshot and digest leave ended keys out. So the sweep
+before it does anything else; counting, listing and digest leave ended keys out. So the sweep
 (:meth:`Store.turn`) may do a bounded piece of work whenever it is called, and replicas need not sweep alike.
 
 For the same reason order is no part of the state: what lists keys sorts them.
@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Final
 
 from r2p2 import limits
+from r2p2.apps.kv.frozen import Frozen, big_endian_in
 from r2p2.apps.kv.scan import ScanIndex
 
 __all__ = ["Store"]
@@ -208,25 +208,16 @@ class Store:
 
     # ---- the whole ----
 
-    def snapshot(self) -> bytes:
-        """The state as bytes; equal states give equal bytes."""
-        keys = sorted(self.live_keys())
-        ending = [i for i, key in enumerate(keys) if key in self.expires]
+    def snapshot(self) -> Iterator[bytes]:
+        """The state at this moment as bytes, in pieces that are made as they are asked for, whatever changes meanwhile.
+
+        Keys stand in no order, and those that have ended and are still in memory are among them.
+        """
         watched = [(key, number) for key, number in self.watched.items() if not self._gone(key)]
-        return b"".join(
-            (
-                _HEADER.pack(_MAGIC, _VERSION, self.now_ms, self._watch_number, len(keys), len(ending), len(watched)),
-                _lengths(keys),
-                _lengths([self.data[key] for key in keys]),
-                _big_endian(array("I", ending)),
-                _big_endian(array("q", [self.expires[keys[i]] for i in ending])),
-                _lengths([key for key, _ in watched]),
-                _big_endian(array("Q", [number for _, number in watched])),
-                *keys,
-                *[self.data[key] for key in keys],
-                *[key for key, _ in watched],
-            )
-        )
+        counts = len(self.data), len(self.expires), len(watched)
+        header = _HEADER.pack(_MAGIC, _VERSION, self.now_ms, self._watch_number, *counts)
+        frozen = Frozen(list(self.data), list(self.data.values()), self.expires.copy(), watched)
+        return chain((header,), frozen.pieces())
 
     def _gone(self, key: bytes) -> bool:
         """Whether a key has ended and is still in memory; its watch ends with it."""
@@ -259,7 +250,7 @@ class Store:
             column = array(code)
             end = at + count * column.itemsize
             column.frombytes(data[at:end])
-            columns.append(_big_endian_in(column))
+            columns.append(big_endian_in(column))
             at = end
         key_lengths, value_lengths, ending, whens, watched_lengths, numbers = columns
         if len(data) != at + sum(key_lengths) + sum(value_lengths) + sum(watched_lengths):
@@ -290,21 +281,6 @@ class Store:
                 digest.update(b"%d %d " % (len(key), number))
                 digest.update(key)
         return digest.hexdigest()
-
-
-def _big_endian(column: array[int]) -> bytes:
-    return _big_endian_in(column).tobytes()
-
-
-def _big_endian_in(column: array[int]) -> array[int]:
-    """Between this machine's order and big-endian, in place; either way it is the same step."""
-    if sys.byteorder == "little":
-        column.byteswap()
-    return column
-
-
-def _lengths(values: Iterable[bytes]) -> bytes:
-    return _big_endian(array("I", map(len, values)))
 
 
 def _cut(data: bytes, at: int, lengths: array[int]) -> tuple[list[bytes], int]:
