@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from r2p2.bench.measure import measure
 PY_SPY = "py-spy==0.4.3"
 RATE_HZ = 200
 WIDTH, ROW, LEAST = 1200.0, 17, 0.4  # pixels: of the picture, of a row, of the narrowest box drawn
+_NO_SYMBOL = re.compile(r"0x[0-9a-f]+ \(([^)]*)\)")
 DEFAULT = ["replicated", "--backend", "dpdk", "--outstanding", "512", "--duration", "4", "--sessions", "1"]
 
 
@@ -56,7 +58,8 @@ def fold(text: str) -> Frame:
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
         if stack and count.isdigit():
-            root.add(stack.split(";"), int(count))
+            # An address without a symbol is another one in each process: what can be said is whose code it is.
+            root.add(_NO_SYMBOL.sub(r"(\1)", stack).split(";"), int(count))
     return root
 
 

@@ -49,6 +49,9 @@ log = logging.getLogger("r2p2.durability")
 _CONFIGURATION_BYTES: Final = Struct(">I")
 _CONFIGURATION_KIND: Final = 3
 _KIND_OFFSET: Final = 12
+# So many members begin their snapshots apart, by slot: each after one of so many parts of the log's bound more.
+SNAPSHOT_TURNS: Final = 8
+SNAPSHOT_TURN_PARTS: Final = 64
 
 _Work = Callable[[], None]
 
@@ -114,6 +117,10 @@ class Durability:
         self.replay_through = recovered.last_index
         self._runs = recovered.term_runs()
         self._log_bytes_max = log_bytes_max
+        # Members take theirs one after the other: while one is held up by it, the others answer.
+        self._snapshot_bytes = log_bytes_max // 2 + record.slot % SNAPSHOT_TURNS * (
+            log_bytes_max // SNAPSHOT_TURN_PARTS
+        )
         # Bytes of entries: all that were written (less what was truncated), and how many of them a snapshot covers.
         self._written_bytes = sum(len(piece.data) for piece in recovered.entries)
         self._covered_bytes = 0
@@ -266,8 +273,8 @@ class Durability:
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether the log is long enough that a snapshot is worth its time, and none is being written."""
-        return self.log_bytes > self._log_bytes_max // 2 and self._snapshot_covers is None
+        """Whether the log is long enough that a snapshot is worth its time, and none is on its way."""
+        return self.log_bytes > self._snapshot_bytes and self._snapshot_covers is None
 
     def is_full(self, *, has_snapshots: bool) -> bool:
         """Whether new requests have to be refused; said once in the log where nothing will make room."""

@@ -86,6 +86,12 @@ def test_a_sweep_is_drawn(tmp_path: Path) -> None:
     assert ET.fromstring((tmp_path / "a.svg").read_text()).tag.endswith("svg")
 
 
+def test_code_without_symbols_is_one_frame_of_a_flame_graph() -> None:
+    root = fold("all.py;0x7fdefee4524a (libc.so.6);work (a.py:2) 3\nall.py;0x55d0aa (libc.so.6) 2\n")
+    (outer,) = root.below.values()
+    assert {name: frame.samples for name, frame in outer.below.items()} == {"(libc.so.6)": 5}
+
+
 def test_a_flame_graph_is_as_wide_as_its_samples() -> None:
     root = fold("main (a.py:1);work (a.py:2);memcpy <libc> 30\nmain (a.py:1);rest & more (b.py:9) 10\nnot a stack\n")
     assert root.samples == 40

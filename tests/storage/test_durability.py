@@ -43,13 +43,13 @@ class SlowFiles(Files):
 class Bench:
     """A durable member's disk, an engine for the entries, and an event for the wake-up."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, record: MemberRecord = RECORD, log_bytes_max: int = 1 << 20) -> None:
         self.path = path
         self.network = MemoryNetwork(packets_max=1024)
         self.engine = Engine(self.network.open(1, 1), EngineConfig(reassembly_count_max=256))
         self.woken = threading.Semaphore(0)
         self.files = SlowFiles()
-        self.disk = Durability(path, RECORD, log_bytes_max=1 << 20, files=self.files)
+        self.disk = Durability(path, record, log_bytes_max=log_bytes_max, files=self.files)
         self.disk.wake = self.woken.release
 
     def ready(self, number: int) -> None:
@@ -112,6 +112,20 @@ def test_an_error_of_the_disk_is_told_and_stays(bench: Bench) -> None:
     for _ in range(2):
         with pytest.raises(StorageError, match=r"sync failed: .*Input/output error.*Mend the disk"):
             bench.disk.done()
+
+
+def test_members_want_their_snapshots_one_after_the_other(tmp_path: Path) -> None:
+    wanted = []
+    for slot in range(9):
+        bench = Bench(tmp_path / f"member{slot}", MemberRecord(1, slot, 77), log_bytes_max=6400)
+        entries = 0
+        while not bench.disk.wants_snapshot:
+            entries += 1
+            bench.ready(entries)
+        wanted.append(entries * 16)
+        bench.close()
+    assert wanted[0] == wanted[8] == 3216, "the first beyond half of the bound"
+    assert wanted[:8] == sorted(set(wanted[:8])) and wanted[7] < 6400 * 5 // 8
 
 
 def test_a_snapshot_does_not_keep_the_log_waiting(bench: Bench) -> None:
