@@ -87,10 +87,16 @@ class Taking:
         self.data += piece
 
     def step(self) -> bool:
-        """Takes the next piece; False: there is none."""
+        """Takes the next piece; False: there is none.
+
+        Raises:
+            UserError: it is not bytes.
+        """
         piece = next(self._pieces, None)
         if piece is None:
             return False
+        if not isinstance(piece, bytes):
+            raise UserError(f"a piece of the application's snapshot is {piece!r:.60}, not bytes")
         self._add(piece)
         return True
 
@@ -205,7 +211,7 @@ class Snapshots:
                 f"{type(self._app).__name__}.snapshot() returned None though the class has it",
                 "Return bytes, or an iterator over them.",
             )
-        whole, pieces = (given, iter(())) if isinstance(given, bytes) else (b"", given)
+        whole, pieces = (given, iter(())) if isinstance(given, bytes) else (b"", iter(given))
         taking = Taking(
             engine.applied_index,
             NodeSnapshot(engine.applied_digest, engine.applied_time_ms, engine.sessions_export(), whole),
@@ -219,7 +225,7 @@ class Snapshots:
         """Takes further pieces, as many as the loop may wait for; True: it is complete.
 
         Raises:
-            UserError: it is larger than can be sent.
+            UserError: it is larger than can be sent, or a piece is not bytes.
         """
         engine = self._engine
         began_ns, until_ns = time.thread_time_ns(), engine.now_ns() + limits.SNAPSHOT_TURN_NS

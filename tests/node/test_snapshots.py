@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r2p2 import limits
 from r2p2.app import StateMachine, state_machine
 from r2p2.apps.echo import Echo
 from r2p2.apps.kv import KeyValue, encode_command
@@ -156,6 +157,41 @@ def test_what_has_snapshots() -> None:
     assert kept == [b"then"]
     with pytest.raises(UserError, match="without restore"):
         state_machine(bytes, snapshot=lambda: b"")
+
+
+def test_pieces_are_bytes(engine: Engine) -> None:
+    class Texts(Echo):
+        def snapshot(self) -> Iterator[bytes]:
+            return iter([b"a", "b"])  # type: ignore[list-item]
+
+    with pytest.raises(UserError, match="a piece of the application's snapshot is 'b', not bytes"):
+        taken(Snapshots(Texts(), engine, {}, 10**12))
+
+
+def test_pieces_are_what_one_whole_would_be(engine: Engine) -> None:
+    class Whole(Echo):
+        def snapshot(self) -> bytes:
+            return b"state in pieces"
+
+    class Pieces(Echo):
+        def snapshot(self) -> Iterator[bytes]:
+            return iter([b"", b"state ", b"in", b"", b" pieces"])
+
+    whole, pieces = (taken(Snapshots(app(), engine, {}, 10**12), b"front").data for app in (Whole, Pieces))
+    assert whole == pieces and whole.startswith(b"front")
+    assert decode_snapshot(bytes(pieces[5:])).application == b"state in pieces"
+
+
+def test_one_over_the_bound_is_given_up_before_it_is_complete(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(Echo):
+        def snapshot(self) -> Iterator[bytes]:
+            return iter(lambda: bytes(1000), None)
+
+    monkeypatch.setattr(limits, "SNAPSHOT_BYTES_MAX", 100_000)
+    counters: dict[str, int] = {}
+    with pytest.raises(UserError, match="over the bound of 100000"):
+        taken(Snapshots(Endless(), engine, counters, 10**12))
+    assert counters["snapshots_taken"] == 0
 
 
 def test_a_snapshot_of_none_is_the_applications_mistake(engine: Engine) -> None:
