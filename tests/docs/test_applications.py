@@ -37,6 +37,17 @@ def test_its_own_test_holds(page: dict[str, Any]) -> None:
     page["test_restoring"]()
 
 
+def test_pieces_of_a_snapshot_tell_of_its_call(page: dict[str, Any]) -> None:
+    one, other = page["Lines"](), page["Lines"]()
+    replies = one.apply(Requests.of([b"%d" % i for i in range(2500)] + [b"two\nlines"]))
+    assert list(replies)[2499:] == [b"2500", b"-ERR ValueError\r\n"]
+    pieces = one.snapshot()
+    first = next(pieces)
+    one.apply(Requests.of([b"later"]))
+    other.restore(first + b"".join(pieces))
+    assert one.lines == [*other.lines, b"later"]
+
+
 def test_leases_are_taken_given_and_end_by_the_log_s_time(page: dict[str, Any]) -> None:
     async def main() -> None:
         async with (
