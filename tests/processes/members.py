@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,8 @@ from typing import Any
 
 from r2p2.address import parse_address
 from r2p2.apps.kv import encode_command
-from r2p2.client import FIXED_ROUTE, REPLICATED, BlockingClient
+from r2p2.bench.verify import Verdict, get_command, verify
+from r2p2.client import FIXED_ROUTE, REPLICATED, REPLICATED_READ, BlockingClient
 from r2p2.engine import Engine
 from r2p2.errors import CallError, UserError
 from r2p2.loadgen import SET, LoadConfig, LoadGenerator, LoadStats
@@ -45,12 +46,20 @@ def resident_bytes(pid: int) -> int:
 
 
 class Members:
-    """``size`` members, more where asked; addresses for ``spare`` more."""
+    """``size`` members, more where asked; addresses for ``spare`` more. `each`: further options of a slot's member."""
 
-    def __init__(self, folder: Path, *options: str, size: int = 3, spare: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        size: int = 3,
+        spare: int = 2,
+        each: Callable[[int], Sequence[str]] = lambda slot: (),
+    ) -> None:
         self.addresses = free_addresses(size + spare)
         self.size = size
         self.options = options
+        self.each = each
         self.supervisor = Supervisor(folder)
         self.running: dict[int, ManagedProcess] = {}
         self.client = BlockingClient()
@@ -78,7 +87,7 @@ class Members:
         else:
             who = ["--members", ",".join(self.addresses[: self.size])]
         bind = ["--bind", self.addresses[slot if at is None else at]]
-        command = [*R2P2, "serve", "--app", "kv", *bind, *who, *self.options]
+        command = [*R2P2, "serve", "--app", "kv", *bind, *who, *self.options, *self.each(slot)]
         process = self.supervisor.start(f"member{slot}-{self.launches}", command)
         self.running[slot] = process
         process.wait_line(lambda line: line.startswith("r2p2: serving"), WAIT_SECONDS)
@@ -177,6 +186,16 @@ class Members:
                 if "has not taken over" not in str(error) or time.monotonic() > end:
                     raise
 
+    def read_all(self, load: Load) -> Verdict:
+        """What became of all that a load, which has ended, has written."""
+        leader = self.addresses[self.leader()]
+        replies = {
+            i: self.client.call(leader, get_command(name), policy=REPLICATED_READ, timeout_s=WAIT_SECONDS, retry_s=0.5)
+            for i, name in enumerate(load.names)
+            if load.versions.issued[i]
+        }
+        return verify(load.versions, replies, width=None)
+
     def write(self, key: str, value: str = "v") -> None:
         """A write, repeated until it is acknowledged."""
         end = time.monotonic() + WAIT_SECONDS
@@ -195,7 +214,9 @@ class Members:
 class Load:
     """SETs from a thread of this process, in a closed loop or at a rate, to whoever answers."""
 
-    def __init__(self, addresses: list[str], *, rate: float = 3000.0, outstanding: int = 32) -> None:
+    def __init__(
+        self, addresses: list[str], *, rate: float = 3000.0, outstanding: int = 32, keys_count: int = 60_000
+    ) -> None:
         self._port = open_port(PortSpec("uv", "127.0.0.1"))
         self._engine = Engine(self._port.address, keep=self._port)
         self._engine.client_open(self._port.local_port, outstanding)
@@ -206,12 +227,15 @@ class Load:
             outstanding=outstanding,
             rate=rate,
             # A key whose call had no answer is not used again.
-            keys_count=60_000,
+            keys_count=keys_count,
             timeout_ns=300_000_000,
         )
         self._load = LoadGenerator(self._engine, config, [parse_address(text) for text in addresses])
         self._end = threading.Event()
         self._stats = self._load.stats()
+        # After the end: what was written to each key, and their names.
+        self.versions = self._load.keys()
+        self.names: list[bytes] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -243,6 +267,8 @@ class Load:
             return
         self._end.set()
         self._thread.join()
+        self.versions = self._load.keys()
+        self.names = [self._load.key(i) for i in range(self._load.config.keys_count)]
         self._load.close()
         self._engine.close()
         self._port.__exit__(None, None, None)
