@@ -76,7 +76,7 @@ class StateMachine(ABC):
         return None
 
     def restore(self, data: bytes) -> None:
-        """Makes the state what it was when :meth:`snapshot` returned ``data``, whatever it is now.
+        """Makes the state what it was when :meth:`snapshot` was called for ``data``, whatever it is now.
 
         Raises:
             ValueError: ``data`` is not of that form; the member stops.

@@ -3,7 +3,8 @@
 One batch at a time is with the thread, so the hand-over is bounded and the order is the log's; what is committed
 meanwhile waits in the log, under the log's own bounds. Everything else of an application (reads, snapshots, restoring,
 its digest) is called by the loop, and only while the thread has nothing: so a state machine is never in two calls at
-once and needs no locks. docs/applications.md.
+once and needs no locks. Pieces of a snapshot are asked for at any time; they are of a state that was taken hold of.
+docs/applications.md.
 
 Leaves to others: which batch, what becomes of the replies (:mod:`r2p2.node`).
 """

@@ -40,6 +40,7 @@ NODE_COUNTERS: Final[dict[str, str]] = _BAD | {
     "members_evicted": "members removed because they held the log",
     "snapshots_taken": "snapshots of the application taken",
     "snapshots_restored": "snapshots of the application restored",
+    "snapshots_unused": "snapshots taken and thrown away: the log went beyond, or a member was being sent another",
     "snapshots_over_budget": "snapshots that held the loop up for longer at once than a handler may",
     "snapshot_chunks_sent": "pieces of snapshots sent",
     "storage_syncs": "fsyncs of the log",

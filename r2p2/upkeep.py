@@ -107,7 +107,7 @@ class Upkeep:
         due_ns: when :meth:`manage` is to be called, whatever happens.
     """
 
-    COUNTERS: Final = ("raft_drop_gone", "log_compactions", "members_evicted")
+    COUNTERS: Final = ("raft_drop_gone", "log_compactions", "members_evicted", "snapshots_unused")
 
     def __init__(
         self,
@@ -297,9 +297,11 @@ class Upkeep:
     def _taken(self, taking: Taking, now_ns: int) -> None:
         """One is complete: the members that need it get it, and the log may give way."""
         raft = self._raft
-        if not max(raft.snapshot_index + 1, raft.first_index - 1) <= taking.index:
-            return  # the log does not go on from it: meanwhile every member has applied more
-        if not raft.snapshot_wanted and self._snapshot_is_taken_in(now_ns):
+        # The log may not go on from it any more, where every member has applied more meanwhile; and nobody who is being
+        # sent the one before is to begin again for the log's sake.
+        is_behind = taking.index < max(raft.snapshot_index + 1, raft.first_index - 1)
+        if is_behind or (not raft.snapshot_wanted and self._snapshot_is_taken_in(now_ns)):
+            self._counters["snapshots_unused"] += 1
             return
         self._taken_ns = now_ns
         raft.snapshot_taken(taking.index, self.snapshots.hold(taking))

@@ -191,8 +191,7 @@ class Members:
         leader = self.addresses[self.leader()]
         replies = {
             i: self.client.call(leader, get_command(name), policy=REPLICATED_READ, timeout_s=WAIT_SECONDS, retry_s=0.5)
-            for i, name in enumerate(load.names)
-            if load.versions.issued[i]
+            for i, name in load.names.items()
         }
         return verify(load.versions, replies, width=None)
 
@@ -235,7 +234,7 @@ class Load:
         self._stats = self._load.stats()
         # After the end: what was written to each key, and their names.
         self.versions = self._load.keys()
-        self.names: list[bytes] = []
+        self.names: dict[int, bytes] = {}
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -268,7 +267,7 @@ class Load:
         self._end.set()
         self._thread.join()
         self.versions = self._load.keys()
-        self.names = [self._load.key(i) for i in range(self._load.config.keys_count)]
+        self.names = {i: self._load.key(i) for i, issued in enumerate(self.versions.issued) if issued}
         self._load.close()
         self._engine.close()
         self._port.__exit__(None, None, None)
