@@ -38,6 +38,7 @@ class Device:
         routes: the prefixes it leads to, ``10.0.0.2`` or ``10.0.0.0/24``; ``0.0.0.0/0``: everything else.
         neighbours_derived: the hosts among ``routes`` have MACs made of their addresses, so nobody needs to ask.
         rx_ring_count, tx_ring_count: descriptors asked for; the driver's limits apply.
+        rx_room_count: packets that wait in it to be received before one is dropped; 0: ``rx_ring_count``.
         is_memif: its control channel needs the gate (csrc/gate.h).
         is_reconnecting: a memif client, which calls its server until it answers.
         listen_path: the socket a memif server will listen on; a dead one left there is removed first.
@@ -50,6 +51,7 @@ class Device:
     neighbours_derived: bool = False
     rx_ring_count: int = 512
     tx_ring_count: int = 512
+    rx_room_count: int = 0
     is_memif: bool = field(default=False, repr=False)
     is_reconnecting: bool = field(default=False, repr=False)
     listen_path: str | None = field(default=None, repr=False)
@@ -102,6 +104,7 @@ def memif(
         mac=mac,
         routes=routes,
         neighbours_derived=neighbours_derived,
+        rx_room_count=1 << ring_log2,
         is_memif=True,
         is_reconnecting=role == "client",
         listen_path=socket_path if role == "server" else None,

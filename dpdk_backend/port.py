@@ -218,6 +218,7 @@ class DpdkPort:
             {
                 "mac": mac,
                 "rx_ring_count": device.rx_ring_count,
+                "rx_room_count": device.rx_room_count,
                 "tx_ring_count": device.tx_ring_count,
                 "is_memif": int(attached.is_memif),
                 "is_reconnecting": int(device.is_reconnecting),

@@ -60,6 +60,14 @@ assert REASSEMBLY_BYTES_MAX > MESSAGE_BYTES_MAX * TARGETS_MAX
 # takes all.
 SOURCE_SHARE: Final = 4
 
+# Packets of requests that were announced, acknowledged and have not come (r2p2_grants.h): half of what the port says
+# may wait to be received, and where it does not say, this. What has not come after so long counts no more: within a few
+# milliseconds all that a ring holds has been received.
+GRANT_PACKETS_MAX: Final = 1024
+GRANT_OVERDUE_NS: Final = 5 * MS
+assert GRANT_PACKETS_MAX // 2 > PACKETS_MAX
+assert GRANT_OVERDUE_NS < REASSEMBLY_TIMEOUT_NS
+
 # The log of a member, in memory. A member that is down holds it back until it is full; then requests are refused.
 LOG_BYTES_MAX: Final = 256 << 20
 LOG_ENTRIES_MAX: Final = 4 << 20
@@ -116,6 +124,10 @@ CLIENT_SESSIONS_MAX: Final = 16_384
 # under load; the longest is under an election, so that a new leader is found as soon as there is one.
 SESSION_RETRY_NS: Final = 20 * MS
 SESSION_RETRY_MAX_NS: Final = 80 * MS
+# Where answers take longer than that, because requests are large or many, nothing is gained by sending them again
+# before: so many times the longest that an answer took lately, and at most so long.
+SESSION_RETRY_ANSWERS: Final = 2
+SESSION_RETRY_SLOW_MAX_NS: Final = 400 * MS
 
 # Raft messages fetched from the engine in one call.
 RAFT_MESSAGES_MAX: Final = 256
@@ -152,6 +164,7 @@ DEFERRED_MAX: Final = 65_536
 
 # A call of a client without a deadline of its own.
 CALL_TIMEOUT_NS: Final = 1 * SECOND
+assert SESSION_RETRY_SLOW_MAX_NS < CALL_TIMEOUT_NS
 CALLS_MAX: Final = 65_535
 
 # The key-value store (r2p2/apps/kv). A value is at most what a request can carry, so that a reply can carry it, too.

@@ -30,6 +30,8 @@ BURST_MAX: Final = 64
 BUFFERS_COUNT: Final = 1024
 BUFFERS_COUNT_MAX: Final = 65_536
 SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
+# What Linux takes off a socket's buffer for a datagram of full size.
+DATAGRAM_ACCOUNTED_BYTES: Final = 2304
 TX_TRIES_MAX: Final = 3
 """Tries of one datagram when the socket's buffer is full; then the burst's rest is dropped."""
 RX_ERRORS_MAX: Final = 8
@@ -75,7 +77,7 @@ typedef struct r2p2_tx_packet {
 typedef struct r2p2_port_target { uint32_t ip; uint16_t port; uint16_t reserved; } r2p2_port_target;
 typedef struct r2p2_port {
     uint32_t abi; uint32_t struct_size; void *self; int32_t poll_fd; uint32_t local_ip; uint16_t local_port;
-    uint16_t reserved[3];
+    uint16_t rx_room_count; uint16_t reserved[2];
     uint32_t (*rx_burst)(void *self, r2p2_rx_packet *packets, uint32_t max);
     void (*rx_release)(void *self, r2p2_rx_packet *packets, uint32_t count);
     uint32_t (*tx_reserve)(void *self, r2p2_tx_packet *packets, uint32_t count);
@@ -171,6 +173,8 @@ class PortablePort:
         self._port.poll_fd = bound.fileno()
         self._port.local_ip = local_ip
         self._port.local_port = self._local[1]
+        room = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // DATAGRAM_ACCOUNTED_BYTES
+        self._port.rx_room_count = min(room, 65535)
         names = ("rx_burst", "rx_release", "tx_reserve", "tx_commit", "tx_broadcast", "now_ns")
         for name, callback in zip(names, self._callbacks, strict=True):
             setattr(self._port, name, callback)

@@ -99,7 +99,7 @@ typedef struct dpdk_stack_device_config {
     uint16_t tx_ring_count;
     uint16_t is_memif;      /* its control channel is fenced off from bursts (gate.h) */
     uint16_t is_reconnecting; /* a memif client: it calls its server again and again while the link is down */
-    uint16_t reserved;
+    uint16_t rx_room_count; /* packets that wait in it to be received; 0: its rx descriptors */
 } dpdk_stack_device_config;
 
 typedef struct dpdk_device_state {

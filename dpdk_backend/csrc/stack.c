@@ -122,6 +122,9 @@ int32_t dpdk_stack_add_device(dpdk_stack *stack, uint16_t port_id, const dpdk_st
         if (device_has_driver(port_id, "net_tap") || rte_eth_dev_default_mac_addr_set(port_id, &mac) != 0)
             (void)rte_eth_promiscuous_enable(port_id);
     }
+    uint16_t room = config->rx_room_count ? config->rx_room_count : setup.rx_ring_count;
+    if (stack->devices_count == 0 || room < stack->port.rx_room_count)
+        stack->port.rx_room_count = room;
     return (int32_t)stack->devices_count++;
 failed:
     (void)rte_eth_dev_close(port_id); /* its queues point into the pool */

@@ -1,6 +1,7 @@
-"""How large the batches of a run were, from what the servers count: the reason for most of its speed.
+"""How large the batches of a run were, and what was lost or came twice, from what every process counts.
 
-A node's counters (:meth:`r2p2.node.Node.status`) before the load and after it, warm-up included.
+The first is the reason for most of a run's speed, the second for most of what it lacks. A node's counters
+(:meth:`r2p2.node.Node.status`) before the load and after it, warm-up included.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["batch_sizes"]
+__all__ = ["batch_sizes", "losses"]
 
 # What is printed -> the counter above and the counter below the line.
 RATIOS: dict[str, tuple[str, str]] = {
@@ -18,6 +19,9 @@ RATIOS: dict[str, tuple[str, str]] = {
     "entries a batch of the application": ("log_applied", "apply_batches"),
     "entries an fsync": ("storage_entries", "storage_syncs"),
 }
+
+# Counters with one of these in their names count what was dropped, refused, sent again, or came twice or too late.
+LOSS_WORDS = ("drop", "bad", "refus", "retries", "expired", "evicted", "replaced", "duplicate", "timeouts", "failed")
 
 
 def _rise(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> int:
@@ -39,3 +43,17 @@ def batch_sizes(
         if found:
             sizes[name] = found
     return sizes
+
+
+def losses(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, int]]:
+    """Process name -> counter -> by how much it rose, the most first; processes that lost nothing are left out."""
+    lost: dict[str, dict[str, int]] = {}
+    for name, status in after.items():
+        counters = (counter for counter in status.get("counters", {}) if any(word in counter for word in LOSS_WORDS))
+        risen = {counter: _rise(before.get(name, {}), status, counter) for counter in counters}
+        found = dict(sorted(((counter, n) for counter, n in risen.items() if n > 0), key=lambda item: -item[1]))
+        if found:
+            lost[name] = found
+    return lost

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r2p2.bench.batches import batch_sizes
+from r2p2.bench.batches import batch_sizes, losses
 from r2p2.bench.cluster import Cluster, plan
 from r2p2.bench.generator import Spec
 from r2p2.bench.placement import check as check_placement
@@ -230,6 +230,7 @@ class Bench:
         self._config = config
         self._say = say
         self._loads: list[LoadStats] = []
+        self._generator_counters: dict[str, int] = {}
         self._before = cluster.wait_ready()
         leader = next((name for name, node in self._before.items() if node.get("role") == "leader"), "")
         self.leader = leader
@@ -272,6 +273,7 @@ class Bench:
             resident = {name: resident_bytes(pid) for name, pid in self.pids.items()}
             generator.tell("stop")
         stopped = generator.event("stopped", SETTLE_SECONDS)
+        self._generator_counters = stopped["counters"]
         self._loads += [LoadStats(**reset["discarded"]), LoadStats(**stopped["stats"])]
         return replace(
             load_result(config, reset, stopped),
@@ -284,6 +286,9 @@ class Bench:
         count = len(self._before)
         return self.cluster.wait_status(lambda nodes: len(nodes) == count, STATUS_SECONDS, "the status of every server")
 
+    def _losses(self, after: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+        return losses(self._before, after | {"generator": {"counters": self._generator_counters}})
+
     def finish(self, result: BenchResult) -> BenchResult:
         """What can be said of all loads once they have ended: whether they were executed once, how large batches were.
 
@@ -293,7 +298,7 @@ class Bench:
             self.cluster.generator.tell("finish")
             self.cluster.generator.event("finished", SETTLE_SECONDS)
             after = self._status()
-            return replace(result, batches=batch_sizes(self._before, after))
+            return replace(result, batches=batch_sizes(self._before, after), losses=self._losses(after))
         self._say("reading every key back")
         verdict = read_back(self.cluster)
         after = self._status()
@@ -303,6 +308,7 @@ class Bench:
             is_verified=verdict.holds and executions.holds,
             verification=executions.text() + ("" if verdict.holds else f"; {verdict.text()}"),
             batches=batch_sizes(self._before, after),
+            losses=self._losses(after),
         )
 
 

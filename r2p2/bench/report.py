@@ -20,6 +20,7 @@ __all__ = ["PERCENTILES", "BenchResult", "write_json"]
 
 PERCENTILES: dict[str, float] = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
 UNSENT_SHARE_MAX = 0.001  # of an open loop's calls: more, and the percentiles miss the worst
+LOSSES_SHOWN = 8  # counters of a process in the text; the JSON has all
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class BenchResult:
     late_mean_us: float = 0.0  # open loop: how long after they were due calls were sent
     late_max_us: float = 0.0
     batches: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # bench.batches
+    losses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # bench.batches
     rss_mib: Mapping[str, float] = field(default_factory=dict)  # resident at the end
     pauses: Sequence[Pauses] = ()  # of the processors, before the load
     histogram: Sequence[tuple[int, int]] = ()  # bench.hdr
@@ -130,6 +132,9 @@ class BenchResult:
         lines.append(f"  the generator takes {self.generator_share:.0%} of a processor, waiting included")
         for name, sizes in self.batches.items():
             lines.append(f"  batches of {name}: " + ", ".join(f"{n:,.1f} {what}" for what, n in sizes.items()))
+        for name, counts in self.losses.items():
+            most = list(counts.items())[:LOSSES_SHOWN]
+            lines.append(f"  counted at {name}: " + ", ".join(f"{n:,} {counter}" for counter, n in most))
         if self.verification:
             verdict = "exactly once" if self.is_verified else "NOT EXACTLY ONCE"
             lines.append(f"  {verdict}: {self.verification}, {self.sessions} session{'s' * (self.sessions > 1)}")

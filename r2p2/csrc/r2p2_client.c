@@ -124,9 +124,11 @@ static void aim(r2p2_client *client, r2p2_pair *pair, const r2p2_target *target)
 /* Sends a request again; a session's to whom its session would ask next. */
 static void repeat(r2p2_client *client, r2p2_pair *pair, uint16_t rid, uint64_t now_ns) {
     client->tx->counters->client_retries++;
-    if (pair->session)
-        aim(client, pair,
-            r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port, now_ns));
+    if (pair->session) {
+        aim(client, pair, r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port,
+                                                     now_ns - pair->retry_ns, now_ns));
+        pair->sent_ns = now_ns;
+    }
     send_request(client, pair, rid, copy_of(pair));
 }
 
@@ -158,6 +160,7 @@ static void open_session(r2p2_client *client, r2p2_client_session *session, uint
         .state = R2P2_PAIR_WAITING,
         .policy = R2P2_POLICY_REPLICATED,
         .kind = R2P2_CALL_OPENING,
+        .sent_ns = now_ns,
     };
     aim(client, pair, &session->targets[session->current]);
     client->openings_count++;
@@ -198,6 +201,7 @@ static void opened(r2p2_client *client, r2p2_client_session *session, uint64_t n
         unpark(client, session, pair);
         extension_write(pair, session, r2p2_session_read(pair->payload).sequence);
         aim(client, pair, &session->targets[session->current]);
+        pair->sent_ns = now_ns;
         wheel_remove(client, rid);
         wheel_insert(client, rid, next_due(pair, now_ns));
         send_request(client, pair, (uint16_t)rid, copy_of(pair));
@@ -240,6 +244,8 @@ int32_t r2p2_client_start(r2p2_client *client, const r2p2_call *call, uint64_t n
         }
         pair->kind = R2P2_CALL_SESSION;
         pair->policy = R2P2_POLICY_REPLICATED;
+        pair->retry_ns = r2p2_client_session_patience(session, pair->retry_ns);
+        pair->sent_ns = now_ns;
         aim(client, pair, &session->targets[session->current]);
         extension_write(pair, session, sequence);
     }
@@ -267,7 +273,8 @@ void r2p2_client_acked(r2p2_client *client, uint16_t rid, r2p2_tx_address to) {
 void r2p2_client_refused(r2p2_client *client, uint16_t rid, uint64_t now_ns) {
     r2p2_pair *pair = &client->pairs[rid];
     if (pair->kind == R2P2_CALL_PARKED) return; /* of an earlier call with this rid */
-    (void)r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port, now_ns);
+    (void)r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port,
+                                     now_ns > R2P2_SESSION_RETRY_NS ? now_ns - R2P2_SESSION_RETRY_NS : 0, now_ns);
     wheel_remove(client, rid);
     wheel_insert(client, rid, due_after(pair, now_ns, REFUSED_PAUSE_NS << pair->refusals_count));
     if (pair->refusals_count < REFUSALS_MAX) pair->refusals_count++;
@@ -290,7 +297,7 @@ static void opening_ended(r2p2_client *client, uint16_t rid, uint32_t status, co
 
 /* A call of a session has ended, and its number need not be kept. */
 static void session_call_ended(r2p2_client *client, r2p2_pair *pair, uint32_t status, uint32_t source_ip,
-                               uint16_t source_port) {
+                               uint16_t source_port, uint64_t now_ns) {
     r2p2_client_session *session = session_of(client, pair);
     r2p2_session_extension extension = r2p2_session_read(pair->payload);
     session->waiting_count--;
@@ -298,7 +305,7 @@ static void session_call_ended(r2p2_client *client, r2p2_pair *pair, uint32_t st
     if (extension.client_id != session->client_id) return; /* of a session before it was renewed */
     r2p2_client_session_ended(session, extension.sequence);
     if (status == R2P2_DONE_EXPIRED) session->state = R2P2_SESSION_EXPIRED;
-    if (status == R2P2_DONE_OK) r2p2_client_session_learn(session, source_ip, source_port);
+    if (status == R2P2_DONE_OK) r2p2_client_session_learn(session, source_ip, source_port, pair->sent_ns, now_ns);
 }
 
 void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_t now_ns, const uint8_t *payload,
@@ -316,7 +323,7 @@ void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_
     int is_opening = pair->kind == R2P2_CALL_OPENING;
     wheel_remove(client, rid);
     if (!is_opening) client->waiting_count--;
-    if (!is_opening && pair->session) session_call_ended(client, pair, status, source_ip, source_port);
+    if (!is_opening && pair->session) session_call_ended(client, pair, status, source_ip, source_port, now_ns);
     payload_give(client, pair);
     if (status == R2P2_DONE_TIMEOUT || status == R2P2_DONE_CANCELLED) {
         pair->state = R2P2_PAIR_QUARANTINED;
@@ -336,8 +343,10 @@ static void again(r2p2_client *client, uint32_t rid, uint64_t now_ns) {
     repeat(client, pair, (uint16_t)rid, now_ns);
     pair->retry_ns *= 2;
     /* An opening may go on doubling: each one that reaches the log opens a session, of which one will be used. */
-    if (pair->kind == R2P2_CALL_SESSION && pair->retry_ns > R2P2_SESSION_RETRY_MAX_NS)
-        pair->retry_ns = R2P2_SESSION_RETRY_MAX_NS;
+    if (pair->kind == R2P2_CALL_SESSION) {
+        uint64_t most = r2p2_client_session_patience(session_of(client, pair), R2P2_SESSION_RETRY_MAX_NS);
+        if (pair->retry_ns > most) pair->retry_ns = most;
+    }
     wheel_insert(client, rid, next_due(pair, now_ns));
 }
 

@@ -43,7 +43,12 @@ typedef struct r2p2_pair {
                          session the extension, then the request */
     uint32_t payload_bytes; /* of the request */
     uint32_t wheel_next, wheel_previous;   /* rids, or R2P2_NO_RID */
-    uint32_t parked_next, parked_previous; /* PARKED: rids in its session's list, or R2P2_NO_RID */
+    union {
+        struct {
+            uint32_t parked_next, parked_previous; /* PARKED: rids in its session's list, or R2P2_NO_RID */
+        };
+        uint64_t sent_ns; /* else of a session: when last */
+    };
     uint16_t session; /* its session's index + 1; 0: none */
     uint8_t state;
     uint8_t policy;
@@ -103,7 +108,7 @@ static inline int r2p2_client_is_asked(const r2p2_client *client, uint16_t rid, 
 }
 /* The server's ACK came: sends the rest of the request to `to`. */
 void r2p2_client_acked(r2p2_client *client, uint16_t rid, r2p2_tx_address to);
-/* A refusal of a session's request came: it is sent again after a pause, to another server. */
+/* A refusal of a session's request came: it is sent again after a pause, to another server, unless this one has just answered others. */
 void r2p2_client_refused(r2p2_client *client, uint16_t rid, uint64_t now_ns);
 /* Ends a waiting call: frees the slot, or quarantines the rid when no answer came. Reports to the sink. */
 void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_t now_ns, const uint8_t *payload,

@@ -70,17 +70,27 @@ int32_t r2p2_client_session_renew(r2p2_client_session *session) {
 }
 
 const r2p2_target *r2p2_client_session_rotate(r2p2_client_session *session, uint32_t asked_ip, uint16_t asked_port,
-                                              uint64_t now_ns) {
+                                              uint64_t since_ns, uint64_t now_ns) {
     const r2p2_target *current = &session->targets[session->current];
-    if (current->ip == asked_ip && current->port == asked_port && now_ns - session->rotated_ns >= R2P2_ROTATE_NS) {
+    if (current->ip == asked_ip && current->port == asked_port && session->heard_ns <= since_ns &&
+        now_ns - session->rotated_ns >= R2P2_ROTATE_NS) {
+        session->heard_ns = 0;
         session->current = (session->current + 1) % session->targets_count;
         session->rotated_ns = now_ns;
     }
     return &session->targets[session->current];
 }
 
-void r2p2_client_session_learn(r2p2_client_session *session, uint32_t ip, uint16_t port) {
+void r2p2_client_session_learn(r2p2_client_session *session, uint32_t ip, uint16_t port, uint64_t sent_ns, uint64_t now_ns) {
     const r2p2_target *current = &session->targets[session->current];
+    uint64_t window_ns = now_ns - session->window_ns, took_ns = now_ns - sent_ns;
+    if (window_ns >= R2P2_ANSWERS_WINDOW_NS) {
+        session->answer_before_ns = window_ns < 2 * R2P2_ANSWERS_WINDOW_NS ? session->answer_ns : 0;
+        session->answer_ns = 0;
+        session->window_ns = now_ns;
+    }
+    if (took_ns > session->answer_ns) session->answer_ns = took_ns;
+    session->heard_ns = now_ns;
     if (current->ip == ip && current->port == port) return;
     for (uint32_t i = 0; i < session->targets_count; i++)
         if (session->targets[i].ip == ip && session->targets[i].port == port) session->current = i;

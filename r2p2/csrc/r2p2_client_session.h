@@ -14,6 +14,8 @@
 
 /* Who did not answer is not asked next; but calls that fail together move on together, once. */
 #define R2P2_ROTATE_NS 1000000u
+/* How long answers take is what they took in this window and the one before. */
+#define R2P2_ANSWERS_WINDOW_NS 250000000u
 
 typedef struct r2p2_client_session {
     uint64_t client_id; /* 0 until OPEN */
@@ -23,6 +25,10 @@ typedef struct r2p2_client_session {
     uint32_t waiting_count;
     uint32_t parked_first, parked_last; /* rids of calls that wait for the id, or R2P2_NO_RID */
     uint64_t rotated_ns;
+    uint64_t heard_ns;  /* when `current` last answered a request; 0: it has not yet */
+    uint64_t window_ns; /* when the window below began */
+    uint64_t answer_ns, answer_before_ns; /* the longest that an answer took, from its request's last sending on, in this window and in the one
+                                             before */
     uint32_t targets_count, current; /* current: who is asked next */
     uint8_t state;                   /* enum r2p2_session_state */
     r2p2_target targets[R2P2_TARGETS_MAX];
@@ -36,10 +42,17 @@ uint64_t r2p2_client_session_take(r2p2_client_session *session);
 void r2p2_client_session_ended(r2p2_client_session *session, uint64_t sequence);
 /* EXPIRED to NEW. */
 int32_t r2p2_client_session_renew(r2p2_client_session *session);
-/* Whom to ask instead of `asked`, who is silent or has refused. */
+/* Whom to ask instead of `asked`, who is silent or has refused: himself, when he has answered since `since_ns`. */
 const r2p2_target *r2p2_client_session_rotate(r2p2_client_session *session, uint32_t asked_ip, uint16_t asked_port,
-                                              uint64_t now_ns);
-/* Who answered is asked next. */
-void r2p2_client_session_learn(r2p2_client_session *session, uint32_t ip, uint16_t port);
+                                              uint64_t since_ns, uint64_t now_ns);
+/* Who answered a request that was sent at sent_ns is asked next. */
+void r2p2_client_session_learn(r2p2_client_session *session, uint32_t ip, uint16_t port, uint64_t sent_ns, uint64_t now_ns);
+/* How long to wait for an answer before the request is sent again: `retry_ns`, or longer where answers take long. */
+static inline uint64_t r2p2_client_session_patience(const r2p2_client_session *session, uint64_t retry_ns) {
+    uint64_t slow = session->answer_ns > session->answer_before_ns ? session->answer_ns : session->answer_before_ns;
+    slow *= R2P2_SESSION_RETRY_ANSWERS;
+    if (slow > R2P2_SESSION_RETRY_SLOW_MAX_NS) slow = R2P2_SESSION_RETRY_SLOW_MAX_NS;
+    return retry_ns > slow ? retry_ns : slow;
+}
 
 #endif

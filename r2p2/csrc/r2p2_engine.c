@@ -51,6 +51,7 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     if (!status)
         status = r2p2_reassembly_init(&engine->client_halves, config->reassembly_count_max, config->reassembly_bytes_max,
                                       config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
+    if (port->rx_room_count) engine->client_halves.granted_max = port->rx_room_count / 2;
     if (!status) /* peers are few and trusted with all of it */
         status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
                                       config->reassembly_timeout_ns, 1);
@@ -262,12 +263,23 @@ static void header_refused(r2p2_engine_counters *counters, enum r2p2_header_erro
     }
 }
 
+/* The rest of the request may come. */
+static void acknowledge(r2p2_engine *engine, const r2p2_half *half) {
+    r2p2_tx_address to = {half->source_ip, half->source_port, half->local_port};
+    r2p2_tx_single(&engine->tx, R2P2_TYPE_ACK, R2P2_POLICY_FIXED_ROUTE, half->rid, to, (const uint8_t *)"ACK", 3);
+}
+
 static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header, const uint8_t *payload,
                  uint32_t bytes) {
     r2p2_engine_counters *counters = &engine->counters;
     int is_raft = header->type >= R2P2_TYPE_RAFT_REQ;
     /* A response nobody waits for is not worth a half message. */
     if (header->type == R2P2_TYPE_RESPONSE && !answered_client(engine, packet, header->rid)) return;
+    int is_announced = header->type == R2P2_TYPE_REQUEST && header->is_first;
+    if (is_announced && header->policy == R2P2_POLICY_REPLICATED) { /* what will not be taken need not come */
+        r2p2_asker asker = {packet->source_ip, packet->source_port, packet->local_port, header->rid, header->policy, 0};
+        if (r2p2_replicated_announced(engine, &asker, payload, bytes, header->p_order, header->has_session)) return;
+    }
     r2p2_whole message;
     enum r2p2_reassembly_result result =
         r2p2_reassembly_add(is_raft ? &engine->raft_halves : &engine->client_halves, header, payload, bytes,
@@ -284,10 +296,10 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
         return;
     case R2P2_HALF_STORED: break;
     }
-    if (header->type == R2P2_TYPE_REQUEST && header->is_first) {
-        r2p2_tx_address to = {packet->source_ip, packet->source_port, packet->local_port};
-        r2p2_tx_single(&engine->tx, R2P2_TYPE_ACK, R2P2_POLICY_FIXED_ROUTE, header->rid, to, (const uint8_t *)"ACK", 3);
-    }
+    if (!is_announced) return;
+    /* One that has been acknowledged, or is over: its ACK was lost. Else its turn comes at the poll's end. */
+    if (message.half->is_done || message.half->grant == R2P2_GRANT_GIVEN) acknowledge(engine, message.half);
+    else r2p2_grants_ask(&engine->client_halves, message.half);
 }
 
 static inline void packet_in(r2p2_engine *engine, const r2p2_rx_packet *packet) {
@@ -374,6 +386,7 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
         received += n;
     }
     expire(engine);
+    for (const r2p2_half *half; (half = r2p2_grants_next(&engine->client_halves, engine->now_ns));) acknowledge(engine, half);
     if (engine->steady.role == R2P2_STEADY_LEADS && engine->appended_count > 0) r2p2_steady_send(engine);
     r2p2_tx_flush(&engine->tx);
     result->now_ns = engine->now_ns;

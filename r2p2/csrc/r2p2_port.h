@@ -81,7 +81,10 @@ typedef struct r2p2_port {
     int32_t poll_fd; /* readable when datagrams wait; -1: the port must be polled */
     uint32_t local_ip;
     uint16_t local_port; /* the first UDP port, where a server listens */
-    uint16_t reserved[3];
+    /* Datagrams of full size that may wait to be received (of one peer, where each has a ring of its own) without one being dropped;
+     * 0: not known. */
+    uint16_t rx_room_count;
+    uint16_t reserved[2];
 
     /* Up to `max` received datagrams, in order of arrival; 0 when there are none. */
     uint32_t (*rx_burst)(void *self, r2p2_rx_packet *packets, uint32_t max);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "r2p2_engine_status.h"
+#include "r2p2_grants.h"
 
 #define SLOT_BYTES ((uint64_t)R2P2_PAYLOAD_BYTES_MAX)
 /* How long a whole message is remembered: longer than the network keeps a duplicate, shorter than rids take to come round. */
@@ -19,6 +20,7 @@ int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t by
     table->timeout_ns = timeout_ns;
     table->source_count_max = count_max / share ? count_max / share : 1;
     table->source_bytes_max = bytes_max / share;
+    table->granted_max = R2P2_GRANT_PACKETS_MAX;
     table->halves = calloc(count_max, sizeof *table->halves);
     table->buckets = calloc(count_max, sizeof *table->buckets);
     table->sources = calloc(count_max, sizeof *table->sources);
@@ -119,6 +121,7 @@ static void list_remove(struct r2p2_half_list *list, r2p2_half *half) {
 /* Ends a half or a memory: its bytes, its place, its name. */
 static void forget(r2p2_reassembly *table, r2p2_half *half) {
     if (!half->is_done) {
+        r2p2_grants_end(table, half);
         bytes_free(table, half);
         source_leave(table, half->source);
     }
@@ -133,6 +136,7 @@ static void forget(r2p2_reassembly *table, r2p2_half *half) {
 
 /* A half without bytes becomes a memory. */
 static void remember(r2p2_reassembly *table, r2p2_half *half) {
+    r2p2_grants_end(table, half);
     source_leave(table, half->source);
     half->source = NULL;
     list_remove(&table->active, half);
@@ -158,6 +162,12 @@ r2p2_detached r2p2_reassembly_detach(r2p2_reassembly *table, r2p2_half *half) {
 void r2p2_reassembly_return(r2p2_reassembly *table, r2p2_detached detached) {
     table->bytes -= detached.bytes;
     free(detached.base);
+}
+
+void r2p2_reassembly_renew(r2p2_reassembly *table, r2p2_half *half, uint64_t now_ns) {
+    list_remove(&table->active, half);
+    half->created_ns = now_ns;
+    list_append(&table->active, half);
 }
 
 uint32_t r2p2_reassembly_expire(r2p2_reassembly *table, uint64_t now_ns) {
@@ -316,6 +326,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
         half->hash_next = *bucket;
         *bucket = half;
     }
+    whole->half = half;
     if (half->is_done || has_packet(half, index)) return R2P2_HALF_DUPLICATE;
     if (half->expected_count && index >= half->expected_count) return R2P2_HALF_BAD_ORDER;
     if (half->expected_count && header->is_last != (index + 1 == half->expected_count)) return R2P2_HALF_BAD_ORDER;
@@ -338,6 +349,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
     half->slot_of[index] = (uint8_t)half->received_count;
     half->received[index >> 6] |= (uint64_t)1 << (index & 63);
     half->received_count++;
+    if (index) r2p2_grants_arrived(table, half);
     if (half->received_count != half->expected_count) return result;
     result = make_contiguous(table, half, whole);
     if (result != R2P2_HALF_COMPLETE) forget(table, half);

@@ -19,8 +19,12 @@
 #include "r2p2_port.h"
 #include "r2p2_wire.h"
 
+enum r2p2_grant { R2P2_GRANT_NONE = 0, R2P2_GRANT_WAITS, R2P2_GRANT_GIVEN }; /* r2p2_grants.h */
+
 typedef struct r2p2_half {
     struct r2p2_half *hash_next;
+    struct r2p2_half *queue_next, *queue_previous; /* by grant: among its source's that wait, or among all that were given one */
+    uint64_t granted_ns;
     struct r2p2_half *older, *newer; /* in its list, by time */
     uint64_t created_ns;             /* of a memory: when it became whole */
     uint32_t source_ip;
@@ -32,6 +36,8 @@ typedef struct r2p2_half {
     uint64_t first_digest; /* of the FIRST packet's payload */
     uint16_t expected_count; /* packets; 0 until the FIRST packet came */
     uint16_t received_count;
+    uint16_t granted_count; /* packets granted that have not come */
+    uint8_t grant;          /* enum r2p2_grant */
     uint16_t last_index;  /* of the packet that came with LAST; 0: it has not come */
     uint32_t capacity;    /* of `bytes` */
     uint64_t received[4]; /* bit i: packet i is here */
@@ -41,12 +47,20 @@ typedef struct r2p2_half {
     uint8_t slot_of[R2P2_PACKETS_MAX];  /* by packet: its slot */
 } r2p2_half;
 
+/* In the order in which they came to it. */
+typedef struct r2p2_half_queue {
+    r2p2_half *first, *last;
+} r2p2_half_queue;
+
 /* What one source address holds. Lives as long as it holds something. */
 typedef struct r2p2_source {
     struct r2p2_source *hash_next;
     uint32_t ip;
     uint32_t count;
     uint64_t bytes;
+    r2p2_half_queue waiting; /* for a grant */
+    struct r2p2_source *turn_next, *turn_previous; /* while some wait */
+    uint32_t granted_count;
 } r2p2_source;
 
 typedef struct r2p2_reassembly {
@@ -64,13 +78,17 @@ typedef struct r2p2_reassembly {
     uint64_t timeout_ns, now_ns;
     uint32_t source_count_max; /* halves of one source */
     uint64_t source_bytes_max;
+    r2p2_source *turn; /* whose next grant is due; NULL: nobody waits */
+    uint32_t waiting_count; /* halves without a grant that ask for one */
+    r2p2_half_queue granted;
+    uint32_t granted_count, granted_max; /* packets */
     uint64_t evicted_count; /* halves that gave way since the caller last looked */
 } r2p2_reassembly;
 
 enum r2p2_reassembly_result {
     R2P2_HALF_STORED = 0,
     R2P2_HALF_COMPLETE,  /* *message is whole and the caller's: end with r2p2_reassembly_finish */
-    R2P2_HALF_DUPLICATE, /* nothing new in it */
+    R2P2_HALF_DUPLICATE, /* nothing new in it; of these three message->half is what it belongs to */
     R2P2_HALF_REPLACED,  /* stored; a stale half gave way */
     R2P2_HALF_BAD_ORDER, /* index beyond the message, or LAST on the wrong packet: dropped */
     R2P2_HALF_BAD_LENGTH,
@@ -101,6 +119,8 @@ typedef struct r2p2_detached {
 } r2p2_detached;
 r2p2_detached r2p2_reassembly_detach(r2p2_reassembly *table, r2p2_half *half);
 void r2p2_reassembly_return(r2p2_reassembly *table, r2p2_detached detached);
+/* The half's time begins anew. */
+void r2p2_reassembly_renew(r2p2_reassembly *table, r2p2_half *half, uint64_t now_ns);
 /* Drops halves older than the timeout; returns how many. */
 uint32_t r2p2_reassembly_expire(r2p2_reassembly *table, uint64_t now_ns);
 

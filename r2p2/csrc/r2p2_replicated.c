@@ -21,10 +21,21 @@ static int log_is_full(const r2p2_engine *engine) {
            log->last_index + 1 - log->first_index >= engine->config.log_entries_max;
 }
 
+/* Why the leader takes no request: the counter of such refusals, or NULL. */
+static uint64_t *leader_refusal(r2p2_engine *engine) {
+    if (engine->log.last_index - engine->applied_index >= engine->config.backlog_entries_max)
+        return &engine->counters.drops_backlog;
+    if (engine->storage_full) return &engine->counters.drops_storage_full;
+    return log_is_full(engine) ? &engine->counters.drops_log_full : NULL;
+}
+
+static int hold_has_room(const r2p2_engine *engine, uint64_t bytes) {
+    return engine->held.length - engine->held_offset + bytes <= engine->config.hold_bytes_max;
+}
+
 static void hold(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_entry *entry, const uint8_t *payload) {
     uint64_t bytes = r2p2_entry_bytes(entry->body_length);
-    if (engine->held.length - engine->held_offset + bytes > engine->config.hold_bytes_max ||
-        r2p2_buffer_reserve(&engine->held, bytes)) {
+    if (!hold_has_room(engine, bytes) || r2p2_buffer_reserve(&engine->held, bytes)) {
         refuse(engine, asker, &engine->counters.drops_hold_full);
         return;
     }
@@ -49,6 +60,22 @@ static int answer_early(r2p2_engine *engine, const r2p2_asker *asker, const r2p2
     r2p2_session_answer(engine, asker, &answer,
                         kept->state == R2P2_KEPT_REFUSAL ? R2P2_TYPE_DROP : R2P2_TYPE_RESPONSE, reply, kept->length);
     return 1;
+}
+
+int r2p2_replicated_announced(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
+                              uint32_t packets, int has_session) {
+    uint64_t *refusal = NULL;
+    if (engine->role == R2P2_ROLE_LEADER) {
+        if (has_session && bytes >= R2P2_SESSION_BYTES) {
+            r2p2_session_extension extension = r2p2_session_read(payload);
+            if (r2p2_session_valid(&extension) && answer_early(engine, asker, &extension)) return 1;
+        }
+        refusal = leader_refusal(engine);
+    } else if (!hold_has_room(engine, (packets - 1) * (uint64_t)R2P2_PAYLOAD_BYTES_MAX)) {
+        refusal = &engine->counters.drops_hold_full;
+    }
+    if (refusal) refuse(engine, asker, refusal);
+    return refusal != NULL;
 }
 
 void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
@@ -76,18 +103,15 @@ void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const
         if (engine->role == R2P2_ROLE_LEADER && answer_early(engine, asker, &extension)) return;
     }
     switch (engine->role) {
-    case R2P2_ROLE_LEADER:
-        if (engine->log.last_index - engine->applied_index >= engine->config.backlog_entries_max)
-            refuse(engine, asker, &engine->counters.drops_backlog);
-        else if (engine->storage_full)
-            refuse(engine, asker, &engine->counters.drops_storage_full);
-        else if (log_is_full(engine) || (engine->now_ns < engine->stamps.due_ns
-                                             ? r2p2_log_append(&engine->log, &entry, payload)
-                                             : r2p2_append_stamped(engine, entry, payload)))
-            refuse(engine, asker, &engine->counters.drops_log_full);
-        else
-            engine->appended_count++;
+    case R2P2_ROLE_LEADER: {
+        uint64_t *refusal = leader_refusal(engine);
+        if (!refusal && (engine->now_ns < engine->stamps.due_ns ? r2p2_log_append(&engine->log, &entry, payload)
+                                                                 : r2p2_append_stamped(engine, entry, payload)))
+            refusal = &engine->counters.drops_log_full;
+        if (refusal) refuse(engine, asker, refusal);
+        else engine->appended_count++;
         break;
+    }
     case R2P2_ROLE_FOLLOWER:
     case R2P2_ROLE_HOLD:
         hold(engine, asker, &entry, payload);

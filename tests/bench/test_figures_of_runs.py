@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from r2p2.bench.batches import batch_sizes
+from r2p2.bench.batches import batch_sizes, losses
 from r2p2.bench.hdr import hgrm_text, write_hgrm
 from r2p2.bench.placement import SCHEMES, check, place
 from r2p2.bench.plots import draw_all
@@ -118,6 +118,17 @@ def test_batch_sizes_are_of_the_load_alone() -> None:
             "entries a batch of the application": 64.0,
         }
     }
+
+
+def test_losses_are_of_the_load_alone_and_the_most_come_first() -> None:
+    before = {"replica0": {"counters": {"tx_drop_full": 5, "rx_bad_magic": 2}}}
+    counters = {"tx_drop_full": 7, "rx_bad_magic": 2, "client_retries": 90, "rx_packets": 1000}
+    after = {"replica0": {"counters": counters}, "replica1": {"counters": {"rx_packets": 9}}}
+    lost = losses(before, after)
+    assert lost == {"replica0": {"client_retries": 90, "tx_drop_full": 2}}
+    assert list(lost["replica0"]) == ["client_retries", "tx_drop_full"]
+    text = replace(RESULT, losses=lost).text()
+    assert "  counted at replica0: 90 client_retries, 2 tx_drop_full" in text
 
 
 # ---- files ----

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2p2.bench.verify import get_command, stored_version, verify
-from r2p2.loadgen import KeyVersions
+from r2p2.bench.verify import count_executions, get_command, stored_version, verify
+from r2p2.loadgen import KeyVersions, LoadStats
 
 WIDTH = 25
 
@@ -63,3 +63,22 @@ def test_nothing_written_proves_nothing() -> None:
 
 def test_get_command() -> None:
     assert get_command(b"k1") == b"*2\r\n$3\r\nGET\r\n$2\r\nk1\r\n"
+
+
+def _node(applied: int, **counters: int) -> dict[str, object]:
+    return {"applied_index": applied, "counters": counters}
+
+
+def test_executions_are_counted_where_no_snapshot_stands_for_some_of_them() -> None:
+    """A member that was sent a snapshot has applied as much as the others and executed less."""
+    load = LoadStats(*[0] * len(LoadStats._fields))._replace(answered=100, reads_answered=20)
+    nodes = {
+        "replica0": _node(90, sessions_executed=80),
+        "replica1": _node(91, sessions_executed=30, snapshots_restored=1),
+        "replica2": _node(88, sessions_executed=78),
+    }
+    executions = count_executions([load], nodes)
+    assert executions.holds
+    assert executions.executed == 80
+    nodes["replica0"] = _node(90, sessions_executed=81)
+    assert not count_executions([load], nodes).holds, "one twice"

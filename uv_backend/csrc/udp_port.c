@@ -34,6 +34,8 @@
 #include <unistd.h>
 
 #define UDP_BUFFERS_MIN 64u   /* one burst */
+/* What the kernel takes off a socket's buffer for a datagram of full size: its memory, a power of two, and its descriptor. */
+#define UDP_DATAGRAM_ACCOUNTED_BYTES 2304u
 #define UDP_TX_RETRIES_MAX 3u /* tries of one datagram when the socket buffer is full, then it is dropped */
 #define UDP_RX_ERRORS_MAX 8u  /* pending socket errors taken in one burst */
 #define UDP_RX_TRIES_MAX 8u   /* fetches of one burst, when all that came was refused */
@@ -537,6 +539,16 @@ static int udp_socket_open(const udp_port *self, uint32_t ip, uint16_t local_por
     return 0;
 }
 
+/* Datagrams of full size that the socket holds unread. */
+static uint16_t udp_room(int fd) {
+    int bytes = 0;
+    socklen_t size = sizeof bytes;
+    if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, &size) != 0)
+        return 0;
+    uint32_t count = (uint32_t)bytes / UDP_DATAGRAM_ACCOUNTED_BYTES;
+    return count < UINT16_MAX ? (uint16_t)count : UINT16_MAX;
+}
+
 static int udp_watch(int epoll_fd, const udp_port *self, uint32_t index) {
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = index};
     return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, self->sockets[index].fd, &event) == 0 ? 0 : -errno;
@@ -601,6 +613,7 @@ uintptr_t r2p2_udp_port_open(uint32_t ip, uint16_t port, const r2p2_udp_options 
                              .poll_fd = self->sockets[0].fd,
                              .local_ip = ip,
                              .local_port = self->sockets[0].local_port,
+                             .rx_room_count = udp_room(self->sockets[0].fd),
                              .rx_burst = udp_rx_burst,
                              .rx_release = udp_rx_release,
                              .tx_reserve = udp_tx_reserve,

@@ -459,16 +459,42 @@ static void handle_raft(r2p2_engine *engine, script *input) {
 
 /* What the source of `half` is said to hold is what it holds. */
 static void check_source(const r2p2_reassembly *table, const r2p2_half *half) {
-    uint64_t count = 0, bytes = 0;
+    uint64_t count = 0, bytes = 0, granted = 0;
     for (const r2p2_half *other = table->active.oldest; other; other = other->newer) {
         if (other->source_ip != half->source_ip) continue;
+        granted += other->granted_count;
         expect("one account a source", other->source == half->source, 1);
         count++;
         bytes += other->capacity;
     }
+    expect("packets granted to a source", half->source->granted_count, granted);
     expect("halves of a source", half->source->count, count);
     expect("half bytes of a source", half->source->bytes, bytes);
     expect_at_most("half bytes of a source", bytes, table->source_bytes_max);
+}
+
+/* Who waits for a grant is in its source's queue once, and each such source in the ring; who has one is in the other queue. */
+static void check_grants(const r2p2_reassembly *table) {
+    uint64_t waiting = 0, queued = 0, given = 0, granted = 0;
+    for (const r2p2_half *half = table->active.oldest; half; half = half->newer) {
+        waiting += half->grant == R2P2_GRANT_WAITS;
+        given += half->grant == R2P2_GRANT_GIVEN;
+        granted += half->granted_count;
+        if (half->grant != R2P2_GRANT_GIVEN) expect("packets without a grant", half->granted_count, 0);
+    }
+    const r2p2_source *source = table->turn;
+    if (source) do {
+        expect("who has a turn waits", source->waiting.first != NULL, 1);
+        for (const r2p2_half *half = source->waiting.first; half; half = half->queue_next, queued++)
+            expect("a queued half waits", half->grant == R2P2_GRANT_WAITS && half->source == source, 1);
+        source = source->turn_next;
+    } while (source != table->turn);
+    expect("halves that wait for a grant", queued, waiting);
+    expect("halves said to wait for a grant", table->waiting_count, waiting);
+    for (const r2p2_half *half = table->granted.first; half; half = half->queue_next, given--)
+        expect("a half among those with a grant has one", half->grant, R2P2_GRANT_GIVEN);
+    expect("halves with a grant", given, 0);
+    expect("packets granted", table->granted_count, granted);
 }
 
 /* A table's bounds and books; returns the packets of its half messages. */
@@ -486,6 +512,7 @@ static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_byte
         bytes += half->capacity;
         packets += here;
     }
+    check_grants(table);
     for (const r2p2_half *memory = table->done.oldest; memory; memory = memory->newer, count++)
         expect("a memory has no bytes", memory->is_done && memory->bytes == NULL && memory->capacity == 0, 1);
     expect("halves and memories", table->count, count);
