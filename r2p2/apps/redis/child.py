@@ -19,6 +19,7 @@ from typing import Any, Final
 import hiredis
 
 from r2p2 import limits
+from r2p2.apps.redis.dump import Dump, info_of, text_of, write_for_reload
 from r2p2.apps.redis.link import Link, RedisFailed
 from r2p2.errors import UserError
 from r2p2.processes import ManagedProcess, ProcessFailed
@@ -92,14 +93,14 @@ class Server:
         link3: another, whose replies have RESP3's form. Both wait for their replies, so what one is sent is executed
             before what the other is sent next.
         version: as it says.
-        dump_path: where SAVE writes and a reload reads.
+        dump_path: where a dump is written and a reload reads.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._process: ManagedProcess | None = None
         self._folder: Path | None = None
         try:
-            address = _attached(settings.attach) if settings.attach else self._start(settings)
+            self._address = address = _attached(settings.attach) if settings.attach else self._start(settings)
             self.link = Link(address, limits.REDIS_SILENCE_SECONDS)
             try:
                 self._look(settings)
@@ -128,30 +129,23 @@ class Server:
             f"{failed.message}; redis-server (pid {self._process.pid}) {state}\n{self._process.tail()}", failed.remedy
         )
 
-    def save(self) -> bytes:
-        """The server's own dump of all it holds."""
-        reply = self.link.one("SAVE")
-        if not reply.startswith(b"+"):
-            raise RedisFailed(f"redis-server makes no dump: {_text(reply)}", f"Look at {self.dump_path.parent}.")
-        try:
-            return self.dump_path.read_bytes()
-        except OSError as error:
-            raise RedisFailed(f"the dump {self.dump_path} cannot be read: {error}", "Allow this user to.") from error
-        finally:
-            if self._process is not None:
-                self.dump_path.unlink(missing_ok=True)
+    def save(self) -> Dump:
+        """Begins the server's own dump of all it holds."""
+        return Dump(
+            self.link,
+            lambda: Link(self._address, limits.REDIS_SILENCE_SECONDS),
+            self.dump_path,
+            is_ours=self._process is not None,
+        )
 
-    def load(self, dump: bytes) -> None:
+    def load(self, dump: bytes | memoryview) -> None:
         """Has the server hold what is in a dump, and nothing else."""
-        try:
-            self.dump_path.write_bytes(dump)
-        except OSError as error:
-            raise RedisFailed(f"{self.dump_path} cannot be written: {error}", "Allow this user to.") from error
+        write_for_reload(self.link, self.dump_path, dump)
         reply = self.link.one("DEBUG", "RELOAD", "NOSAVE")
         if self._process is not None:
             self.dump_path.unlink(missing_ok=True)
         if not reply.startswith(b"+"):
-            raise RedisFailed(f"redis-server does not load the dump: {_text(reply)}", "Run one version everywhere.")
+            raise RedisFailed(f"redis-server does not load the dump: {text_of(reply)}", "Run one version everywhere.")
 
     def close(self) -> None:
         """Ends the child; one that was there already goes on. Idempotent."""
@@ -186,7 +180,7 @@ class Server:
     def _look(self, settings: Settings) -> None:
         """Raises UserError: the server is none that replicas may have."""
         link = self.link
-        info = _info(link, "server")
+        info = info_of(link, "server")
         self.version = info.get("redis_version", "0")
         if not self.version.partition(".")[0].isdigit() or int(self.version.partition(".")[0]) < _VERSION_MIN:
             raise UserError(f"redis-server is version {self.version}", f"Version {_VERSION_MIN} or later is needed.")
@@ -202,7 +196,7 @@ class Server:
                 f"the redis-server evicts keys ({config['maxmemory-policy']}), and each would evict others",
                 "Start it with maxmemory-policy noeviction.",
             )
-        if _info(link, "replication").get("role") != "master":
+        if info_of(link, "replication").get("role") != "master":
             raise UserError("the redis-server is a replica of another", "Attach to one that is not.")
         if link.one("DBSIZE") != b":0\r\n" and not settings.flush:
             raise UserError(
@@ -245,19 +239,9 @@ def parse(reply: bytes) -> Any:
     return reader.gets()
 
 
-def _text(reply: bytes) -> str:
-    return reply.strip().decode(errors="replace")
-
-
-def _info(link: Link, section: str) -> dict[str, str]:
-    reply = link.one("INFO", section)
-    lines = reply.decode(errors="replace").splitlines()
-    return {name: value for name, _, value in (line.partition(":") for line in lines[1:])}
-
-
 def _pairs(link: Link, *words: str) -> dict[str, str]:
     reply = link.one(*words)
     if not reply.startswith(b"*"):
-        raise UserError(f"the redis-server does not answer {' '.join(words[:2])}: {_text(reply)}")
+        raise UserError(f"the redis-server does not answer {' '.join(words[:2])}: {text_of(reply)}")
     items = [item.decode() for item in parse(reply)]
     return dict(zip(items[::2], items[1::2], strict=True))

@@ -10,6 +10,7 @@ that fails ends its member (:class:`~r2p2.apps.redis.link.RedisFailed`).
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from r2p2.apps.kv.resp import NIL_ARRAY, SYNTAX, TOO_LARGE, array_of, error, int
 from r2p2.apps.redis.child import Server, Settings, parse
 from r2p2.apps.redis.commands import READS, WRITES, ServerCommand, refusal
 from r2p2.apps.redis.deadlines import SHIFT_MS
+from r2p2.apps.redis.dump import PIECE_BYTES, Dump
 from r2p2.apps.redis.link import Link, RedisFailed, encode
 from r2p2.apps.redis.plan import PLANS, Alone, Plan, Step, Time
 from r2p2.apps.redis.scan import Scanner
@@ -34,8 +36,9 @@ from r2p2.requests import ReplySequence, Requests
 __all__ = ["RedisServer"]
 
 _MAGIC: Final = b"R2RS"
-_VERSION: Final = 1
-# Magic, version, now_ms, the last watch's number, watched keys, bytes of the dump; then a BLAKE2b-128 of what follows.
+_VERSION: Final = 2
+# Magic, version, now_ms, the last watch's number, watched keys, bytes of the dump. Behind these, the watches and the
+# dump: a BLAKE2b-128 of all that.
 _HEADER: Final = struct.Struct(">4sIQQQQ")
 _CHECK_BYTES: Final = 16
 _WATCH: Final = struct.Struct(">QI")
@@ -404,15 +407,27 @@ class RedisServer(StateMachine):
 
     # ---- the whole ----
 
-    def snapshot(self) -> bytes:
-        """Redis's own dump, behind the log's time and the watches."""
+    def snapshot(self) -> Iterator[bytes]:
+        """Redis's own dump, behind the log's time and the watches; Redis makes it while it goes on."""
         with self._explained():
             dump = self._server.save()
-            watches = b"".join(_WATCH.pack(number, len(key)) + key for key, number in self._watched.items())
-            counts = (self._time.now_ms, self._watch_number, len(self._watched), len(dump))
-        header = _HEADER.pack(_MAGIC, _VERSION, *counts)
-        body = watches + dump
-        return header + hashlib.blake2b(header + body, digest_size=_CHECK_BYTES).digest() + body
+        watches = b"".join(_WATCH.pack(number, len(key)) + key for key, number in self._watched.items())
+        return self._pieces(dump, watches, (self._time.now_ms, self._watch_number, len(self._watched)))
+
+    def _pieces(self, dump: Dump, watches: bytes, counts: tuple[int, int, int]) -> Iterator[bytes]:
+        check = hashlib.blake2b(digest_size=_CHECK_BYTES)
+        with self._explained():
+            for file in dump.opened():
+                if file is None:
+                    yield b""
+                    continue
+                size = os.fstat(file.fileno()).st_size
+                piece = _HEADER.pack(_MAGIC, _VERSION, *counts, size) + watches
+                while piece:
+                    check.update(piece)
+                    yield piece
+                    piece = file.read(PIECE_BYTES)
+        yield check.digest()
 
     def restore(self, data: bytes) -> None:
         """Becomes the state of a :meth:`snapshot`.
@@ -425,9 +440,8 @@ class RedisServer(StateMachine):
         magic, version, now_ms, watch_number, watched_count, dump_bytes = _HEADER.unpack_from(data)
         if (magic, version) != (_MAGIC, _VERSION):
             raise ValueError(f"a snapshot begins with {magic!r} and version {version}, not {_MAGIC!r} and {_VERSION}")
-        at = _HEADER.size + _CHECK_BYTES
-        checked = hashlib.blake2b(data[: _HEADER.size] + data[at:], digest_size=_CHECK_BYTES).digest()
-        if checked != data[_HEADER.size : at]:
+        at, end = _HEADER.size, len(data) - _CHECK_BYTES
+        if hashlib.blake2b(memoryview(data)[:end], digest_size=_CHECK_BYTES).digest() != data[end:]:
             raise ValueError(f"a snapshot of {len(data)} bytes is damaged: its checksum differs")
         watched = {}
         for _ in range(watched_count):
@@ -435,10 +449,10 @@ class RedisServer(StateMachine):
             at += _WATCH.size
             watched[data[at : at + length]] = number
             at += length
-        if len(data) - at != dump_bytes:
-            raise ValueError(f"a snapshot's dump has {len(data) - at} bytes, and its header says {dump_bytes}")
+        if end - at != dump_bytes:
+            raise ValueError(f"a snapshot's dump has {end - at} bytes, and its header says {dump_bytes}")
         with self._explained():
-            self._server.load(data[at:])
+            self._server.load(memoryview(data)[at:end])
             self._time.now_ms = now_ms
             self._watched, self._watch_number = watched, watch_number
             self._scanner.forget()
