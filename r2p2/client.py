@@ -52,6 +52,11 @@ REPLICATED_READ: Final = 3
 ROUTES_MAX: Final = 4096
 """Targets remembered as reachable; others are asked about at every call."""
 _TIMER_STEP_NS: Final = 1 * limits.MS
+# A read goes to the next server when this one has been silent for so long, then for twice as long: above what a busy
+# cluster takes, and half of an election. One that refuses is left for a moment, as a session's call is.
+_READ_SILENCE_S: Final = 0.1
+_REFUSED_PAUSE_S: Final = 0.001
+_REFUSED_PAUSE_MAX_S: Final = 0.032
 # A client keeps no log and forwards nothing.
 _ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
 
@@ -474,6 +479,10 @@ class Client(_Calls):
     ) -> bytes:
         """Sends one request and waits for its reply.
 
+        A read (``REPLICATED_READ``) changes nothing: without a ``target`` and a ``retry_s`` it is asked of one server
+        after the other until one answers or the time is over. A silent one is passed over after 0.1 s, then after twice
+        that; one that refuses at once, after a pause.
+
         Args:
             payload: at most 370,406 bytes.
             policy: ``REPLICATED`` and the like.
@@ -488,6 +497,36 @@ class Client(_Calls):
             SessionExpiredError: the servers have ended the client's session; :meth:`renew_session` to go on.
             RequestTooLarge, NoRoute, TooManyCalls: nothing was sent.
         """
+        seconds = self._timeout_s if timeout_s is None else timeout_s
+        if policy == REPLICATED_READ and target is None and retry_s == 0.0:
+            return await self._read(payload, seconds)
+        return await self._call_once(payload, policy, seconds, retry_s, target)
+
+    async def _read(self, payload: bytes, seconds: float) -> bytes:
+        """A read, asked of whom it takes; the last one's failure when the time is over."""
+        end = self._loop.time() + seconds
+        silence_s, pause_s, wait_s = _READ_SILENCE_S, _REFUSED_PAUSE_S, 0.0
+        left_s, tries = seconds, 1
+        while True:
+            try:
+                return await self._call_once(payload, REPLICATED_READ, min(left_s, silence_s), 0.0, None)
+            except CallTimeout as error:
+                failure: CallError = error
+                silence_s, wait_s = 2 * silence_s, 0.0
+            except CallDropped as error:
+                failure, wait_s = error, pause_s
+                pause_s = min(2 * pause_s, _REFUSED_PAUSE_MAX_S)
+            left_s = end - self._loop.time() - wait_s
+            if left_s * limits.SECOND <= _TIMER_STEP_NS:
+                if tries == 1:
+                    raise failure
+                raise type(failure)(f"a read had no answer in {seconds:g} s and {tries} tries; the last: {failure}")
+            await asyncio.sleep(wait_s)
+            tries += 1
+
+    async def _call_once(
+        self, payload: bytes, policy: int, seconds: float, retry_s: float, target: str | None
+    ) -> bytes:
         is_spread = self._spread_reads and policy == REPLICATED_READ and target is None
         if target is not None:
             address = parse_address(target)
@@ -496,7 +535,6 @@ class Client(_Calls):
             address = self._targets[self._next_reader]
         else:
             address = self._targets[self._current]
-        seconds = self._timeout_s if timeout_s is None else timeout_s
         if self._session is not None and policy == REPLICATED and target is None:
             tag, local_port, rid = self.begin_in(self._session, payload, seconds)
         else:

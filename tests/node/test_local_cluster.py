@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 
 from examples.counter import Counter
-from r2p2.client import REPLICATED_READ
-from r2p2.errors import CallError
+from r2p2.client import REPLICATED_READ, Client
+from r2p2.errors import CallDropped, CallError, CallTimeout
 from r2p2.local import LocalCluster
 
 
@@ -58,5 +64,72 @@ def test_spread_reads_are_answered_by_every_member_with_what_was_written_before(
             assert all(answered)
             forwarded = [node.status()["counters"].get("forwarded_requests", 0) for node in cluster.nodes]
             assert sum(forwarded) <= 1  # answers to reads do not make a follower the one that writes go to
+
+    asyncio.run(run())
+
+
+@contextmanager
+def mute() -> Iterator[str]:
+    """The address of a socket that takes everything and answers nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("spread_reads", [False, True])
+def test_reads_go_on_when_any_member_stops(spread_reads: bool) -> None:
+    async def run() -> None:
+        for stopped in range(3):
+            async with (
+                LocalCluster(Reading) as cluster,
+                cluster.client(timeout_s=5.0, spread_reads=spread_reads) as client,
+            ):
+                total = await add(client, 5)
+                cluster.stop_member(stopped)
+                for _ in range(6):
+                    assert await client.call(b"sum", policy=REPLICATED_READ) == b"%d" % total
+
+    asyncio.run(run())
+
+
+def test_a_read_passes_over_who_is_silent() -> None:
+    async def run() -> None:
+        with mute() as nobody, mute() as neither:
+            async with LocalCluster(Reading) as cluster:
+                addresses = cluster.addresses
+                async with Client(nobody, neither, *addresses, timeout_s=5.0) as client:
+                    began = time.monotonic()
+                    assert await client.call(b"sum", policy=REPLICATED_READ) == b"0"
+                    assert time.monotonic() - began >= 0.3, "0.1 and 0.2 s for the two"
+                    assert await client.call(b"sum", policy=REPLICATED_READ, timeout_s=0.1) == b"0", (
+                        "it is left out now"
+                    )
+
+    asyncio.run(run())
+
+
+def test_a_read_that_nobody_answers_ends_in_time_and_says_how_often_it_was_tried() -> None:
+    async def run() -> None:
+        with mute() as nobody:
+            async with Client(nobody) as client:
+                with pytest.raises(CallTimeout, match=r"no answer in 0\.5 s and 3 tries; the last: no answer from"):
+                    await client.call(b"sum", policy=REPLICATED_READ, timeout_s=0.5)
+                with pytest.raises(CallTimeout, match=r"^no answer from .* after \d+\.\d ms"):
+                    await client.call(b"sum", policy=REPLICATED_READ, timeout_s=0.05)
+                with pytest.raises(CallTimeout, match=r"^no answer from .* after \d{3,}\.\d ms"):
+                    await client.call(b"sum", policy=REPLICATED_READ, timeout_s=0.2, target=nobody)
+
+    asyncio.run(run())
+
+
+def test_a_read_that_everybody_refuses_ends_in_time() -> None:
+    async def run() -> None:
+        async with LocalCluster(Reading) as cluster, cluster.client() as client:
+            await add(client, 1)
+            for slot in (0, 1):
+                cluster.stop_member(slot)
+            async with Client(cluster.addresses[2], timeout_s=2.0) as lonely:
+                with pytest.raises((CallDropped, CallTimeout), match="a read had no answer in 2 s and"):
+                    await lonely.call(b"sum", policy=REPLICATED_READ)
 
     asyncio.run(run())
