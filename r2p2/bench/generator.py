@@ -150,6 +150,7 @@ class _Generator:
         self._load: LoadGenerator | None = None
         self._running = False
         self._watched: dict[str, int] = {}
+        self._counted: dict[str, int] = {}  # before the first load: what finding the servers took is not the load's
 
     def loop(self, commands: _Commands) -> None:
         """Carry out commands until their end."""
@@ -165,6 +166,7 @@ class _Generator:
     def load(self) -> LoadGenerator:
         if self._load is None:
             self._load = LoadGenerator(self._engine, self._config, self._targets)
+            self._counted = self._engine.counters()
         return self._load
 
     def command(self, word: str, *arguments: str) -> None:
@@ -247,7 +249,7 @@ class _Generator:
             percentiles=self.percentiles(),
             histogram=load.histogram(),
             timeline=load.timeline()._asdict(),
-            counters={name: value for name, value in self._engine.counters().items() if value},
+            counters={name: n for name, value in self._engine.counters().items() if (n := value - self._counted[name])},
         )
 
     def verify(self) -> None:
