@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch import Children
 
 import dpdk_backend as dpdk
 from dpdk_backend import _native
 from dpdk_backend.eal import remedy_for
 from dpdk_backend.port import format_mac, mac_of_ip, memory_mb_for, parse_mac
+from tests.dpdk.launch import Children
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.machine import DONE, EXPIRED, OPEN, SWAP, Machine, Reply, Request
 from r2p2.sim.node import Disk, SimNode, snapshot_data
@@ -29,9 +28,9 @@ from raft import (
     decode,
     encode,
 )
+from tests.museum.test_museum_safety import append, entries, log_of, member, reads_of
 from tests.node.support import World as NodeWorld
-
-from test_museum_safety import append, entries, log_of, member, reads_of  # isort: skip
+from tests.raft.raft_harness import MS, Cluster
 
 
 def test_s09_a_new_leader_changes_nothing_before_its_no_op_is_committed() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import Disk, SimNode
 from raft import (
@@ -28,6 +27,7 @@ from raft import (
 )
 from raft.codec import Identity
 from raft.list_log import ListLog
+from tests.raft.raft_harness import MS, Cluster
 
 
 def log_of(*terms: int) -> Disk:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
 from raft import ChangeRefused, Configuration, InstallSnapshot, NotLeader, Role
+from tests.raft.raft_harness import MS, Cluster
 
 
 def change(cluster: Cluster, leader: SimNode, target: Configuration) -> None:

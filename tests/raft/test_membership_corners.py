@@ -6,7 +6,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from raft_harness import MS, Cluster, over_the_wire
 
 from r2p2.sim.node import SimNode
 from raft import (
@@ -32,6 +31,7 @@ from raft import (
 from raft.config import HardState
 from raft.list_log import ListLog
 from raft.state import State
+from tests.raft.raft_harness import MS, Cluster, over_the_wire
 
 
 def raft_of(configuration: Configuration, node_id: int = 0, **settings: object) -> Raft:

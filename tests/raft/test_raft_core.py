@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
 from raft import (
@@ -31,6 +30,7 @@ from raft import (
     VoteReply,
 )
 from raft.list_log import ListLog
+from tests.raft.raft_harness import MS, Cluster
 
 
 def node_of(runs: TermRuns | None = None, term: int = 0, *, members: int = 3, **settings: object) -> Raft:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
 from raft import Append, AppendReply, NotLeader, ReadIndex, ReadIndexReply, Role, TimeoutNow, Vote
 from raft.reads import ASKED_MAX
+from tests.raft.raft_harness import MS, Cluster
 
 
 def reads(node: SimNode) -> list[tuple[int, int]]:

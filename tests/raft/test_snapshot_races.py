@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from raft_harness import MS, Cluster, over_the_wire
 
 from r2p2.sim.node import SimNode
 from raft import (
@@ -23,6 +22,7 @@ from raft import (
     encode_configuration,
 )
 from raft.list_log import ListLog
+from tests.raft.raft_harness import MS, Cluster, over_the_wire
 
 
 def deliver(cluster: Cluster, node: SimNode, message: Message) -> list[Message]:

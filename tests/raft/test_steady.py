@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
 from r2p2.sim.steady import SteadyNode
@@ -26,6 +25,7 @@ from raft import (
     VoteReply,
 )
 from raft.steady import FORGET_ENTRIES
+from tests.raft.raft_harness import MS, Cluster
 
 MEMBERS = (0, 1, 2)
 SETTINGS = {"commit_delay_ns": 500_000, "append_bytes_max": 4096, "inflight_max": 12, "inflight_bytes_max": 1 << 20}
