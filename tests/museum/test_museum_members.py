@@ -221,7 +221,7 @@ def test_s14_a_newer_snapshot_while_one_is_on_its_way() -> None:
     cluster.pass_on = lambda m: not isinstance(m, InstallSnapshot)
     cluster.run(30)
     peer = leader.raft._peers[2]
-    assert leader.raft.snapshot_in_use
+    assert (leader.raft.snapshot_in_use, peer.takes_snapshot) == (True, True)
     # An answer of an earlier attempt says what the member has; the piece under way is of the older snapshot still.
     cluster.propose("more")
     peer.match_index = leader.raft.applied_index
