@@ -56,7 +56,7 @@ lint: setup ## ruff, its formatter as a check, and gcc's warnings over every C f
 	@$(PY) tools/make_pyi.py --check
 	@$(PY) tools/check_c.py
 
-types: setup ## mypy --strict over the packages
+types: setup ## mypy --strict over the packages, the tools and the tests
 	@$(PY) tools/check_types.py
 
 test-nic: setup ## a server on emulated NICs (e1000, e1000e, virtio) in a virtual machine, called from outside; as root, about a minute

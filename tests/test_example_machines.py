@@ -101,7 +101,9 @@ def test_a_job_goes_back_is_late_and_dies() -> None:
 )
 def test_wrong_requests_are_answered(machine: r2p2.StateMachine, wrong: str) -> None:
     payload = wrong.encode(errors="surrogateescape")
-    (reply,) = machine.apply(r2p2.Requests.of([payload]))
+    replies = machine.apply(r2p2.Requests.of([payload]))
+    assert isinstance(replies, list)
+    (reply,) = replies
     assert isinstance(reply, bytes) and reply.startswith(b"error: ")
 
 
@@ -152,7 +154,9 @@ def test_batches_and_snapshots_make_no_difference(
     for when, request in batches:
         if data.draw(st.booleans(), label="restored here"):
             again = make()
-            again.restore(pieces.snapshot() or b"")
+            state = pieces.snapshot() or b""
+            assert isinstance(state, bytes)
+            again.restore(state)
             pieces = again
         singly += ask(pieces, when, request)
     assert singly == replies

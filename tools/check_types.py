@@ -1,4 +1,4 @@
-"""mypy --strict over the packages, the build files and the tools.
+"""mypy --strict over the packages, the build files, the tools and the tests.
 
 Each package is checked under its own name; a package without an ``__init__.py`` is not one. Settings: pyproject.toml.
 """
@@ -29,6 +29,7 @@ def main() -> int:
     runs = [[*mypy, *(arg for name in packages for arg in ("-p", name))]]
     scripts = [str(path.relative_to(ROOT)) for pattern in SCRIPTS for path in sorted(ROOT.glob(pattern))]
     runs.append([*mypy, "--scripts-are-modules", "--explicit-package-bases", *scripts])
+    runs.append([*mypy, "tests"])
     return max(subprocess.run(run, cwd=ROOT, check=False).returncode for run in runs)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, cast
 
 import hiredis
+
+ERRORS_AS_TEXT: Final = cast(Callable[[str], Exception], str)
+"""For hiredis.Reader, whose stub asks for an exception."""
 
 
 class RedisConnection:
@@ -26,7 +30,7 @@ class RedisConnection:
         return self.read()
 
     def read(self) -> bytes:
-        reader = hiredis.Reader(protocolError=RuntimeError, replyError=str)
+        reader = hiredis.Reader(protocolError=RuntimeError, replyError=ERRORS_AS_TEXT)
         got = b""
         while True:
             piece = self._socket.recv(1 << 20)

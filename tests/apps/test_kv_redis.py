@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.requests import Replies, Requests
-from tests.apps.redis_server import RedisConnection, redis_server
+from tests.apps.redis_server import ERRORS_AS_TEXT, RedisConnection, redis_server
 
 pytestmark = pytest.mark.needs("redis")
 
@@ -100,7 +100,7 @@ class Twins:
 
 
 def parsed(reply: bytes) -> Any:
-    reader = hiredis.Reader(replyError=str)
+    reader = hiredis.Reader(replyError=ERRORS_AS_TEXT)
     reader.feed(reply)
     return reader.gets()
 

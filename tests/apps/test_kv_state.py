@@ -15,6 +15,7 @@ from r2p2 import limits
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.apps.kv.glob import compiled
 from r2p2.requests import Replies, Requests
+from tests.apps.redis_server import ERRORS_AS_TEXT
 
 T0 = 1_700_000_000_000
 
@@ -33,7 +34,7 @@ def whole(kv: KeyValue) -> bytes:
 
 def ask(kv: KeyValue, *words: Any, at: int = 0) -> Any:
     (reply,) = apply(kv, encode_command(*words), at=at)
-    reader = hiredis.Reader(replyError=str)
+    reader = hiredis.Reader(replyError=ERRORS_AS_TEXT)
     reader.feed(reply)
     return reader.gets()
 
@@ -219,9 +220,10 @@ def test_a_wrong_batch_does_nothing(words: tuple[Any, ...]) -> None:
 def test_a_batch_whose_replies_are_too_large_says_so_in_their_place() -> None:
     kv = KeyValue()
     ask(kv, "SET", "big", b"x" * 200_000)
-    (reply,) = apply(kv, encode_command("R2P2.BATCH", "DO", *[2, "GET", "big"] * 3, 2, "INCR", "n"))
+    get: list[str | int] = [2, "GET", "big"]
+    (reply,) = apply(kv, encode_command("R2P2.BATCH", "DO", *get * 3, 2, "INCR", "n"))
     assert len(reply) <= limits.MESSAGE_BYTES_MAX
-    assert ask(kv, "R2P2.BATCH", "DO", *[2, "GET", "big"] * 2, 2, "INCR", "n")[1:] == [
+    assert ask(kv, "R2P2.BATCH", "DO", *get * 2, 2, "INCR", "n")[1:] == [
         "ERR the reply is larger than the 371856 bytes of a response",
         2,
     ]

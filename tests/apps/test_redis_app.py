@@ -25,6 +25,7 @@ from r2p2.apps.redis.link import Link, RedisFailed
 from r2p2.errors import UserError
 from r2p2.requests import Replies, Requests
 from r2p2.torture.mixed import mixed_command
+from tests.apps.redis_server import ERRORS_AS_TEXT
 
 pytestmark = pytest.mark.needs("redis")
 
@@ -38,7 +39,7 @@ def app() -> Iterator[RedisServer]:
 
 
 def parsed(reply: bytes) -> Any:
-    reader = hiredis.Reader(replyError=str)
+    reader = hiredis.Reader(replyError=ERRORS_AS_TEXT)
     reader.feed(reply)
     return reader.gets()
 

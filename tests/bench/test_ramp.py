@@ -50,9 +50,21 @@ def test_a_service_without_a_limit_ends_the_search() -> None:
     assert len(found.steps) == STEPS_MAX
 
 
-@pytest.mark.parametrize("bad", [{"timeouts": 1}, {"dropped": 1}, {"wrong": 1}, {"answered": 0}, {"p99_us": 1000.1}])
-def test_a_step_with_a_failure_is_not_good(bad: dict[str, int]) -> None:
-    found = ramp(OBJECTIVE, 10.0, lambda rate: replace(replace(RESULT, rate=rate, p99_us=1.0), **bad))
+GOOD = replace(RESULT, p99_us=1.0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        replace(GOOD, timeouts=1),
+        replace(GOOD, dropped=1),
+        replace(GOOD, wrong=1),
+        replace(GOOD, answered=0),
+        replace(GOOD, p99_us=1000.1),
+    ],
+)
+def test_a_step_with_a_failure_is_not_good(bad: BenchResult) -> None:
+    found = ramp(OBJECTIVE, 10.0, lambda rate: replace(bad, rate=rate))
     assert found.best is None
 
 

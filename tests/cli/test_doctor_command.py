@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -75,5 +76,5 @@ def test_a_module_that_is_not_built_stops_the_backend(monkeypatch: pytest.Monkey
     def hidden(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(uv_doctor.importlib, "import_module", hidden)
+    monkeypatch.setattr(importlib, "import_module", hidden)
     assert not doctor.can_run(uv_doctor.examine()) or sys.platform != "linux"

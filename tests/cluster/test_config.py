@@ -120,7 +120,7 @@ def right(key: str, value: Any) -> bool:
                 value in ("echo", "kv", "spin", "stss") or (":" in value and value[0] != ":" and value[-1] != ":")
             )
         case "links" | "vdevs":
-            return value == []
+            return bool(value == [])
         case _:  # of texts, and of tables of timers, none above is right
             return False
 

@@ -55,7 +55,8 @@ class Five:
 
     def status(self) -> dict[str, Any]:
         code, text = self.look("status", "--json", "--timeout", "0.3")
-        return json.loads(text) | {"code": code}
+        seen: dict[str, Any] = json.loads(text)
+        return seen | {"code": code}
 
     def wait(self, healthy: bool, **kinds: str) -> dict[str, Any]:
         """Until the status is so, and the members are of these kinds, as in ``n3="down"``."""

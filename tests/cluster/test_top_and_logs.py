@@ -9,6 +9,7 @@ import signal
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from r2p2.cluster.metrics import READY_PREFIX
 from r2p2.cluster.status import table
@@ -49,7 +50,10 @@ def test_a_page_shows_rates_and_the_drops_that_move() -> None:
 
 def test_a_table_has_digests_where_they_were_asked_for() -> None:
     assert "digest" not in table(View({"a:1": status(1000, 5)}))
-    same = {"a:1": status(1000, 5) | {"state_digest": "0123456789abcdef" * 4}, "b:2": {"error": "no answer"}}
+    same: dict[str, dict[str, Any]] = {
+        "a:1": status(1000, 5) | {"state_digest": "0123456789abcdef" * 4},
+        "b:2": {"error": "no answer"},
+    }
     head, asked, down = (line.split() for line in table(View(same)).splitlines()[:3])
     at = head.index("digest")
     assert (head[at + 1], asked[at], down[at]) == ("state", "0123456789abcdef", "-")

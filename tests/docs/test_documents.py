@@ -60,7 +60,7 @@ def strings(tree: ast.AST) -> Iterator[str]:
 
 
 def source_texts() -> list[str]:
-    found = []
+    found: list[str] = []
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             found += strings(ast.parse(path.read_text()))

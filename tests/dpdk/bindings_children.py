@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
-import children
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import dpdk_backend as dpdk
 from dpdk_backend.forward import txonly_frame
+from tests.dpdk import children
 
 Result = dict[str, Any]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch import Children
+
+from tests.dpdk.launch import Children
 
 
 @pytest.fixture

@@ -40,9 +40,10 @@ def ping() -> str:
         for _ in range(20):
             asker.sendto(bytes(ICMP(id=7) / b"are you there?"), (SERVER, 0))
             try:
-                return IP(asker.recv(2048))[ICMP].load.decode()
+                answer: bytes = IP(asker.recv(2048))[ICMP].load
             except TimeoutError:
                 continue
+            return answer.decode()
     return ""
 
 

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from frames import udp
-from launch import Children
-from test_replay import read, write
+
+from tests.dpdk.frames import udp
+from tests.dpdk.launch import Children
+from tests.dpdk.test_replay import read, write
 
 pytestmark = pytest.mark.needs("dpdk", "scapy")
 

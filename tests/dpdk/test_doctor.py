@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,15 +103,15 @@ def test_a_missing_module_is_the_patient_not_an_error(tmp_path: Path, monkeypatc
         raise ModuleNotFoundError(name, name=name)
 
     monkeypatch.setattr(_native, "_loaded", None)
-    monkeypatch.setattr(_native.importlib, "import_module", hidden)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(importlib, "import_module", hidden)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     findings = found(tmp_path)
     assert findings["module"].status == findings["headers"].status == "missing"
     assert "apt install dpdk libdpdk-dev" in findings["module"].command
     assert "apt install pkg-config libdpdk-dev" in render(list(findings.values()))
     # Headers are for building: without them a built module is as good.
     monkeypatch.undo()
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(doctor, "load", lambda: _native.Native(Text(), Version()))  # type: ignore[arg-type]
     assert {finding.name: finding.status for finding in examine(tmp_path)}["headers"] == "optional"
 
@@ -153,7 +156,7 @@ def test_what_to_bind_to_follows_from_the_iommu(tmp_path: Path) -> None:
 
 def test_a_group_that_may_not_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert nic(tmp_path, "0000:00:06.0", "vfio-pci", "7").status == "ok"
-    monkeypatch.setattr(doctor.os, "access", lambda path, mode: not str(path).endswith("dev/vfio/7"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("dev/vfio/7"))
     closed = found(tmp_path)["nic 0000:00:06.0"]
     assert closed.status == "optional"
     assert closed.command.startswith("chown ")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from launch import Children
 
 import dpdk_backend as dpdk
 from dpdk_backend import _native
 from dpdk_backend.eal import remedy_for
 from dpdk_backend.port import format_mac, mac_of_ip, memory_mb_for, parse_mac
+from tests.dpdk.launch import Children
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +54,7 @@ def test_a_busy_prefix_names_itself(children: Children, shared_folder: Path) -> 
         ({"extra_arguments": ("--no-such-thing",)}, ["rte_eal_init", "no-such-thing", "extra_arguments"]),
     ],
 )
-def test_an_eal_that_does_not_start_says_why(children: Children, config: dict[str, object], texts: list[str]) -> None:
+def test_an_eal_that_does_not_start_says_why(children: Children, config: dict[str, Any], texts: list[str]) -> None:
     if config.get("hugepages") and "HugePages_Total:       0" not in Path("/proc/meminfo").read_text():
         config = {**config, "memory_mb": 1 << 20}
     error = children.run("eal_error", **config)
@@ -153,7 +155,7 @@ def test_a_bug_in_the_module_itself_is_not_called_missing(monkeypatch: pytest.Mo
         raise ModuleNotFoundError("No module named 'other'", name="other")
 
     monkeypatch.setattr(_native, "_loaded", None)
-    monkeypatch.setattr(_native.importlib, "import_module", broken)
+    monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="other"):
         _native.load()
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from frames import OUR_IP, OUR_MAC, PEER_MAC, arp, echo, is_sound, udp
-from launch import Children
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
-from test_replay import read, write
 
 from dpdk_backend.forward import txonly_frame
+from tests.dpdk.frames import OUR_IP, OUR_MAC, PEER_MAC, arp, echo, is_sound, udp
+from tests.dpdk.launch import Children
+from tests.dpdk.test_replay import read, write
 
 pytestmark = pytest.mark.needs("dpdk", "scapy")
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch import Children
 
 from dpdk_backend.hugepages import free_mb, mounts
+from tests.dpdk.launch import Children
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")

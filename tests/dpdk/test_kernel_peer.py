@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from launch import Children
+
+from tests.dpdk.launch import Children
 
 pytestmark = pytest.mark.needs("dpdk", "root", "netns")
 

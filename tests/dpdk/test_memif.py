@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from launch import Children
+
+from tests.dpdk.launch import Children
 
 pytestmark = pytest.mark.needs("dpdk")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from frames import HOSTILE, OUR_IP, OUR_MAC, PEER_IP, PEER_MAC, arp, echo, is_sound, udp
-from launch import Children
 from scapy.layers.inet import ICMP, IP, UDP, IPOption
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import PcapReader, PcapWriter
+
+from tests.dpdk.frames import HOSTILE, OUR_IP, OUR_MAC, PEER_IP, PEER_MAC, arp, echo, is_sound, udp
+from tests.dpdk.launch import Children
 
 pytestmark = pytest.mark.needs("dpdk", "scapy")
 

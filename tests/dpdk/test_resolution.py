@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from frames import OUR_IP, OUR_MAC, is_sound
-from launch import Children
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import ARP, Ether
+
+from tests.dpdk.frames import OUR_IP, OUR_MAC, is_sound
+from tests.dpdk.launch import Children
 
 pytestmark = pytest.mark.needs("dpdk", "scapy")
 

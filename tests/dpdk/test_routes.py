@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from frames import udp
-from launch import Children
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
-from test_replay import read, write
+
+from tests.dpdk.frames import udp
+from tests.dpdk.launch import Children
+from tests.dpdk.test_replay import read, write
 
 pytestmark = pytest.mark.needs("dpdk", "scapy")
 

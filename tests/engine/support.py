@@ -96,7 +96,7 @@ class Caller:
 def pair(seed: int = 1, **config: int) -> Iterator[tuple[MemoryNetwork, Server, Caller]]:
     """A server and a client on a network; at the end every buffer is back."""
     with MemoryNetwork(seed, packets_max=4096) as network:
-        server, caller = Server(network, **config), Caller(network)
+        server, caller = Server(network, SERVER, **config), Caller(network)
         yield network, server, caller
         server.engine.close()
         caller.engine.close()

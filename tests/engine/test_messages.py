@@ -263,7 +263,7 @@ def test_deadlines_hold_over_long_and_short_times() -> None:
     with pair() as (network, _, caller):
         for tag, ms in enumerate([1, 2, 50, 1023, 1024, 1025, 3000]):
             caller.call(tag, b"x", target=(0x0A000009, 1), ms=ms)
-        ended_at = {}
+        ended_at: dict[int, int] = {}
         for ms in range(1, 3100):
             network.advance(1_000_000)
             caller.poll_once()

@@ -13,6 +13,7 @@ import hiredis
 from r2p2.apps.kv import KeyValue
 from r2p2.gateway import Gateway, GatewayConfig
 from r2p2.local import LocalCluster
+from tests.apps.redis_server import ERRORS_AS_TEXT
 
 REPLY_SECONDS = 20
 
@@ -31,7 +32,7 @@ class Raw:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
-        self._parser = hiredis.Reader(replyError=str)
+        self._parser = hiredis.Reader(replyError=ERRORS_AS_TEXT)
 
     @classmethod
     async def open(cls, gateway: Gateway) -> Raw:

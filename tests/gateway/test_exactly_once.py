@@ -100,7 +100,7 @@ def test_increments_are_counted_once_over_kills_of_the_leader(tmp_path: Path) ->
                 each.join(60)
         with redis.Redis(port=int(match[1]), socket_timeout=30) as client:
             for each in counting:
-                count = int(client.get(each.key))  # type: ignore[arg-type]
+                count = int(client.get(each.key))
                 assert len(each.answers) <= count <= len(each.answers) + each.unknown
                 # A write is sent until it is answered, and a leader is found well within the gateway's time.
                 assert not each.unknown

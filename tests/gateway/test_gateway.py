@@ -36,7 +36,8 @@ def test_random_pipelines_answer_as_one_command_at_a_time_would() -> None:
             client = await Raw.open(gateway)
             model: dict[str, int] = {}
             for _ in range(60):
-                sent, expected = [], []
+                sent: list[bytes] = []
+                expected: list[object] = []
                 for _ in range(chance.randrange(1, 30)):
                     key = chance.choice("abc")
                     if chance.random() < 0.5:

@@ -90,10 +90,17 @@ def test_all_types_through_redis_py(client: redis.Redis) -> None:
 def test_pipelines_transactions_and_errors(client: redis.Redis) -> None:
     pipeline = client.pipeline(transaction=False)
     for i in range(100):
-        pipeline.set(f"k{i}", i).get(f"k{i}").hset("h", f"f{i % 3}", i).hlen("h")
+        pipeline.set(f"k{i}", i)
+        pipeline.get(f"k{i}")
+        pipeline.hset("h", f"f{i % 3}", i)
+        pipeline.hlen("h")
     replies = pipeline.execute()
     assert replies[:4] == [True, b"0", 1, 1] and replies[-3:-2] == [b"99"] and len(replies) == 400
-    assert client.pipeline().incr("n").hgetall("h").lpop("none").execute() == [
+    pipeline = client.pipeline()
+    pipeline.incr("n")
+    pipeline.hgetall("h")
+    pipeline.lpop("none")
+    assert pipeline.execute() == [
         1,
         {b"f0": b"99", b"f1": b"97", b"f2": b"98"},
         None,
@@ -116,9 +123,12 @@ def test_pipelines_transactions_and_errors(client: redis.Redis) -> None:
         (("GET",), "wrong number of arguments for 'get' command"),
     ):
         with pytest.raises(redis.ResponseError, match=told):
-            client.execute_command(*words)
+            client.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     with pytest.raises(redis.ResponseError, match="'spop' is refused"):
-        client.pipeline().set("a", 1).spop("s").execute()
+        pipeline = client.pipeline()
+        pipeline.set("a", 1)
+        pipeline.spop("s")
+        pipeline.execute()
     assert client.get("a") is None
 
 

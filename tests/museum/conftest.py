@@ -1,4 +1,4 @@
-"""The museum's scenarios use the harness of the core's tests."""
+"""One of the scenarios that kill mutants is a test of the core."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ import random
 from collections import Counter
 
 import pytest
-from raft_harness import MS, Cluster
 
 from raft import Append, AppendReply, Message, Role, TimeoutNow, Vote
+from tests.raft.raft_harness import MS, Cluster
 
 
 def cut_links(cluster: Cluster, links: set[tuple[int, int]]) -> None:

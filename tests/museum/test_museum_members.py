@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.machine import DONE, EXPIRED, OPEN, SWAP, Machine, Reply, Request
 from r2p2.sim.node import Disk, SimNode, snapshot_data
@@ -29,9 +28,9 @@ from raft import (
     decode,
     encode,
 )
+from tests.museum.test_museum_safety import append, entries, log_of, member, reads_of
 from tests.node.support import World as NodeWorld
-
-from test_museum_safety import append, entries, log_of, member, reads_of  # isort: skip
+from tests.raft.raft_harness import MS, Cluster
 
 
 def test_s09_a_new_leader_changes_nothing_before_its_no_op_is_committed() -> None:
@@ -222,7 +221,7 @@ def test_s14_a_newer_snapshot_while_one_is_on_its_way() -> None:
     cluster.pass_on = lambda m: not isinstance(m, InstallSnapshot)
     cluster.run(30)
     peer = leader.raft._peers[2]
-    assert leader.raft.snapshot_in_use
+    assert (leader.raft.snapshot_in_use, peer.takes_snapshot) == (True, True)
     # An answer of an earlier attempt says what the member has; the piece under way is of the older snapshot still.
     cluster.propose("more")
     peer.match_index = leader.raft.applied_index

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import Disk, SimNode
 from raft import (
@@ -28,6 +27,7 @@ from raft import (
 )
 from raft.codec import Identity
 from raft.list_log import ListLog
+from tests.raft.raft_harness import MS, Cluster
 
 
 def log_of(*terms: int) -> Disk:
@@ -48,9 +48,10 @@ def entries(node: SimNode) -> list[tuple[int, object]]:
     return [(term, value) for term, value, _ in node.log.entries]
 
 
-def append(term: int, prev: int, prev_term: int, terms: tuple[int, ...] = (), **more: int) -> Append:
+def append(
+    term: int, prev: int, prev_term: int, terms: tuple[int, ...] = (), *, commit: int = 0, global_commit: int = 0
+) -> Append:
     """From member 1 to member 0; entries named as log_of names them."""
-    fields = {"commit": 0, "global_commit": 0, "round": 1} | more
     payload = tuple((t, (t, prev + i), 64) for i, t in enumerate(terms))
     entries_term = terms[0] if terms else 0
     return Append(
@@ -60,10 +61,12 @@ def append(term: int, prev: int, prev_term: int, terms: tuple[int, ...] = (), **
         prev,
         prev_term,
         entries_term,
+        commit,
+        global_commit,
+        round=1,
         count=len(terms),
         bytes_count=64 * len(terms),
         payload=payload,
-        **fields,
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from mutants import EVENTS, kill
 
 from r2p2.sim.mutants import MUTANTS, Mutant, applied
 from r2p2.sim.world import World
+from tests.museum.mutants import EVENTS, kill
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])

@@ -105,7 +105,7 @@ class SessionWorld(World):
     """A cluster of journals with session clients, at 10.0.1.1 and on."""
 
     def __init__(self, size: int = 3, seed: int = 1, clients: int = 1, **engine: int) -> None:
-        super().__init__(size, seed, Journal, **engine)
+        super().__init__(size, seed, Journal, **engine)  # type: ignore[arg-type]  # they are of EngineConfig alone
         servers = [self.addresses[i] for i in sorted(self.addresses)]
         self.callers = [SessionCaller(self.network, servers, (0x0A000100 + i, 9000)) for i in range(clients)]
 

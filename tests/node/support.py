@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from r2p2.app import StateMachine
 from r2p2.apps.kv import KeyValue
@@ -145,7 +146,7 @@ class World:
         keys = ("applied_index", "applied_digest", "state_digest")
         return {tuple(node.status(with_state=True)[k] for k in keys) for node in self.nodes.values()}
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -74,7 +74,8 @@ def test_one_member_comes_back_as_the_same_and_catches_up(tmp_path: Path) -> Non
         world.run(200)
         assert len(world.digests()) == 1
         assert world.ask(get("k99"), other, READ) == (DONE_OK, bulk("99"))
-        assert world.nodes[leader]._raft.configuration_index == 0, "no change of members was needed"
+        raft = world.nodes[leader]._raft
+        assert raft is not None and raft.configuration_index == 0, "no change of members was needed"
 
 
 def test_a_vote_survives(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def told(*pairs: tuple[int, int], index: int = 0) -> Formed:
 def test_the_coordinator_forms_once_all_have_answered_this_launch() -> None:
     forming = coordinator()
     forming.receive(Hello(0, 0, 0, HELLO_FRESH, False, 99), 1, B, 0)  # to another launch
-    assert forming.waiting_for == (1, 2)
+    assert (forming.waiting_for, forming.incarnations) == ((1, 2), None)
     forming.receive(Hello(0, 0, 0, HELLO_FRESH, False, A), 1, B, 0)
     assert forming.waiting_for == (2,)
     forming.receive(Hello(0, 0, 0, HELLO_FRESH, False, A), 2, C, 0)
@@ -105,7 +105,7 @@ def test_nobody_who_remembers_answers_any_more() -> None:
     forming = other(incarnation=99)
     forming.receive(told((0, A), (1, B), (2, C)), 2, C, 5)
     forming.tick(4 + BELIEVE_AFTER_NS)
-    assert not forming.abandoned
+    assert (forming.abandoned, forming.incarnations) == (False, None)
     forming.receive(told((0, A), (1, B), (2, C)), 2, C, 100)
     forming.tick(5 + BELIEVE_AFTER_NS + JOIN_INTERVAL_NS)
     assert forming.abandoned

@@ -48,7 +48,14 @@ class SkewedWorld(World):
         make_app: Callable[[], StateMachine] = TimedKeyValue,
         **engine: int,
     ) -> None:
-        super().__init__(len(skews_ms), seed, make_app, storage=storage, launch=False, **engine)
+        super().__init__(
+            len(skews_ms),
+            seed,
+            make_app,
+            storage=storage,
+            launch=False,
+            **engine,  # type: ignore[arg-type]  # they are of EngineConfig alone
+        )
         self.skews_ms = list(skews_ms)
         self.clocks = {i: self._clock(i) for i in range(len(skews_ms))}
         for i in range(len(skews_ms)):

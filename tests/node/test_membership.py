@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_every_member_one_after_the_other_and_then_all_of_them_again() -> None:
             for victim in range(3):
                 world.kill(victim)
                 world.launch(victim)
-                world.run_until(lambda victim=victim: votes(world, victim), 3000)
+                world.run_until(partial(votes, world, victim), 3000)
                 fill(world, world.elect(), 10, start=1000 + 100 * round_ + 10 * victim)
         world.run_until(lambda: in_sync(world), 1000)
         assert len(world.nodes[0].app.data) == 110  # type: ignore[attr-defined]

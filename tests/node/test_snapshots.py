@@ -139,11 +139,12 @@ def test_an_application_that_does_not_take_it(engine: Engine) -> None:
     assert engine.applied_index == 0
 
 
-def test_what_has_snapshots() -> None:
-    class Without(StateMachine):
-        def apply(self, requests: Requests) -> list[bytes]:
-            return [b""] * len(requests)
+class Without(StateMachine):
+    def apply(self, requests: Requests) -> list[bytes]:
+        return [b""] * len(requests)
 
+
+def test_what_has_snapshots() -> None:
     assert KeyValue().has_snapshots and Echo().has_snapshots
     assert not Without().has_snapshots
     assert Without().snapshot() is None
@@ -160,7 +161,7 @@ def test_what_has_snapshots() -> None:
 
 
 def test_pieces_are_bytes(engine: Engine) -> None:
-    class Texts(Echo):
+    class Texts(Without):
         def snapshot(self) -> Iterator[bytes]:
             return iter([b"a", "b"])  # type: ignore[list-item]
 
@@ -169,11 +170,11 @@ def test_pieces_are_bytes(engine: Engine) -> None:
 
 
 def test_pieces_are_what_one_whole_would_be(engine: Engine) -> None:
-    class Whole(Echo):
+    class Whole(Without):
         def snapshot(self) -> bytes:
             return b"state in pieces"
 
-    class Pieces(Echo):
+    class Pieces(Without):
         def snapshot(self) -> Iterator[bytes]:
             return iter([b"", b"state ", b"in", b"", b" pieces"])
 
@@ -183,7 +184,7 @@ def test_pieces_are_what_one_whole_would_be(engine: Engine) -> None:
 
 
 def test_one_over_the_bound_is_given_up_before_it_is_complete(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Endless(Echo):
+    class Endless(Without):
         def snapshot(self) -> Iterator[bytes]:
             return iter(lambda: bytes(1000), None)
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import probe_build
 import pytest
-from worlds import WORLDS, World
+
+from tests.ports import probe_build
+from tests.ports.worlds import WORLDS, World
 
 if os.environ.get("R2P2_PORT_WORLD") == "dpdk":
-    from dpdk_world import DpdkWorld
+    from tests.ports.dpdk_world import DpdkWorld
 
     WORLDS.clear()
     WORLDS["dpdk"] = DpdkWorld

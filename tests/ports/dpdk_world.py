@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from worlds import Address, Endpoint, World
-
 import dpdk_backend as dpdk
+from tests.ports.worlds import Address, Endpoint, World
 
 ENDPOINTS_MAX = 5
 LINK_WAIT_S = 20.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from worlds import Address, Endpoint, World
+
+from tests.ports.worlds import Address, Endpoint, World
 
 DATAGRAM_BYTES_MAX = 1472
 BURST_MAX = 64

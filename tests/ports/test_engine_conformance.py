@@ -15,12 +15,12 @@ from types import ModuleType
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import WAIT_S, Address, Endpoint, MemWorld, World
 
 from r2p2 import limits
 from r2p2.engine import DONE_DROPPED, DONE_OK, DONE_TIMEOUT, Completion, Engine, EngineConfig
 from r2p2.errors import EngineError, RequestTooLarge
 from r2p2.requests import DROP, Replies, ReplySequence, Requests
+from tests.ports.worlds import WAIT_S, Address, Endpoint, MemWorld, World
 
 FIXED_ROUTE = 1
 GOLDEN_REQUEST = bytes.fromhex("cc0800c00001000131323334")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import Address, Endpoint, World
+
+from tests.ports.worlds import Address, Endpoint, World
 
 ENDPOINTS_COUNT = 3
 FIRST_IP = 0x0A000001

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from worlds import Endpoint, PortableWorld
 
 from cffi_build import ROOT, c_declarations
+from tests.ports.worlds import Endpoint, PortableWorld
 from uv_backend import portable
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from worlds import Address, Endpoint, UdpWorld
 
+from tests.ports.worlds import Address, Endpoint, UdpWorld
 from uv_backend.port import UdpPort
 
 LOOPBACK = 0x7F000001

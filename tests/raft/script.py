@@ -33,8 +33,6 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from raft_harness import MS, over_the_wire
-
 from r2p2.sim.node import Disk, SimNode
 from raft import (
     Append,
@@ -61,6 +59,7 @@ from raft import (
     VoteReply,
 )
 from raft.list_log import Entry
+from tests.raft.raft_harness import MS, over_the_wire
 
 SEPARATOR = "----"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from raft_harness import MS, Cluster
-
 from raft import Append, AppendReply
+from tests.raft.raft_harness import MS, Cluster
 
 DELAY_NS = 500_000
 

@@ -77,9 +77,9 @@ def a_message(rng: random.Random, raft_term: int) -> Message:
     if kind <= 6:
         count, entries_term = rng.choice((0, 1, 2, 5)), small(rng)
         payload = tuple((entries_term, rng.randrange(9), 16) for _ in range(count))
-        fields = (small(rng), small(rng), entries_term if count else 0, small(rng), small(rng), small(rng))
+        places = (small(rng), small(rng), entries_term if count else 0, small(rng), small(rng), small(rng))
         configuration = members(rng) if count and rng.random() < 0.2 else None
-        return Append(sender, 0, term, *fields, count, 16 * count, payload=payload, configuration=configuration)
+        return Append(sender, 0, term, *places, count, 16 * count, payload=payload, configuration=configuration)
     if kind <= 8:
         accepted = rng.random() < 0.6
         return AppendReply(sender, 0, term, small(rng), small(rng), small(rng), small(rng), small(rng), accepted)

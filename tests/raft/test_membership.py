@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
-from raft import ChangeRefused, Configuration, InstallSnapshot, NotLeader, Role
+from raft import ChangeRefused, Configuration, InstallSnapshot, Message, NotLeader, Role
+from tests.raft.raft_harness import MS, Cluster
 
 
 def change(cluster: Cluster, leader: SimNode, target: Configuration) -> None:
@@ -247,7 +247,13 @@ def test_a_snapshot_of_what_is_here_changes_nothing() -> None:
     cluster = Cluster(3)
     leader = behind(cluster, 2)
     late: list[InstallSnapshot] = []
-    cluster.pass_on = lambda message: not (isinstance(message, InstallSnapshot) and (late.append(message) or True))
+
+    def hold(message: Message) -> bool:
+        if isinstance(message, InstallSnapshot):
+            late.append(message)
+        return not isinstance(message, InstallSnapshot)
+
+    cluster.pass_on = hold
     cluster.run(30)
     cluster.heal()
     cluster.run(200)
@@ -291,9 +297,9 @@ def test_a_joining_member_gets_the_snapshot_then_the_log() -> None:
     node = cluster.join()
     change(cluster, leader, leader.raft.configuration.with_learner(3))
     cluster.run(30)
-    assert leader.raft.snapshot_wanted
+    assert (leader.raft.snapshot_wanted, leader.raft.snapshot_in_use) == (True, False)
     leader.take_snapshot()
-    assert leader.raft.snapshot_in_use
+    assert (leader.raft.snapshot_wanted, leader.raft.snapshot_in_use) == (False, True)
     cluster.propose("z")
     cluster.run(100)
     assert node.digest == leader.digest

@@ -6,7 +6,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from raft_harness import MS, Cluster, over_the_wire
 
 from r2p2.sim.node import SimNode
 from raft import (
@@ -32,6 +31,7 @@ from raft import (
 from raft.config import HardState
 from raft.list_log import ListLog
 from raft.state import State
+from tests.raft.raft_harness import MS, Cluster, over_the_wire
 
 
 def raft_of(configuration: Configuration, node_id: int = 0, **settings: object) -> Raft:
@@ -88,10 +88,10 @@ def test_a_member_that_its_log_leaves_out_may_be_the_only_one_who_can_win() -> N
     """4.2.2: its removal is in its log, but not known to be committed: it stands, and counts others alone."""
     raft = raft_of(Configuration((1, 2), (), ()), pre_vote=False)
     raft.tick(raft.deadline_ns)
-    assert raft.role is Role.CANDIDATE
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 2)
     assert [message.target for message in work(raft)] == [1, 2]
     raft.step(VoteReply(1, 0, 2, True), 300 * MS)
-    assert raft.role is Role.CANDIDATE, "its own vote is none of this configuration"
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 2), "its own vote is none of this configuration"
     raft.step(VoteReply(2, 0, 2, True), 300 * MS)
     assert raft.role is Role.LEADER
 
@@ -118,7 +118,7 @@ def test_a_candidate_that_learns_that_it_is_none_any_more_gives_up() -> None:
     """Its standing was taken out of its log, here by a snapshot that leaves it out."""
     raft = raft_of(Configuration((0, 1, 2)))
     raft.tick(raft.deadline_ns)
-    assert raft.role is Role.PRE_CANDIDATE
+    assert (raft.role, raft.term) == (Role.PRE_CANDIDATE, 1)
     raft._history.restart(3, Configuration((1, 2)))
     raft.commit_index = 3
     raft.tick(raft._election_deadline_ns)
@@ -290,7 +290,8 @@ def test_entries_on_their_way_when_the_log_is_compacted_are_found_lost_by_silenc
         cluster.now += 10 * MS
         leader.raft.tick(cluster.now)
         leader.work()
-    assert peer.takes_snapshot
+    peer = leader.raft.peer(2)
+    assert peer is not None and peer.takes_snapshot
     cluster.heal()
     cluster.run(100)
     assert len({node.digest for node in cluster.nodes}) == 1
@@ -340,7 +341,13 @@ def test_a_piece_that_went_out_just_now_is_not_repeated() -> None:
     leader = behind(cluster)
     cluster.heal()
     refusal: list[Message] = []
-    cluster.pass_on = lambda message: not (isinstance(message, InstallSnapshot) and (refusal.append(message) or True))
+
+    def hold(message: Message) -> bool:
+        if isinstance(message, InstallSnapshot):
+            refusal.append(message)
+        return not isinstance(message, InstallSnapshot)
+
+    cluster.pass_on = hold
     cluster.run(10)
     peer = leader.raft.peer(2)
     assert peer is not None and peer.takes_snapshot

@@ -118,7 +118,7 @@ def asks(draw: st.DrawFn) -> Message:
     kind = draw(st.sampled_from([PreVote, Vote]))
     term = draw(terms)
     last_term = draw(st.integers(0, term - 1))
-    message = kind(2, 0, term, draw(st.integers(1, TOP)) if last_term else 0, last_term)
+    message: Message = kind(2, 0, term, draw(st.integers(1, TOP)) if last_term else 0, last_term)
     if isinstance(message, Vote):
         message.transfer = draw(st.booleans())
     return message

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
 from raft import (
@@ -17,6 +16,7 @@ from raft import (
     Forward,
     HardState,
     InstallSnapshotReply,
+    Message,
     NotLeader,
     PreVote,
     PreVoteReply,
@@ -31,6 +31,7 @@ from raft import (
     VoteReply,
 )
 from raft.list_log import ListLog
+from tests.raft.raft_harness import MS, Cluster
 
 
 def node_of(runs: TermRuns | None = None, term: int = 0, *, members: int = 3, **settings: object) -> Raft:
@@ -43,10 +44,21 @@ def node_of(runs: TermRuns | None = None, term: int = 0, *, members: int = 3, **
     return Raft(config, log, rng=random.Random(1), now_ns=0, hard_state=hard, term_runs=runs)
 
 
-def append(term: int, prev: int, prev_term: int, count: int = 0, entries_term: int = 0, **more: int) -> Append:
+def append(
+    term: int,
+    prev: int,
+    prev_term: int,
+    count: int = 0,
+    entries_term: int = 0,
+    *,
+    commit: int = 0,
+    global_commit: int = 0,
+    round: int = 1,
+    request_id: int = 0,
+) -> Append:
     """From member 1."""
-    fields = {"commit": 0, "global_commit": 0, "round": 1} | more
-    return Append(1, 0, term, prev, prev_term, entries_term, count=count, bytes_count=64 * count, payload="p", **fields)
+    places = (prev, prev_term, entries_term, commit, global_commit, round)
+    return Append(1, 0, term, *places, count, 64 * count, request_id=request_id, payload="p")
 
 
 def answers(raft: Raft) -> list[object]:
@@ -139,12 +151,11 @@ def test_a_candidate_asks_and_counts_itself_only_when_durable() -> None:
     raft = node_of(pre_vote=False)
     raft.tick(raft.deadline_ns)
     ready = raft.ready()
-    assert raft.role is Role.CANDIDATE
-    assert ready.hard_state == HardState(1, 0)
+    assert (raft.role, ready.hard_state) == (Role.CANDIDATE, HardState(1, 0))
     assert ready.messages == []
     raft.step(VoteReply(1, 0, 1, True), 300 * MS)
     raft.step(VoteReply(1, 0, 1, True), 300 * MS)
-    assert raft.role is Role.CANDIDATE, "one other vote, counted once, and our own is not on disk"
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 1), "one other vote, counted once, and our own is not on disk"
     assert [message.target for message in raft.persisted(ready.number)] == [1, 2]
     assert raft.role is Role.LEADER
 
@@ -213,7 +224,7 @@ def test_a_pre_candidate_gives_its_vote_to_a_candidate() -> None:
     """Pre-votes are free; a vote binds."""
     raft = node_of()
     raft.tick(raft.deadline_ns)
-    assert raft.role is Role.PRE_CANDIDATE
+    assert (raft.role, raft.vote) == (Role.PRE_CANDIDATE, None)
     raft.ready()
     raft.step(Vote(1, 0, 1, 0, 0), 300 * MS)
     assert raft.role is Role.FOLLOWER
@@ -227,14 +238,14 @@ def test_replies_of_other_rounds_elect_nobody() -> None:
     raft.tick(raft.deadline_ns)
     for reply in (PreVoteReply(1, 0, 2, True), PreVoteReply(2, 0, 0, True), VoteReply(1, 0, 0, True)):
         raft.step(reply, 300 * MS)
-    assert raft.role is Role.PRE_CANDIDATE
+    assert (raft.role, raft.term) == (Role.PRE_CANDIDATE, 0)
     for member in (1, 2):
         raft.step(PreVoteReply(member, 0, 1, True), 300 * MS)
-    assert raft.role is Role.CANDIDATE
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 1)
     answers(raft)
     for reply in (PreVoteReply(3, 0, 1, True), PreVoteReply(4, 0, 2, True), VoteReply(3, 0, 1, False)):
         raft.step(reply, 300 * MS)
-    assert raft.role is Role.CANDIDATE
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 1)
     for member in (1, 1, 2):
         raft.step(VoteReply(member, 0, 1, True), 300 * MS)
     assert raft.role is Role.LEADER
@@ -245,7 +256,7 @@ def test_replies_of_other_rounds_elect_nobody() -> None:
 def test_answers_of_strangers_are_ignored() -> None:
     """Of every kind, by count. Requests are heard: the sender may be in a configuration that is still on its way."""
     raft = node_of(pre_vote=False)
-    answers_of_9 = [
+    answers_of_9: list[Message] = [
         PreVoteReply(9, 0, 5, False),
         VoteReply(9, 0, 5, True),
         AppendReply(9, 0, 5, 1, 0, 0, 0, 0, True),
@@ -264,7 +275,7 @@ def test_answers_of_strangers_are_ignored() -> None:
 def test_messages_of_older_terms_change_nothing() -> None:
     """Of every kind that is not answered; answers say our term."""
     raft = node_of(TermRuns([(1, 1)], 2), 5)
-    old = [
+    old: list[Message] = [
         VoteReply(1, 0, 4, True),
         PreVoteReply(1, 0, 4, False),
         AppendReply(1, 0, 4, 1, 1, 0, 0, 0, True),
@@ -319,7 +330,7 @@ def test_an_acknowledgement_of_what_is_not_durable_yet_waits_for_the_earlier_rea
     first = raft.ready()
     raft.step(append(1, 0, 0, 3, 1, round=2), 0)
     second = raft.ready()
-    assert second.messages == second.log_ops == []
+    assert (second.messages, second.log_ops) == ([], [])
     assert raft.persisted(first.number) == [
         AppendReply(0, 1, 1, 1, 3, 0, 0, 0, True),
         AppendReply(0, 1, 1, 2, 3, 0, 0, 0, True),

@@ -6,11 +6,11 @@ import random
 from pathlib import Path
 
 import pytest
-from raft_harness import Cluster
 
 from raft import Config, Raft, Role
 from raft.list_log import ListLog
 from raft.roles import TRANSITIONS, diagram
+from tests.raft.raft_harness import Cluster
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "raft.md"
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from script import Script
+
+from tests.raft.script import Script
 
 SCRIPTS = sorted((Path(__file__).parent / "testdata").glob("*.txt"))
 

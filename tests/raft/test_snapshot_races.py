@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from raft_harness import MS, Cluster, over_the_wire
 
 from r2p2.sim.node import SimNode
 from raft import (
@@ -23,6 +22,7 @@ from raft import (
     encode_configuration,
 )
 from raft.list_log import ListLog
+from tests.raft.raft_harness import MS, Cluster, over_the_wire
 
 
 def deliver(cluster: Cluster, node: SimNode, message: Message) -> list[Message]:
@@ -79,7 +79,13 @@ def removed_while_its_answers_were_held(window: int) -> tuple[Cluster, SimNode, 
     cluster.propose("a")
     cluster.run(20)
     held = hold_all_to(cluster, 0)
-    cluster.pass_on = lambda message: message.sender != 2 or bool(held.append(message))
+
+    def hold(message: Message) -> bool:
+        if message.sender == 2:
+            held.append(message)
+        return message.sender != 2
+
+    cluster.pass_on = hold
     leader.propose(["b"], cluster.now)
     cluster.settle()
     leader.raft.propose_configuration(leader.raft.configuration.without(2), cluster.now)
@@ -149,7 +155,8 @@ def test_a_newer_snapshot_for_one_who_has_caught_up_with_it_meanwhile() -> None:
             leader.raft.step(over_the_wire(answer), cluster.now)
     leader.work()
     leader.take_snapshot()
-    assert not peer.takes_snapshot
+    peer = leader.raft.peer(2)
+    assert peer is not None and not peer.takes_snapshot
     cluster.heal()
     cluster.run(100)
     assert {node.digest for node in cluster.nodes} == {leader.digest}

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import TypedDict
 
 import pytest
-from raft_harness import MS, Cluster
 
 from r2p2.sim.node import SimNode
 from r2p2.sim.steady import SteadyNode
@@ -26,9 +26,26 @@ from raft import (
     VoteReply,
 )
 from raft.steady import FORGET_ENTRIES
+from tests.raft.raft_harness import MS, Cluster
 
 MEMBERS = (0, 1, 2)
-SETTINGS = {"commit_delay_ns": 500_000, "append_bytes_max": 4096, "inflight_max": 12, "inflight_bytes_max": 1 << 20}
+
+
+class Settings(TypedDict):
+    """Of Config."""
+
+    commit_delay_ns: int
+    append_bytes_max: int
+    inflight_max: int
+    inflight_bytes_max: int
+
+
+SETTINGS: Settings = {
+    "commit_delay_ns": 500_000,
+    "append_bytes_max": 4096,
+    "inflight_max": 12,
+    "inflight_bytes_max": 1 << 20,
+}
 
 
 class Twins:
@@ -36,7 +53,7 @@ class Twins:
 
     def __init__(self, seed: int) -> None:
         self.now = 0
-        config = Config(0, MEMBERS, **SETTINGS)  # type: ignore[arg-type]
+        config = Config(0, MEMBERS, **SETTINGS)
         self.plain = SimNode(config, rng=random.Random(seed), now_ns=0)
         self.steady = SteadyNode(config, rng=random.Random(seed), now_ns=0)
 
@@ -153,7 +170,7 @@ def lead(seed: int) -> int:
         twins.now += rng.choice((1_000, 1_000, 20_000, 600_000))
         chance = rng.random()
         said: list[Message] = []
-        if raft.role is not Role.LEADER:
+        if twins.plain.raft.role is not Role.LEADER:
             break
         if chance < 0.22:
             values = [f"{number}:{i}" for i in range(rng.choice((1, 1, 5, 30, 80)))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,13 +87,14 @@ def test_what_is_no_log_is_refused(runs: list[tuple[int, int]], last: int) -> No
 def test_changes_outside_the_log_are_refused() -> None:
     """Mistakes of ours are loud."""
     runs = TermRuns([(1, 3)], 4)
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: runs.extend(4, 3),
         lambda: runs.extend(5, 2),
         lambda: runs.truncate(5),
         lambda: runs.truncate(0),
         lambda: runs.drop(5),
-    ):
+    )
+    for change in changes:
         with pytest.raises(ValueError):
             change()
     assert runs != 3

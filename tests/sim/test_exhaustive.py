@@ -9,6 +9,7 @@ from r2p2.sim import node as sim_node
 from r2p2.sim.exhaustive import Bounds, Search
 from r2p2.sim.mutants import MUTANTS, applied
 from r2p2.sim.violation import Violation
+from raft import Raft
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,8 @@ def test_mutants_are_found_with_the_steps_that_lead_there(name: str) -> None:
     (mutant,) = (mutant for mutant in MUTANTS if mutant.name == name)
     bounds = Bounds(3, term_max=1, round_max=1, restarts_max=1, states_max=60_000)
     with applied(mutant), pytest.raises(Violation, match="election safety") as caught:
-        Search(bounds, sim_node.Raft).run()
+        core: type[Raft] = vars(sim_node)["Raft"]  # the mutant
+        Search(bounds, core).run()
     steps = str(caught.value).splitlines()[1:]
     assert steps[0].strip() == "start"
     assert sum("timeout" in step for step in steps) == 2

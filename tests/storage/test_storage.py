@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -37,9 +38,9 @@ def values_of(recovered: Recovered) -> list[tuple[int, int, int]]:
     return out
 
 
-def reopened(path: Path, **more: int) -> Recovered:
+def reopened(path: Path) -> Recovered:
     """What a restart finds."""
-    storage = Storage(path, **more)
+    storage = Storage(path)
     recovered = storage.take_recovered()
     storage.close()
     return recovered
@@ -273,14 +274,15 @@ def test_mistakes_of_the_caller_are_value_errors(tmp_path: Path) -> None:
     """Gaps, terms that fall, entries that are not there."""
     storage = Storage(tmp_path)
     storage.append(1, 2, 2, some(range(2)))
-    for mistake in (
+    mistakes: tuple[Callable[[], object], ...] = (
         lambda: storage.append(4, 2, 1, some(range(1))),
         lambda: storage.append(3, 1, 1, some(range(1))),
         lambda: storage.append(3, 2, 0, b""),
         lambda: storage.truncate(3, 2),
         lambda: storage.truncate(0, 0),
         lambda: storage.save_snapshot(Snapshot(3, 2, b"")),
-    ):
+    )
+    for mistake in mistakes:
         with pytest.raises(ValueError):
             mistake()
     storage.take_recovered()
