@@ -12,7 +12,7 @@ from itertools import islice
 
 import pytest
 
-from r2p2.apps.redis.child import info_of
+from r2p2.apps.redis.dump import info_of
 from r2p2.apps.redis.link import Link, RedisFailed
 from r2p2.apps.redis.machine import RedisServer
 from tests.apps.test_redis_app import run

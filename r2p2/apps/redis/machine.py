@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import Any, Final
@@ -407,14 +407,14 @@ class RedisServer(StateMachine):
 
     # ---- the whole ----
 
-    def snapshot(self) -> Iterator[bytes]:
+    def snapshot(self) -> Generator[bytes, None, None]:
         """Redis's own dump, behind the log's time and the watches; Redis makes it while it goes on."""
         with self._explained():
             dump = self._server.save()
         watches = b"".join(_WATCH.pack(number, len(key)) + key for key, number in self._watched.items())
         return self._pieces(dump, watches, (self._time.now_ms, self._watch_number, len(self._watched)))
 
-    def _pieces(self, dump: Dump, watches: bytes, counts: tuple[int, int, int]) -> Iterator[bytes]:
+    def _pieces(self, dump: Dump, watches: bytes, counts: tuple[int, int, int]) -> Generator[bytes, None, None]:
         check = hashlib.blake2b(digest_size=_CHECK_BYTES)
         with self._explained():
             for file in dump.opened():
