@@ -121,12 +121,15 @@ static void aim(r2p2_client *client, r2p2_pair *pair, const r2p2_target *target)
     pair->target = (r2p2_tx_address){target->ip, target->port, client->local_port};
 }
 
+/* So long before now; 0 where the clock is younger. */
+static uint64_t before(uint64_t now_ns, uint64_t ns) { return now_ns > ns ? now_ns - ns : 0; }
+
 /* Sends a request again; a session's to whom its session would ask next. */
 static void repeat(r2p2_client *client, r2p2_pair *pair, uint16_t rid, uint64_t now_ns) {
     client->tx->counters->client_retries++;
     if (pair->session) {
         aim(client, pair, r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port,
-                                                     now_ns - pair->retry_ns, now_ns));
+                                                     before(now_ns, pair->retry_ns), now_ns));
         pair->sent_ns = now_ns;
     }
     send_request(client, pair, rid, copy_of(pair));
@@ -274,7 +277,7 @@ void r2p2_client_refused(r2p2_client *client, uint16_t rid, uint64_t now_ns) {
     r2p2_pair *pair = &client->pairs[rid];
     if (pair->kind == R2P2_CALL_PARKED) return; /* of an earlier call with this rid */
     (void)r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port,
-                                     now_ns > R2P2_SESSION_RETRY_NS ? now_ns - R2P2_SESSION_RETRY_NS : 0, now_ns);
+                                     before(now_ns, R2P2_SESSION_RETRY_NS), now_ns);
     wheel_remove(client, rid);
     wheel_insert(client, rid, due_after(pair, now_ns, REFUSED_PAUSE_NS << pair->refusals_count));
     if (pair->refusals_count < REFUSALS_MAX) pair->refusals_count++;

@@ -23,6 +23,7 @@
     X(rx_drop_source_quota, "packets refused because their source had its quota of half messages")                     \
     X(rx_drop_reassembly_full, "packets refused because half messages were at their bound")                            \
     X(rx_drop_raft_full, "Raft messages refused because a poll's lane was full")                                       \
+    X(rx_requests_waited, "requests of several packets that waited for their ACK: enough was on its way")              \
     X(rx_requests, "whole requests received")                                                                          \
     X(rx_requests_replicated, "of these, with the replicated policy")                                                  \
     X(rx_requests_read, "of these, linearizable reads (policy 3)")                                                     \

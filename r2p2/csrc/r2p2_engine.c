@@ -387,6 +387,8 @@ void r2p2_engine_poll(r2p2_engine *engine, r2p2_poll_result *result) {
     }
     expire(engine);
     for (const r2p2_half *half; (half = r2p2_grants_next(&engine->client_halves, engine->now_ns));) acknowledge(engine, half);
+    engine->counters.rx_requests_waited += engine->client_halves.waited_count;
+    engine->client_halves.waited_count = 0;
     if (engine->steady.role == R2P2_STEADY_LEADS && engine->appended_count > 0) r2p2_steady_send(engine);
     r2p2_tx_flush(&engine->tx);
     result->now_ns = engine->now_ns;

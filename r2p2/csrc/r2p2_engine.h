@@ -8,8 +8,8 @@
 #include "r2p2_client.h"
 #include "r2p2_counters.h"
 #include "r2p2_engine_status.h"
-#include "r2p2_log.h"
 #include "r2p2_grants.h"
+#include "r2p2_log.h"
 #include "r2p2_reassembly.h"
 #include "r2p2_sessions.h"
 #include "r2p2_steady.h"
@@ -145,10 +145,11 @@ void r2p2_session_answer(r2p2_engine *engine, const r2p2_asker *asker, const r2p
                          uint8_t type, const uint8_t *payload, uint32_t bytes);
 void r2p2_drop_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid);
 
-/* r2p2_replicated.c: a whole request with a replicated policy. has_session: it begins with the extension. */
-/* The first of `packets` of a replicated request: 1 when it has been answered or refused for that alone, and the rest need not come. */
+/* r2p2_replicated.c: the first of `packets` of a request with a replicated policy: 1 when it has been answered or refused for that alone, and
+ * the rest need not come. has_session: it begins with the extension. */
 int r2p2_replicated_announced(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
                               uint32_t packets, int has_session);
+/* A whole one. */
 void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
                              int has_session);
 void r2p2_held_expire(r2p2_engine *engine);

@@ -82,6 +82,7 @@ typedef struct r2p2_reassembly {
     uint32_t waiting_count; /* halves without a grant that ask for one */
     r2p2_half_queue granted;
     uint32_t granted_count, granted_max; /* packets */
+    uint64_t waited_count; /* grants that were not given at once, since the caller last looked */
     uint64_t evicted_count; /* halves that gave way since the caller last looked */
 } r2p2_reassembly;
 

@@ -71,6 +71,8 @@ int r2p2_replicated_announced(r2p2_engine *engine, const r2p2_asker *asker, cons
             if (r2p2_session_valid(&extension) && answer_early(engine, asker, &extension)) return 1;
         }
         refusal = leader_refusal(engine);
+    } else if (engine->role == R2P2_ROLE_NONE) {
+        refusal = &engine->counters.drops_no_service;
     } else if (!hold_has_room(engine, (packets - 1) * (uint64_t)R2P2_PAYLOAD_BYTES_MAX)) {
         refusal = &engine->counters.drops_hold_full;
     }

@@ -68,6 +68,7 @@ def test_what_one_address_has_on_its_way_is_bounded_and_the_next_come_as_the_fir
     assert outside.acknowledged() == [], "413 are to come: 100 more would be 513"
     outside.send(STRANGER, rest(0, 101)[87])
     assert outside.acknowledged() == [(STRANGER[0], 6)]
+    assert outside.engine.counters()["rx_requests_waited"] == 2
     outside.close()
 
 
@@ -164,6 +165,14 @@ def test_a_full_log_refuses_a_long_request_at_its_first_packet() -> None:
     outside.send(STRANGER, replicated(6, 40, sequence=2))
     assert outside.poll() == [(STRANGER[0], DROP, 6)]
     assert outside.engine.counters()["drops_log_full"] == 2
+    outside.close()
+
+
+def test_a_server_without_a_group_refuses_a_long_replicated_request_at_its_first_packet() -> None:
+    outside = Outside()
+    outside.send(STRANGER, replicated(5, 40))
+    assert outside.poll() == [(STRANGER[0], DROP, 5)]
+    assert outside.engine.counters()["drops_no_service"] == 1
     outside.close()
 
 
