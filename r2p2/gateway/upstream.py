@@ -29,8 +29,6 @@ _PIPELINE, _PIPELINE3 = b"R2P2.PIPELINE", b"R2P2.PIPELINE3"
 # Between tries after a refusal.
 _PAUSE_S: Final = 0.005
 _PAUSE_MAX_S: Final = 0.1
-# A read that is not answered is asked again: safe, since it changes nothing.
-_READ_TRIES: Final = 4
 
 
 def encoded_bytes(words: list[bytes]) -> int:
@@ -115,7 +113,7 @@ class Upstream:
                 return await self._client.call(
                     payload,
                     policy=policy,
-                    timeout_s=max(min(left_s, self._timeout_s / _READ_TRIES) if is_a_read else left_s, 0.001),
+                    timeout_s=max(left_s, 0.001),
                 )
             except CallDropped:
                 # Not executed: it may be asked again, of the next member.
@@ -126,10 +124,9 @@ class Upstream:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _PAUSE_MAX_S)
             except CallTimeout:
-                if not is_a_read or time.monotonic() >= end:
-                    self._counters["errors_timeout"] += 1
-                    what = b"nothing was changed" if is_a_read else b"it may or may not have been executed"
-                    return b"-TIMEOUT no answer from the cluster in %d ms: %b\r\n" % (self._timeout_s * 1000, what)
+                self._counters["errors_timeout"] += 1
+                what = b"nothing was changed" if is_a_read else b"it may or may not have been executed"
+                return b"-TIMEOUT no answer from the cluster in %d ms: %b\r\n" % (self._timeout_s * 1000, what)
             except SessionExpiredError:
                 # So many other sessions were busier: this call may have been among the last of the old one.
                 self._client.renew_session()
