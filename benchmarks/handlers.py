@@ -39,5 +39,5 @@ class SlabKeyValue(PythonKeyValue):
             or set(words[2::7]) != {b"SET"}
         ):
             return super().apply(requests)
-        self.store.data.update(zip(words[4::7], words[6::7], strict=True))
+        self.store.table.top.update(zip(words[4::7], words[6::7], strict=True))
         return Replies(b"+OK\r\n" * count, array("I", (5,)) * count)

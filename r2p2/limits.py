@@ -177,6 +177,9 @@ KV_BATCH_COMMANDS_MAX: Final = 4_096
 assert KV_BATCH_COMMANDS_MAX * 64 < MESSAGE_BYTES_MAX
 # Ended keys taken out of memory with each batch, beyond one for each of its requests: at 1 us each.
 KV_SWEEP_MAX: Final = 64
+# After a snapshot, keys written meanwhile that are moved to the others with each batch, beyond two for each of its
+# requests: at 0.2 us each.
+KV_SETTLE_MIN: Final = 256
 
 # The gateway (r2p2/gateway). Commands of one client that wait: above it nothing more is read from that client.
 GATEWAY_QUEUE_BYTES_MAX: Final = 1 << 20

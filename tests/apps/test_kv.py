@@ -41,7 +41,7 @@ def apply(kv: KeyValue, *requests: bytes) -> list[bytes]:
 )
 def test_commands(command: tuple[str, ...], reply: bytes) -> None:
     kv = KeyValue()
-    kv.data[b"there"] = b"1"
+    kv.store.set(b"there", b"1")
     assert apply(kv, encode_command(*command)) == [reply]
 
 
@@ -106,7 +106,7 @@ def test_batch_borders_never_matter(log: list[bytes], data: st.DataObject) -> No
 
 def test_query_reads_and_refuses_to_write() -> None:
     kv = KeyValue()
-    kv.data[b"k"] = b"v"
+    kv.store.set(b"k", b"v")
     assert kv.query(encode_command("GET", "k")) == b"$1\r\nv\r\n"
     assert kv.query(encode_command("SET", "k", "w")).startswith(b"-READONLY")
     assert kv.query(b"junk").startswith(b"-ERR Protocol")

@@ -70,10 +70,10 @@ def test_where_something_ends_is_watched_or_scanned_the_handlers_do_it() -> None
 
 
 def test_it_stops_at_the_first_other_request() -> None:
-    data: dict[bytes, bytes] = {}
+    data: dict[bytes, bytes | None] = {}
     batch = Requests.of([SET, GET, encode_command("DEL", "k"), GET])
-    assert run(data, batch.slab, batch.lengths, True) == (2, b"+OK\r\n$1\r\nv\r\n", array("I", [5, 7]).tobytes())
-    assert run(data, batch.slab, batch.lengths, False) == (0, b"", b"")
+    assert run(data, None, batch.slab, batch.lengths, True) == (2, b"+OK\r\n$1\r\nv\r\n", array("I", [5, 7]).tobytes())
+    assert run(data, None, batch.slab, batch.lengths, False) == (0, b"", b"")
     assert data == {b"k": b"v"}
 
 
@@ -86,8 +86,8 @@ def test_long_values_come_back_whole() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="beyond the slab"):
-        run({}, SET, array("I", [len(SET), 1]), True)
+        run({}, None, SET, array("I", [len(SET), 1]), True)
     with pytest.raises(TypeError):
-        run({b"k": "text"}, GET, array("I", [len(GET)]), True)  # type: ignore[dict-item]
+        run({b"k": "text"}, None, GET, array("I", [len(GET)]), True)  # type: ignore[dict-item]
     with pytest.raises(TypeError):
-        run([], GET, array("I", [len(GET)]), True)  # type: ignore[arg-type]
+        run([], None, GET, array("I", [len(GET)]), True)  # type: ignore[arg-type]

@@ -96,7 +96,8 @@ class Twins:
         for key in keys:
             self.both([b"GET", key])
             self.both([b"PTTL", key])
-        assert all(key in self.kv.store.data for key in self.kv.store.expires)
+        data = self.kv.data
+        assert all(key in data for key in self.kv.store.expires)
 
 
 def parsed(reply: bytes) -> Any:

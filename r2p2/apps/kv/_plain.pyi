@@ -1,10 +1,12 @@
 from typing_extensions import Buffer
 
-def run(data: dict[bytes, bytes], slab: bytes, lengths: Buffer, writes: bool, /) -> tuple[int, bytes, bytes]:
+def run(
+    top: dict[bytes, bytes | None], under: dict[bytes, bytes] | None, slab: bytes, lengths: Buffer, writes: bool, /
+) -> tuple[int, bytes, bytes]:
     """Executes the leading requests that are a plain GET or, where `writes`, a plain SET, and stops at any other.
 
     Args:
-        data: the keys and values.
+        top, under: the keys and values, as :class:`r2p2.apps.kv.table.Table` has them; SETs go to `top`.
         slab, lengths: the batch as :class:`r2p2.requests.Requests` has it.
         writes: whether SETs are executed.
 

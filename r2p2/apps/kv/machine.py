@@ -40,8 +40,8 @@ class KeyValue(StateMachine):
 
     @property
     def data(self) -> dict[bytes, bytes]:
-        """The keys and values, ended ones perhaps among them."""
-        return self.store.data
+        """A copy of the keys and values, ended ones perhaps among them."""
+        return self.store.table.copy()
 
     # ---- batches ----
 
@@ -58,8 +58,11 @@ class KeyValue(StateMachine):
             store.turn(count)
             return replies
         # Under load nearly everything is a plain SET or GET, and nothing ends, is watched or scanned.
-        done, slab, lengths = run(store.data, requests.slab, requests.lengths, True)
+        table = store.table
+        done, slab, lengths = run(table.top, table.under, requests.slab, requests.lengths, True)
         if done == count:
+            if table.under is not None:
+                store.turn(count)
             return Replies(slab, array("I", lengths))
         rest = Replies.pack(self._apply_any(requests.behind(done)))
         store.turn(count)
@@ -122,7 +125,8 @@ class KeyValue(StateMachine):
         """Answers a group of linearizable reads."""
         if not self.store.is_plain:
             return self._query_any(requests)
-        done, slab, lengths = run(self.store.data, requests.slab, requests.lengths, False)
+        table = self.store.table
+        done, slab, lengths = run(table.top, table.under, requests.slab, requests.lengths, False)
         if done == len(requests):
             return Replies(slab, array("I", lengths))
         rest = Replies.pack(self._query_any(requests.behind(done)))

@@ -23,6 +23,7 @@ from typing import Final
 from r2p2 import limits
 from r2p2.apps.kv.frozen import Frozen, big_endian_in
 from r2p2.apps.kv.scan import ScanIndex
+from r2p2.apps.kv.table import Table
 
 __all__ = ["Store"]
 
@@ -40,19 +41,21 @@ class Store:
     """Bytes to bytes, with deadlines.
 
     Attributes:
-        data: key -> value; may still hold keys that have ended.
-        expires: key -> when it ends, unix ms: it is gone at any later time. Every key of it is in `data`.
+        table: key -> value; may still hold keys that have ended.
+        expires: key -> when it ends, unix ms: it is gone at any later time. Every key of it is in `table`.
         watched: key -> number of its watch; a key leaves when it is written to. At most ``KV_WATCHED_MAX``; the
             oldest makes room.
         now_ms: the log's time at the request in hand.
         scan_index: while somebody scans; it is told of new keys.
     """
 
-    __slots__ = ("_deadlines", "_watch_number", "data", "expires", "now_ms", "scan_index", "watched")
+    __slots__ = ("_deadlines", "_kept", "_watch_number", "expires", "now_ms", "scan_index", "table", "watched")
 
     def __init__(self) -> None:
-        self.data: dict[bytes, bytes] = {}
+        self.table = Table()
         self.expires: dict[bytes, int] = {}
+        # While a snapshot is made: what `expires` said of keys when it was begun, as far as they have changed.
+        self._kept: dict[bytes, int | None] | None = None
         self.watched: dict[bytes, int] = {}
         self.now_ms = 0
         self._watch_number = 0
@@ -62,7 +65,7 @@ class Store:
 
     @property
     def is_plain(self) -> bool:
-        """Whether setting a key is an assignment to `data` and nothing else: nothing ends, is watched or scanned."""
+        """Whether setting a key is an assignment in `table` and nothing else: nothing ends, is watched or scanned."""
         return not self.expires and not self.watched and self.scan_index is None
 
     # ---- reading: changes nothing ----
@@ -70,7 +73,7 @@ class Store:
     def get(self, key: bytes) -> bytes | None:
         """The value, or None: absent or ended."""
         when = self.expires.get(key)
-        return None if when is not None and when < self.now_ms else self.data.get(key)
+        return None if when is not None and when < self.now_ms else self.table.get(key)
 
     def ends_at(self, key: bytes) -> int | None:
         """When a key that is there ends; None: never."""
@@ -79,21 +82,21 @@ class Store:
     def live_keys(self) -> Iterable[bytes]:
         """Every key that is there, in no order."""
         if not self.expires:
-            return self.data.keys()
+            return self.table.all_keys()
         expires, now_ms = self.expires, self.now_ms
-        return [key for key in self.data if key not in expires or expires[key] >= now_ms]
+        return [key for key in self.table.all_keys() if key not in expires or expires[key] >= now_ms]
 
     def count(self) -> int:
         """Keys that are there."""
         if not self._has_ended():
-            return len(self.data)
-        return len(self.data) - sum(when < self.now_ms for when in self.expires.values())
+            return self.table.count()
+        return self.table.count() - sum(when < self.now_ms for when in self.expires.values())
 
     def scan_after(self, place: int) -> Iterator[tuple[int, bytes]]:
         """Keys that are there beyond a place of the scan, in order, each with its place; the store must rest."""
         index = self.scan_index
-        if index is None or len(index) > 2 * len(self.data) + _STALE_MAX:
-            index = self.scan_index = ScanIndex(self.data)
+        if index is None or len(index) > 2 * self.table.count() + _STALE_MAX:
+            index = self.scan_index = ScanIndex(self.table.all_keys())
         index.idle_batches = 0
         return (item for item in index.after(place) if self.get(item[1]) is not None)
 
@@ -105,35 +108,32 @@ class Store:
         if when is not None and when < self.now_ms:
             self.remove(key)
             return None
-        return self.data.get(key)
+        return self.table.get(key)
 
     def set(self, key: bytes, value: bytes) -> None:
         """Sets the value; it ends never."""
         if key in self.expires:
-            del self.expires[key]
-        if key in self.watched:
-            del self.watched[key]
-        if self.scan_index is not None and key not in self.data:
-            self.scan_index.add(key)
-        self.data[key] = value
+            self._set_deadline(key, None)
+        self.change(key, value)
 
     def change(self, key: bytes, value: bytes) -> None:
         """Sets the value and leaves the deadline; the key was looked up with :meth:`get_to_write`."""
         if key in self.watched:
             del self.watched[key]
-        if self.scan_index is not None and key not in self.data:
+        if self.scan_index is not None and self.table.get(key) is None:
             self.scan_index.add(key)
-        self.data[key] = value
+        self.table.top[key] = value
 
     def remove(self, key: bytes) -> None:
-        """Removes a key of `data`."""
-        del self.data[key]
-        self.expires.pop(key, None)
+        """Removes a key of `table`."""
+        self.table.remove(key)
+        if key in self.expires:
+            self._set_deadline(key, None)
         self.watched.pop(key, None)
 
     def expire_at(self, key: bytes, when_ms: int) -> None:
         """Has a key that is there end after `when_ms`."""
-        self.expires[key] = when_ms
+        self._set_deadline(key, when_ms)
         self.watched.pop(key, None)
         deadlines = self._deadlines
         heappush(deadlines, (when_ms, key))
@@ -142,15 +142,24 @@ class Store:
 
     def persist(self, key: bytes) -> None:
         """Has a key with a deadline end never."""
-        del self.expires[key]
+        self._set_deadline(key, None)
         self.watched.pop(key, None)
+
+    def _set_deadline(self, key: bytes, when_ms: int | None) -> None:
+        if self._kept is not None:
+            # First, then the change: pieces of the snapshot may be made on another thread, which reads the other way.
+            self._kept.setdefault(key, self.expires.get(key))
+        if when_ms is None:
+            del self.expires[key]
+        else:
+            self.expires[key] = when_ms
 
     def clear(self) -> None:
         """Removes everything. A watch on a key that is not there stays."""
-        for key in [key for key in self.watched if key in self.data]:
+        for key in [key for key in self.watched if self.table.get(key) is not None]:
             del self.watched[key]
-        self.data.clear()
-        self.expires.clear()
+        self.table.clear()
+        self.expires, self._kept = {}, None
         self._deadlines.clear()
         self.scan_index = None
 
@@ -177,7 +186,12 @@ class Store:
     # ---- ends ----
 
     def turn(self, requests_count: int) -> None:
-        """Called with each batch: takes ended keys out of memory and gives up an idle scan. No reply depends on it."""
+        """Called with each batch: takes ended keys out of memory, makes the table one again after a snapshot, gives up
+        an idle scan. No reply depends on it.
+        """
+        if self.table.under is not None and not self.table.is_held:
+            self._kept = None
+            self.table.settle(limits.KV_SETTLE_MIN + 2 * requests_count)
         if self._has_ended():
             self._sweep(limits.KV_SWEEP_MAX + requests_count)
         if self.scan_index is not None:
@@ -214,10 +228,15 @@ class Store:
         Keys stand in no order, and those that have ended and are still in memory are among them.
         """
         watched = [(key, number) for key, number in self.watched.items() if not self._gone(key)]
-        counts = len(self.data), len(self.expires), len(watched)
+        hold, expires = self.table.hold(), self.expires
+        kept: dict[bytes, int | None] = {}
+        if hold.is_copy:
+            expires = expires.copy()
+        else:
+            self._kept = kept
+        counts = len(hold.data), len(expires), len(watched)
         header = _HEADER.pack(_MAGIC, _VERSION, self.now_ms, self._watch_number, *counts)
-        frozen = Frozen(list(self.data), list(self.data.values()), self.expires.copy(), watched)
-        return chain((header,), frozen.pieces())
+        return chain((header,), Frozen(hold, expires, kept, watched).pieces())
 
     def _gone(self, key: bytes) -> bool:
         """Whether a key has ended and is still in memory; its watch ends with it."""
@@ -260,7 +279,8 @@ class Store:
         watched, _ = _cut(data, at, watched_lengths)
         if any(i >= keys_count for i in ending) or len(set(keys)) != keys_count:
             raise ValueError("a snapshot names a key twice, or a deadline of no key")
-        self.data = dict(zip(keys, values, strict=True))
+        self.table = Table(dict(zip(keys, values, strict=True)))
+        self._kept = None
         self.expires = {keys[i]: when for i, when in zip(ending, whens, strict=True)}
         self.watched = dict(zip(watched, numbers, strict=True))
         self.now_ms = now_ms
@@ -272,7 +292,7 @@ class Store:
         """SHA-256 over the sorted items with their lengths and deadlines, and the watches."""
         digest = hashlib.sha256()
         for key in sorted(self.live_keys()):
-            value = self.data[key]
+            value = self.table.get(key) or b""
             digest.update(b"%d %d %d " % (len(key), len(value), self.expires.get(key, -1)))
             digest.update(key)
             digest.update(value)

@@ -1,5 +1,5 @@
 /*
- * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on a dict in one call.
+ * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on the table in one call.
  *
  * Why C, and why Python's own interface: these two commands are nearly all that a store is asked, and what they cost is making the bytes
  * objects that the dict keeps, which cffi cannot do (docs/adr/0016). Nothing is decided here: the first request that is anything else, or
@@ -22,6 +22,12 @@ typedef struct kv_words {
     const char *key, *value;
     Py_ssize_t key_bytes, value_bytes;
 } kv_words;
+
+/* Keys and values in one dict or, while a snapshot is made, in two (docs/adr/0024). */
+typedef struct kv_table {
+    PyObject *top;   /* keys are set here; None: a key of `under` that is removed */
+    PyObject *under; /* what `top` does not say, or NULL */
+} kv_table;
 
 /* Replies laid end to end. */
 typedef struct kv_replies {
@@ -93,12 +99,14 @@ static int set(PyObject *data, const kv_words *words, kv_replies *replies) {
     return status ? -1 : say(replies, "+OK\r\n", 5);
 }
 
-static int get(PyObject *data, const kv_words *words, kv_replies *replies) {
+static int get(const kv_table *table, const kv_words *words, kv_replies *replies) {
     PyObject *key = PyBytes_FromStringAndSize(words->key, words->key_bytes);
     if (!key) return -1;
-    PyObject *value = PyDict_GetItemWithError(data, key);
+    PyObject *value = PyDict_GetItemWithError(table->top, key);
+    if (!value && table->under && !PyErr_Occurred()) value = PyDict_GetItemWithError(table->under, key);
     Py_DECREF(key);
-    if (!value) return PyErr_Occurred() ? -1 : say(replies, "$-1\r\n", 5);
+    if (!value && PyErr_Occurred()) return -1;
+    if (!value || value == Py_None) return say(replies, "$-1\r\n", 5);
     char *text;
     Py_ssize_t bytes;
     if (PyBytes_AsStringAndSize(value, &text, &bytes)) return -1;
@@ -112,7 +120,7 @@ static int get(PyObject *data, const kv_words *words, kv_replies *replies) {
 }
 
 /* The commands at the front of the batch; how many, or -1 with an exception set. */
-static Py_ssize_t run_all(PyObject *data, const Py_buffer *slab, const Py_buffer *lengths, int writes, kv_replies *replies,
+static Py_ssize_t run_all(const kv_table *table, const Py_buffer *slab, const Py_buffer *lengths, int writes, kv_replies *replies,
                           uint32_t *reply_lengths) {
     const uint8_t *at = slab->buf;
     const uint32_t *request_bytes = lengths->buf;
@@ -126,9 +134,9 @@ static Py_ssize_t run_all(PyObject *data, const Py_buffer *slab, const Py_buffer
         kv_words words = words_of(at, request_bytes[done]);
         size_t before = replies->length;
         if (words.verb == VERB_GET) {
-            if (get(data, &words, replies)) return -1;
+            if (get(table, &words, replies)) return -1;
         } else if (words.verb == VERB_SET && writes) {
-            if (set(data, &words, replies)) return -1;
+            if (set(table->top, &words, replies)) return -1;
         } else {
             break;
         }
@@ -140,17 +148,25 @@ static Py_ssize_t run_all(PyObject *data, const Py_buffer *slab, const Py_buffer
 }
 
 static PyObject *run(PyObject *module, PyObject *args) {
-    PyObject *data, *result = NULL;
+    PyObject *under, *result = NULL;
+    kv_table table;
     Py_buffer slab, lengths;
     int writes;
-    if (!PyArg_ParseTuple(args, "O!y*y*p:run", &PyDict_Type, &data, &slab, &lengths, &writes)) return NULL;
+    if (!PyArg_ParseTuple(args, "O!Oy*y*p:run", &PyDict_Type, &table.top, &under, &slab, &lengths, &writes)) return NULL;
+    table.under = under == Py_None ? NULL : under;
+    if (table.under && !PyDict_Check(table.under)) {
+        PyErr_Format(PyExc_TypeError, "under is a %s, not a dict or None", Py_TYPE(under)->tp_name);
+        PyBuffer_Release(&slab);
+        PyBuffer_Release(&lengths);
+        return NULL;
+    }
     kv_replies replies = {.capacity = 4096 + (size_t)lengths.len * 4};
     replies.data = PyMem_Malloc(replies.capacity);
     PyObject *reply_lengths = PyBytes_FromStringAndSize(NULL, lengths.len);
     if (!replies.data) PyErr_NoMemory();
     if (replies.data && reply_lengths) {
         uint32_t *out = (uint32_t *)(void *)PyBytes_AS_STRING(reply_lengths);
-        Py_ssize_t done = run_all(data, &slab, &lengths, writes, &replies, out);
+        Py_ssize_t done = run_all(&table, &slab, &lengths, writes, &replies, out);
         if (done >= 0 && _PyBytes_Resize(&reply_lengths, done * (Py_ssize_t)sizeof(uint32_t)) == 0)
             result = Py_BuildValue("ny#O", done, replies.data, (Py_ssize_t)replies.length, reply_lengths);
     }
@@ -163,7 +179,7 @@ static PyObject *run(PyObject *module, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"run", run, METH_VARARGS,
-     "run(data, slab, lengths, writes) -> (count, replies, reply_lengths)\n\nExecutes the leading GETs and, where writes, SETs."},
+     "run(top, under, slab, lengths, writes) -> (count, replies, reply_lengths)\n\nExecutes the leading GETs and, where writes, SETs."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
