@@ -24,6 +24,7 @@ from __future__ import annotations
 from raft.config import ChangeRefused, HardState, NotLeader
 from raft.configuration import Configuration
 from raft.messages import (
+    NO_ROUND,
     Append,
     AppendReply,
     InstallSnapshot,
@@ -89,7 +90,10 @@ class Raft(Steady):
             self._on_append(message, now_ns)
         elif isinstance(message, Append):
             # A deposed leader, or a live one while we are ahead of it by a lost election: our term makes it step down.
-            self._answer_append(message, accepted=False, match=message.prev_index, hint=self.last_index)
+            # Without a round: who sent this may lead our term by now and take the number for one of its own.
+            self._answer_append(
+                message, accepted=False, match=message.prev_index, hint=self.last_index, round_=NO_ROUND
+            )
         elif message.sender not in self._peers:
             self.ignored["not_member"] += 1
         elif isinstance(message, PreVoteReply):

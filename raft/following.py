@@ -94,14 +94,16 @@ class Following(Elections):
         if self._history.truncate(from_index):
             self._derive_members(now_ns)
 
-    def _answer_append(self, message: Append, *, accepted: bool, match: int, hint: int = 0, hint_term: int = 0) -> None:
+    def _answer_append(
+        self, message: Append, *, accepted: bool, match: int, hint: int = 0, hint_term: int = 0, round_: int = 0
+    ) -> None:
         # This leaves when everything up to here is durable, so all we report as applied is: others may forget it.
         self._after.append(
             AppendReply(
                 self._node_id,
                 message.sender,
                 self.term,
-                message.round,
+                round_ or message.round,
                 match,
                 hint,
                 hint_term,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raft.configuration import Configuration
 from raft.messages import (
+    NO_ROUND,
     Append,
     AppendReply,
     TimeoutNow,
@@ -26,6 +27,9 @@ class Leading(Sending):
         match = message.match_index
         if peer is None:
             self.ignored["not_member"] += 1
+            return
+        if message.round == NO_ROUND:
+            self.ignored["old_reply"] += 1
             return
         if match > self.last_index or message.round > self._round or message.applied_index > self.last_index:
             self.ignored["impossible"] += 1

@@ -17,6 +17,8 @@ from raft.configuration import Configuration
 
 HELLO_FRESH = 0
 HELLO_FORMED = 1
+# The round of an answer that confirms none: above all that a leader gives out, below what the codec refuses.
+NO_ROUND = (1 << 63) - 1
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class Append:
 
 @dataclass(slots=True)
 class AppendReply:
-    """Answer to the Append ``round``.
+    """Answer to the Append ``round``; to one of an older term: NO_ROUND, for rounds are counted anew in each term.
 
     accepted: the log matches the leader's through ``match_index``, which is the Append's prev_index + count.
     Not accepted: the entry at ``match_index`` (the Append's prev_index) is missing (hint_term 0, hint_index is the

@@ -209,6 +209,13 @@ MUTANTS = [
         scenario="test_museum_safety:test_s12_an_old_answer_confirms_no_later_read",
     ),
     Mutant(
+        "the_round_of_an_older_term_is_echoed",
+        "S12: rounds begin anew in each term, and the answer is of the new one",
+        "hint=self.last_index, round_=NO_ROUND",
+        "hint=self.last_index",
+        scenario="test_museum_safety:test_s12_an_answer_to_an_older_term_confirms_no_round",
+    ),
+    Mutant(
         "tickets_start_over_after_a_restart",
         "the answer to a read before the restart confirms one after it; seen here first",
         "self.last_ticket = int(chance * (1 << 52)) << 10",

@@ -27,7 +27,7 @@ from raft import (
 )
 from raft.codec import Identity
 from raft.list_log import ListLog
-from tests.raft.raft_harness import MS, Cluster
+from tests.raft.raft_harness import MS, Cluster, over_the_wire
 
 
 def log_of(*terms: int) -> Disk:
@@ -344,6 +344,40 @@ def test_s12_an_old_answer_confirms_no_later_read() -> None:
     confirmed = [ticket for ticket, _ in reads_of(old)]
     assert confirmed == [first], "the first began before the answers, so it may be confirmed; the later ones may not"
     assert second not in confirmed
+
+
+def test_s12_an_answer_to_an_older_term_confirms_no_round() -> None:
+    """A member leads again, and its rounds begin anew; a slow copy of a heartbeat of its first term is answered in the
+    second, and the answer comes when a third term has a leader and the old one is asked for a read.
+    """
+    cluster = Cluster()
+    old = cluster.elect(0)
+    for i in range(5):
+        cluster.propose(f"a{i}")
+    cluster.pass_on = lambda m: not isinstance(m, Append) or m.target != 1
+    cluster.run(300)
+    heartbeats = {m.round: m for m in cluster.lost if isinstance(m, Append)}
+    cluster.heal()
+    assert cluster.elect(0) is old
+    while old.raft.round + 1 not in heartbeats:
+        cluster.propose("b")
+    slow = heartbeats[old.raft.round + 1]
+    assert old.raft.term > slow.term
+    cluster.nodes[1].raft.step(over_the_wire(slow), cluster.now)
+    (answer,) = [m for m in cluster.nodes[1].work() if isinstance(m, AppendReply)]
+    assert answer.term == old.raft.term
+    cluster.stopped = {0}
+    cluster.run(1000)
+    (new,) = [node for node in cluster.leaders if node is not old]
+    new.propose(["c"], cluster.now)
+    cluster.settle()
+    assert old.raft.role is Role.LEADER and new.raft.commit_index > old.raft.commit_index
+    old.raft.read_index(cluster.now)
+    old.work()
+    assert old.raft.round == slow.round, "as if the answer were to the read's round"
+    old.raft.step(over_the_wire(answer), cluster.now)
+    old.work()
+    assert reads_of(old) == []
 
 
 def test_s16_the_write_of_a_truncated_entry_proves_nothing() -> None:

@@ -59,6 +59,7 @@ from raft import (
     VoteReply,
 )
 from raft.list_log import Entry
+from raft.messages import NO_ROUND
 from tests.raft.raft_harness import MS, over_the_wire
 
 SEPARATOR = "----"
@@ -109,11 +110,10 @@ def shown(message: Message) -> str:
             f"commit={message.commit} global={message.global_commit}"
         )
     if isinstance(message, AppendReply):
+        round_ = "none" if message.round == NO_ROUND else message.round
         if message.accepted:
-            return f"{head} round={message.round} match={message.match_index} applied={message.applied_index}"
-        return (
-            f"{head} round={message.round} refused={message.match_index} hint={message.hint_index}@{message.hint_term}"
-        )
+            return f"{head} round={round_} match={message.match_index} applied={message.applied_index}"
+        return f"{head} round={round_} refused={message.match_index} hint={message.hint_index}@{message.hint_term}"
     if isinstance(message, InstallSnapshot):
         members = "" if message.configuration is None else f" members={listed(message.configuration)}"
         last = message.offset + message.bytes_count - 1

@@ -31,7 +31,8 @@ from raft import (
     VoteReply,
 )
 from raft.list_log import ListLog
-from tests.raft.raft_harness import MS, Cluster
+from raft.messages import NO_ROUND
+from tests.raft.raft_harness import MS, Cluster, over_the_wire
 
 
 def node_of(runs: TermRuns | None = None, term: int = 0, *, members: int = 3, **settings: object) -> Raft:
@@ -687,6 +688,20 @@ def test_replies_that_no_follower_could_send_are_ignored() -> None:
     leader.step(Append(1, 0, term, 0, 0, 0, 0, 0, 1, 0, 0), cluster.now)
     assert leader.ignored["impossible"] == 4
     assert (leader.role, leader.commit_index) == (Role.LEADER, before)
+
+
+def test_an_answer_to_an_append_of_an_older_term_tells_the_term_and_nothing_else() -> None:
+    """The older Append's round may be one of a later term's, too."""
+    cluster = Cluster()
+    leader = cluster.elect().raft
+    follower = cluster.nodes[1]
+    follower.raft.step(Append(2, 1, leader.term - 1, 0, 0, 0, 0, 0, leader.round, 0, 0), cluster.now)
+    (answer,) = follower.work()
+    assert isinstance(answer, AppendReply)
+    assert (answer.term, answer.accepted, answer.round) == (leader.term, False, NO_ROUND)
+    ignored = leader.ignored["old_reply"]
+    leader.step(over_the_wire(answer), cluster.now)
+    assert leader.ignored["old_reply"] == ignored + 1 and leader.role is Role.LEADER
 
 
 def test_a_divergent_follower_is_brought_back_in_a_step_a_term() -> None:
