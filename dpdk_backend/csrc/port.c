@@ -363,7 +363,7 @@ static void port_tx_broadcast(void *self, const uint8_t *data, uint32_t length, 
         struct rte_mbuf *mbuf = take_ready(stack);
         if (mbuf == NULL) {
             stack->counters.tx_reserve_failed++;
-            break;
+            continue;
         }
         memcpy(rte_pktmbuf_mtod_offset(mbuf, uint8_t *, NET_UDP_HEADERS_BYTES), data, length);
         queue_datagram(stack, mbuf, length, targets[i].ip, targets[i].port, 0, local_port);
