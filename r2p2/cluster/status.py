@@ -10,7 +10,9 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from string import hexdigits
 from typing import Final
 
 from r2p2.address import format_address, parse_address
@@ -32,7 +34,7 @@ example:
   r2p2 status --nodes 10.0.0.1:8000,10.0.0.2:8000"""
 
 _COLUMNS: Final = ("address", "slot", "role", "term", "leader", "commit", "applied", "log", "state")
-_DIGEST_SHOWN: Final = 16  # of its characters; JSON has them all
+_DIGEST_SHOWN: Final = 16  # characters; JSON has the digest itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,22 @@ def look(targets: Targets, timeout_s: float, *, with_state: bool = False) -> Vie
     return view
 
 
+def _short(digest: str) -> str:
+    """So much of a digest that two differ where the whole ones do. Applications may give any text, and then it need not
+    differ in front.
+    """
+    is_hash = len(digest) >= 2 * _DIGEST_SHOWN and set(digest) <= set(hexdigits)
+    if not is_hash and len(digest) > _DIGEST_SHOWN:
+        digest = sha256(digest.encode(errors="surrogatepass")).hexdigest()
+    return digest[:_DIGEST_SHOWN]
+
+
 def _row(view: View, address: str, *, with_state: bool) -> tuple[str, ...]:
     status = view.statuses[address]
     fields = (view.slot(address), view.kind(address), status.get("term"), status.get("leader"))
     indices = (status.get("commit_index"), status.get("applied_index"))
     log = f"{status['log_bytes'] / (1 << 20):.1f} MiB" if "log_bytes" in status else None
-    digest = [status.get("state_digest", "")[:_DIGEST_SHOWN] or None] if with_state else []
+    digest = [_short(status.get("state_digest", "")) or None] if with_state else []
     shown = ["-" if value is None else str(value) for value in (*fields, *indices, log, *digest)]
     return (address, *shown, view.state(address))
 

@@ -59,6 +59,15 @@ def test_a_table_has_digests_where_they_were_asked_for() -> None:
     assert (head[at + 1], asked[at], down[at]) == ("state", "0123456789abcdef", "-")
 
 
+def test_digests_that_begin_alike_and_differ_look_different() -> None:
+    """An application's digest may be any text."""
+    states = ["[('counter', 1), ('other', 2)]", "[('counter', 1), ('other', 3)]", "[('counter', 1), ('other', 2)]"]
+    view = View({f"a:{i}": status(1000, 5) | {"state_digest": state} for i, state in enumerate(states)})
+    head, *rows = (line.split() for line in table(view).splitlines()[:4])
+    first, second, third = (row[head.index("digest")] for row in rows)
+    assert first == third != second
+
+
 def test_a_member_that_came_back_has_no_rates_at_first() -> None:
     text = page({"a:1": status(5000, 9, "a")}, View({"a:1": status(10, 20, "b")}), 2.0)
     assert "a:1  applied -" in text.splitlines()
