@@ -123,3 +123,8 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """The public names, so that completion and ``help`` find them before they are imported."""
+    return sorted(__all__)
