@@ -77,7 +77,8 @@ class Durability:
 
     Attributes:
         record: what the directory says.
-        replay_through: last index that was read back; nobody waits for answers to entries up to here.
+        replay_through: last index that was read back and is still as it was; nobody waits for answers to entries up to
+            here.
         wake: called from another thread when :meth:`done` has something new to say.
         counters: storage_syncs, storage_entries, storage_bytes, storage_snapshots.
 
@@ -215,6 +216,7 @@ class Durability:
     def truncate(self, engine: Engine, from_index: int) -> None:
         """Before the engine's log removes ``from_index`` and all behind it."""
         self._written_bytes -= engine.range_bytes(from_index, engine.log_last_index)
+        self.replay_through = min(self.replay_through, from_index - 1)  # what comes instead is new
         self._runs.truncate(from_index)
         last_term = self._runs.last_term
         self._work.append(lambda: self._storage.truncate(from_index, last_term))
@@ -222,6 +224,7 @@ class Durability:
     def restore(self, index: int, term: int, configuration: bytes, node_snapshot: bytes) -> None:
         """A snapshot from the leader takes the place of the log."""
         snapshot = Snapshot(index, term, _front(configuration) + node_snapshot)
+        self.replay_through = min(self.replay_through, index)
         self._runs = type(self._runs)(base_index=index, base_term=term)
         self._written_bytes = self._covered_bytes = 0
         self._snapshot_covers = None

@@ -105,6 +105,34 @@ def test_answers_to_old_entries_are_not_sent_again(tmp_path: Path) -> None:
         assert world.client.engine.counters()["rx_unmatched"] == unmatched
 
 
+def test_entries_in_the_place_of_truncated_ones_are_answered(tmp_path: Path) -> None:
+    """A member comes back with a tail that its cluster never had, and leads later: new requests take those indices."""
+    with World(storage=tmp_path) as world:
+        lost = world.elect()
+        others = [member for member in world.nodes if member != lost]
+        ip = world.addresses[lost][0]
+        for member in others:
+            world.network.block(ip, world.addresses[member][0])
+            world.network.block(world.addresses[member][0], ip)
+        for i in range(30):
+            world.call(put(f"lost{i}", "v"), lost, ms=50)
+        world.run(20)
+        world.kill(lost)
+        for member in others:
+            world.network.block(ip, world.addresses[member][0], False)
+            world.network.block(world.addresses[member][0], ip, False)
+        leader = world.elect()
+        world.launch(lost)
+        world.run(300)
+        raft, disk = world.nodes[leader]._raft, world.nodes[lost]._disk
+        assert raft is not None and disk is not None
+        assert disk.replay_through < raft.last_index < 30, "the tail has been truncated"
+        raft.transfer(world.nodes[lost]._member, world.network.now_ns)
+        world.run_until(lambda: world.nodes[lost].is_leader)
+        for i in range(5):
+            assert world.ask(put(f"k{i}", "new"), lost) == (DONE_OK, OK)
+
+
 def test_snapshots_let_the_log_go(tmp_path: Path) -> None:
     with World(storage=tmp_path, log_bytes_max=64_000) as world:
         leader = world.elect()

@@ -149,6 +149,29 @@ def test_a_snapshot_does_not_keep_the_log_waiting(bench: Bench) -> None:
     assert bench.disk.log_bytes == 16, "one entry behind it"
 
 
+def test_what_takes_the_place_of_entries_that_came_back_is_new(tmp_path: Path) -> None:
+    """Truncated, or replaced by a snapshot: a restart's replay goes no further."""
+    bench = Bench(tmp_path)
+    for number in range(1, 6):
+        bench.ready(number)
+    while bench.wait() != 5:
+        pass
+    bench.disk.close()
+    again = Durability(tmp_path, MemberRecord(1, 0, 99), log_bytes_max=1 << 20)
+    try:
+        assert again.replay_through == 5
+        again.truncate(bench.engine, 4)
+        assert again.replay_through == 3
+        again.append(bench.engine, 4, 5, 2)
+        again.truncate(bench.engine, 5)
+        assert again.replay_through == 3, "never raised"
+        again.restore(2, 1, b"", b"")
+        assert again.replay_through == 2
+    finally:
+        again.close()
+        bench.close()
+
+
 def test_what_was_handed_over_comes_back(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.disk.started((77 << 16, 78 << 16 | 1), joining=False)
