@@ -105,6 +105,9 @@ ADDRESSES_MAX: Final = 128
 SILENT_HEARTBEATS: Final = 3
 # A leader with so few entries to apply answers before it does anything else; with more it feeds its followers first.
 REPLY_FIRST_ENTRIES: Final = 16
+# Batches are applied until this part of the shortest election timeout is over; then the port is looked at again. Timers
+# that fire while what others have sent waits there take the living for dead.
+APPLY_PARTS_PER_ELECTION: Final = 4
 # So many batches behind a long one have their processor time taken.
 SUSPECTED_BATCHES: Final = 1_000
 NEVER_NS: Final = 1 << 63
@@ -895,7 +898,9 @@ class Node:
                 self._carry_out(raft)
 
     def _apply(self, raft: Raft) -> None:
-        """Applies committed entries, a bounded number of batches; heartbeats that fall due go out in between."""
+        """Applies committed entries, a bounded number of batches in a bounded time; heartbeats that fall due go out in
+        between.
+        """
         engine, apply, budget_ns = self.engine, self.app.apply, self.config.handler_budget_ns
         # Nobody waits any more for answers to what was read back from the disk; a client may have used the rid again.
         replay_through = 0 if self._disk is None else self._disk.replay_through
@@ -904,6 +909,7 @@ class Node:
         engine.flush()
         tells_time, time_ms, check = self._time.tells_app, engine.applied_time_ms, self._check
         began_ns = engine.now_ns()
+        until_ns = began_ns + self.config.timers.election_min_ns // APPLY_PARTS_PER_ELECTION
         for _ in range(limits.APPLY_BATCHES_PER_POLL_MAX):
             commit_index = raft.commit_index
             if raft.applied_index >= commit_index:
@@ -935,7 +941,7 @@ class Node:
             now_ns = engine.now_ns()
             if now_ns - began_ns > self.config.timers.election_min_ns:
                 self._stalled(now_ns - began_ns)
-            if last_index >= raft.commit_index:
+            if last_index >= raft.commit_index or now_ns >= until_ns:
                 return
             began_ns = now_ns
             if now_ns >= raft.deadline_ns:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 
-from r2p2.apps.kv import encode_command
+import pytest
+
+from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
-from tests.node.support import World
+from r2p2.requests import ReplySequence, Requests
+from tests.node.support import MS, World
 from tests.node.test_apply_thread import hold_threads
 
 OK = b"+OK\r\n"
@@ -84,5 +87,43 @@ def test_a_flood_of_halves_and_strangers_costs_no_commit_and_no_election() -> No
         status = world.nodes[leader].status()
         assert (status["role"], status["term"]) == ("leader", term)
         assert status["counters"]["rx_evicted_halves"] > 0, "it was a flood"
+        world.run(50)
+        assert len(world.digests()) == 1
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_backlog_that_takes_longer_than_an_election_timeout_costs_no_election(leads: bool) -> None:
+    """Each batch takes the application a fraction of it: whoever sends meanwhile is heard between two of them."""
+    worlds: list[World] = []  # while this holds one, a batch takes time
+
+    class Slow(KeyValue):
+        def apply(self, requests: Requests) -> ReplySequence:
+            for world in worlds:
+                if self is world.nodes[slow].app and len(requests) > 500:
+                    world.network.advance((18 if leads else 28) * MS)
+            return super().apply(requests)
+
+    with World(make_app=Slow) as world:
+        leader = world.elect()
+        slow = leader if leads else (leader + 1) % 3
+        node = world.nodes[slow]
+        raft, apply = node._raft, node._apply
+        assert raft is not None
+        term = raft.term
+        node._apply = lambda raft: None  # type: ignore[method-assign]
+        tags = [world.call(encode_command("SET", f"k{i % 50}", "v"), leader, ms=5000) for i in range(9000)]
+        while raft.commit_index - raft.applied_index < 8192:
+            for member in world.nodes.values():
+                member.poll_once()
+            world.client.poll_once()
+            world.network.advance(20_000)
+        node._apply = apply  # type: ignore[method-assign]
+        worlds.append(world)
+        node.poll_once()
+        assert raft.role.value == ("leader" if leads else "follower")
+        world.run(1000)
+        assert (world.leader, raft.term) == (leader, term)
+        assert ended(world, tags)[0] >= 8192
+        worlds.clear()
         world.run(50)
         assert len(world.digests()) == 1
