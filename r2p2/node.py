@@ -365,7 +365,9 @@ class Node:
                         self._rest_until_ns = raft.deadline_ns
                     return packets
             if appended:
-                self._propose(raft, appended, now_ns)
+                appended = last_index - raft.last_index  # the last poll may have proposed those that were held
+                if appended:
+                    self._propose(raft, appended, now_ns)
             if worker is not None and worker.is_done:
                 self._take_back(raft, worker)
             if self._disk is not None:
@@ -596,8 +598,7 @@ class Node:
 
     def _receive_forward(self, raft: Raft, message: Forward, now_ns: int) -> None:
         # The log's tail must be Raft's before entries are added to it.
-        while raft.has_ready():
-            self._carry_out(raft)
+        self._make_logs_agree(raft, now_ns)
         handle = message.payload
         assert isinstance(handle, int)
         backlog = raft.last_index - raft.applied_index
@@ -619,6 +620,16 @@ class Node:
         first_index = raft.propose(count, now_ns)
         if self._disk is not None:
             self._disk.append(self.engine, first_index, raft.last_index, raft.term)
+
+    def _make_logs_agree(self, raft: Raft, now_ns: int) -> None:
+        """Between two messages of a poll: the engine's log and Raft's are the same."""
+        while raft.has_ready():
+            self._carry_out(raft)
+        # Whoever has just taken office has put what it held into the log. The next message may end the office: by then
+        # Raft has to know of these entries, as of all others that are to be truncated.
+        held = self.engine.log_last_index - raft.last_index
+        if held:
+            self._propose(raft, held, now_ns)
 
     # ---- forming ----
 

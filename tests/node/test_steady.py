@@ -25,7 +25,7 @@ CLIENT = (0x0A000065, 9100)
 SEEDS = int(os.environ.get("R2P2_STEADY_SEEDS", "12"))
 DELAY_NS = 10_000
 STATUS = ("role", "term", "leader", "log_last_index", "commit_index", "applied_index", "applied_digest", "state_digest")
-TYPES = {1: 5, 5: 5, 6: 6, 10: 5}
+TYPES = {1: 5, 2: 6, 4: 6, 5: 5, 6: 6, 7: 7, 10: 5}
 
 
 class Lone:

@@ -1,0 +1,47 @@
+"""Messages of one poll that change who leads, or how much the log holds, several times: a fellow's words by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from raft import Append, Forward, PreVoteReply, VoteReply
+from tests.engine.support import packet
+from tests.engine.test_logs_agree import wire
+from tests.node.test_steady import CLIENT, DELAY_NS, Lone
+
+
+@pytest.mark.parametrize("with_entries", [False, True])
+def test_elected_and_deposed_in_one_poll_with_requests_held(with_entries: bool) -> None:
+    """A Forward has the election carried out at once, and what was held is in the log when the office ends."""
+    lone = Lone(2, leads=False, steady=True)
+    try:
+        raft, engine = lone.raft, lone.node.engine
+        while raft.role.value != "pre_candidate":
+            lone.poll(1_000_000)
+        one, other = lone.others[:2]
+        lone.say(PreVoteReply(one, 0, raft.term + 1, True), 7)
+        lone.poll(DELAY_NS)
+        assert raft.role.value == "candidate"
+        for rid in (1, 2, 3):
+            lone.put(CLIENT, packet(0, 2, rid, b"SET"))
+        lone.poll(DELAY_NS)
+        term, before, last_term = raft.term, raft.last_index, raft._runs.last_term
+        lone.say(VoteReply(one, 0, term, True), 8)
+        forwarded, entry = wire(b"forwarded"), wire(None)
+        lone.say(Forward(other, 0, term, 1, len(forwarded)), 9, forwarded)
+        count, length = (1, len(entry)) if with_entries else (0, 0)
+        append = Append(
+            other, 0, term + 1, before, last_term, term + 1 if count else 0, raft.commit_index, 0, 1, count, length
+        )
+        lone.say(append, 10, entry if with_entries else b"")
+        lone.poll(DELAY_NS)
+        lone.poll(DELAY_NS)
+        assert (raft.role.value, raft.term) == ("follower", term + 1)
+        # The no-op of the lost office, the three that were held, the forwarded one; or the new leader's in their place.
+        assert raft.last_index == engine.log_last_index == before + (1 if with_entries else 5)
+        append = Append(other, 0, term + 1, before, last_term, term + 1, before + 1, 0, 2, 1, len(entry))
+        lone.say(append, 11, entry)
+        lone.poll(DELAY_NS)
+        assert raft.last_index == engine.log_last_index == engine.applied_index == before + 1
+    finally:
+        lone.close()
