@@ -241,6 +241,7 @@ class Node:
         self._reads = ReadGroups(
             self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
         )
+        self._taken_bytes = 0  # of Appends of this poll: the engine's log may not hold them yet
         self._steady: SteadyStep | None = None
         self._is_armed = False  # the engine knows what Raft knows
         self._slow_logged = False
@@ -541,6 +542,7 @@ class Node:
     def _receive(self, now_ns: int) -> None:
         raft, forming, upkeep = self._raft, self._forming, self._upkeep
         assert raft is not None and forming is not None and upkeep is not None
+        self._taken_bytes = 0
         for raw in self.engine.raft_messages():
             decoded = self._decode(raw)
             if decoded is None:
@@ -570,7 +572,7 @@ class Node:
                 self._receive_forward(raft, message, now_ns)
             elif isinstance(message, Append):
                 self._leader_heard_ns = now_ns
-                if self._has_room(message):
+                if message.count == 0 or self._has_room(raft, message, now_ns):
                     raft.step(message, now_ns)
                 else:
                     self.counters["raft_drop_log_full"] += 1
@@ -588,13 +590,24 @@ class Node:
             self._addresses[sender] = (address,)
         return True
 
-    def _has_room(self, message: Append) -> bool:
+    def _has_room(self, raft: Raft, message: Append, now_ns: int) -> bool:
         """A full log takes no entries; the leader's Append goes unanswered and comes again when the prefix has been
         dropped.
         """
         bound = self.config.engine.log_bytes_max
-        log_bytes = self.engine.log_bytes if self._disk is None else max(self.engine.log_bytes, self._disk.log_bytes)
-        return message.count == 0 or log_bytes + message.bytes_count <= bound + bound // 4
+        self._taken_bytes += message.bytes_count
+        if self._log_bytes() + self._taken_bytes <= bound + bound // 4:
+            return True
+        # Some that were taken may have been here already: their bytes are counted once they are in the log.
+        self._make_logs_agree(raft, now_ns)
+        self._taken_bytes = message.bytes_count
+        if self._log_bytes() + self._taken_bytes <= bound + bound // 4:
+            return True
+        self._taken_bytes = 0
+        return False
+
+    def _log_bytes(self) -> int:
+        return self.engine.log_bytes if self._disk is None else max(self.engine.log_bytes, self._disk.log_bytes)
 
     def _receive_forward(self, raft: Raft, message: Forward, now_ns: int) -> None:
         # The log's tail must be Raft's before entries are added to it.

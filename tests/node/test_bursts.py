@@ -45,3 +45,25 @@ def test_elected_and_deposed_in_one_poll_with_requests_held(with_entries: bool) 
         assert raft.last_index == engine.log_last_index == engine.applied_index == before + 1
     finally:
         lone.close()
+
+
+def test_appends_of_one_poll_are_held_to_the_bound_together() -> None:
+    """A follower that was off its processor finds more at once than its log takes: the rest comes again."""
+    lone = Lone(2, leads=False, steady=False, log_bytes_max=1 << 20)
+    try:
+        raft, engine = lone.raft, lone.node.engine
+        first, entry = raft.last_index, wire(b"v" * 100_000)
+        for i in range(30):
+            append = Append(lone.leader, 0, 5, first + i, 5, 5, raft.commit_index, 0, 1_000 + i, 1, len(entry))
+            lone.say(append, 20 + i, entry)
+            if i % 10 == 9:
+                lone.say(append, 50 + i, entry)  # twice
+            if i == 4:
+                lone.poll(DELAY_NS)  # the rest in one poll
+        lone.world.network.advance(DELAY_NS)
+        for _ in range(10):
+            lone.node.poll_once()
+        assert raft.last_index == engine.log_last_index == first + 13, "as many as fit into the bound and a quarter"
+        assert lone.node.counters["raft_drop_log_full"] > 0
+    finally:
+        lone.close()
