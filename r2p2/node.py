@@ -600,11 +600,16 @@ class Node:
             return True
         # Some that were taken may have been here already: their bytes are counted once they are in the log.
         self._make_logs_agree(raft, now_ns)
-        self._taken_bytes = message.bytes_count
-        if self._log_bytes() + self._taken_bytes <= bound + bound // 4:
-            return True
         self._taken_bytes = 0
-        return False
+        first = raft.changes_from(message)
+        if not first:
+            return True
+        # A log may be full of just what the leader's entries take the place of.
+        removed_bytes = self.engine.range_bytes(first, raft.last_index)
+        if self._log_bytes() - removed_bytes + message.bytes_count > bound + bound // 4:
+            return False
+        self._taken_bytes = message.bytes_count
+        return True
 
     def _log_bytes(self) -> int:
         return self.engine.log_bytes if self._disk is None else max(self.engine.log_bytes, self._disk.log_bytes)

@@ -63,10 +63,7 @@ class Following(Elections):
         if message.prev_index == self.last_index:
             first = self.last_index + 1
         else:
-            # The part that is here already and equal: committed, or of the same term.
-            first = max(message.prev_index, self.commit_index) + 1
-            if first <= self.last_index and runs.term_at(first) == term:
-                first = runs.run_last(first) + 1
+            first = self._first_missing(message)
             if first > last:
                 return True
         if term < runs.term_at(first - 1):
@@ -81,6 +78,25 @@ class Following(Elections):
             self._history.add(last, configuration)
             self._derive_members(now_ns)
         return True
+
+    def _first_missing(self, message: Append) -> int:
+        """Behind the part that is here already and equal: committed, or of the same term."""
+        first = max(message.prev_index, self.commit_index) + 1
+        if first <= self.last_index and self._runs.term_at(first) == message.entries_term:
+            first = self._runs.run_last(first) + 1
+        return first
+
+    def changes_from(self, message: Append) -> int:
+        """The first index at which an Append with entries would change the log, if it came now: what is there goes. 0:
+        it would change nothing, since they are here already or do not fit what is.
+        """
+        prev = message.prev_index
+        if message.term < self.term or prev > self.last_index:
+            return 0
+        if prev > self.commit_index and self._runs.term_at(prev) != message.prev_term:
+            return 0
+        first = self._first_missing(message)
+        return first if first <= prev + message.count else 0
 
     def _truncate(self, from_index: int, now_ns: int) -> None:
         self._log_ops.append(Truncate(from_index))

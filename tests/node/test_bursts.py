@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from r2p2.apps.kv import encode_command
 from raft import Append, Forward, PreVoteReply, VoteReply
 from tests.engine.support import packet
 from tests.engine.test_logs_agree import wire
+from tests.node.support import World
 from tests.node.test_steady import CLIENT, DELAY_NS, Lone
 
 
@@ -67,3 +69,28 @@ def test_appends_of_one_poll_are_held_to_the_bound_together() -> None:
         assert lone.node.counters["raft_drop_log_full"] > 0
     finally:
         lone.close()
+
+
+def test_a_log_full_of_its_own_tail_gives_way_to_the_leaders() -> None:
+    """A deposed leader's log is filled by entries that nobody else has: the Append that removes them is taken."""
+    with World(truncation="block", log_bytes_max=1 << 20) as world:
+        lost = world.elect()
+        others = [i for i in world.nodes if i != lost]
+        ip = world.addresses[lost][0]
+        for i in others:
+            world.network.block(ip, world.addresses[i][0])
+            world.network.block(world.addresses[i][0], ip)
+        for size in (349_000, 349_000, 349_000, 365_000):
+            world.call(encode_command("SET", "lost", "v" * size), lost, ms=50)
+            world.run(8)
+        assert world.nodes[lost].engine.log_bytes > (1 << 20) * 5 // 4
+        world.run(500)
+        for i in others:
+            world.network.block(ip, world.addresses[i][0], False)
+            world.network.block(world.addresses[i][0], ip, False)
+        leader = world.leader
+        assert leader is not None and leader != lost
+        assert world.ask(encode_command("SET", "k", "v"), leader) == (0, b"+OK\r\n")
+        world.run(300)
+        assert world.nodes[lost].engine.log_bytes < 1 << 20
+        assert len(world.digests()) == 1
