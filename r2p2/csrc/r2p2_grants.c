@@ -86,7 +86,8 @@ static r2p2_half *grant(r2p2_reassembly *table, r2p2_half *half, uint32_t packet
     half->grant = R2P2_GRANT_GIVEN;
     half->granted_ns = now_ns;
     table->waited_count += half->created_ns != now_ns;
-    r2p2_reassembly_renew(table, half, now_ns);
+    if (!half->was_granted) r2p2_reassembly_renew(table, half, now_ns);
+    half->was_granted = 1;
     queue_append(&table->granted, half);
     count(table, half, packets);
     return half;

@@ -38,6 +38,7 @@ typedef struct r2p2_half {
     uint16_t received_count;
     uint16_t granted_count; /* packets granted that have not come */
     uint8_t grant;          /* enum r2p2_grant */
+    uint8_t was_granted;    /* its time has begun anew, which it does once: else announcing it again would keep it for ever */
     uint16_t last_index;  /* of the packet that came with LAST; 0: it has not come */
     uint32_t capacity;    /* of `bytes` */
     uint64_t received[4]; /* bit i: packet i is here */

@@ -122,6 +122,23 @@ def test_waiting_for_a_grant_counts_against_no_time_limit_once_it_is_given() -> 
     outside.close()
 
 
+def test_a_second_grant_begins_no_new_time() -> None:
+    """Else whoever announces a message again and again, one datagram each time, would keep its half for ever."""
+    outside = Outside(reassembly_timeout_ns=20_000_000)
+    outside.send(STRANGER, announce(1, 254), *rest(1, 254)[:1])
+    outside.poll()
+    for rid in range(2, 7):
+        outside.poll(limits.GRANT_OVERDUE_NS + 10_000)
+        outside.send((OTHER[0] + rid, 1), announce(rid, 2))  # somebody waits: what is overdue is given up
+        outside.poll()
+        outside.send(STRANGER, announce(1, 254))
+        outside.poll()
+    outside.send(STRANGER, *rest(1, 254)[1:])
+    outside.poll()
+    assert outside.engine.counters()["rx_requests"] == 0
+    outside.close()
+
+
 def test_announced_again_while_it_waits_it_is_acknowledged_once() -> None:
     outside = Outside()
     outside.send(STRANGER, *(announce(rid, 254) for rid in range(3)))
