@@ -65,8 +65,11 @@ SOURCE_SHARE: Final = 4
 # milliseconds all that a ring holds has been received.
 GRANT_PACKETS_MAX: Final = 1024
 GRANT_OVERDUE_NS: Final = 5 * MS
+# What came and what did not is counted for so long, and for so long again: eight times over what has not come before it
+# counts no more, so that a sender which is stopped for a moment does not look like one that forges announcements.
+GRANT_WINDOW_NS: Final = 40 * MS
 assert GRANT_PACKETS_MAX // 2 > PACKETS_MAX
-assert GRANT_OVERDUE_NS < REASSEMBLY_TIMEOUT_NS
+assert GRANT_OVERDUE_NS < GRANT_WINDOW_NS < REASSEMBLY_TIMEOUT_NS
 
 # The log of a member, in memory. A member that is down holds it back until it is full; then requests are refused.
 LOG_BYTES_MAX: Final = 256 << 20

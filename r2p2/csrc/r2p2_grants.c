@@ -63,6 +63,7 @@ void r2p2_grants_ask(r2p2_reassembly *table, r2p2_half *half) {
 }
 
 void r2p2_grants_arrived(r2p2_reassembly *table, r2p2_half *half) {
+    table->lately.came += half->was_granted; /* also what is late */
     if (half->granted_count) uncount(table, half, 1);
 }
 
@@ -76,6 +77,25 @@ void r2p2_grants_end(r2p2_reassembly *table, r2p2_half *half) {
         queue_remove(&table->granted, half);
     }
     half->grant = R2P2_GRANT_NONE;
+}
+
+/* ---- forged announcements ---- */
+
+static void window_turn(r2p2_reassembly *table, uint64_t now_ns) {
+    uint64_t passed = now_ns - table->window_ns;
+    if (passed <= R2P2_GRANT_WINDOW_NS) return;
+    table->before = passed <= 2 * R2P2_GRANT_WINDOW_NS ? table->lately : (struct r2p2_granted_packets){0, 0};
+    table->lately = (struct r2p2_granted_packets){0, 0};
+    table->window_ns = now_ns;
+}
+
+/*
+ * Much was granted and did not come, and what did come could not have filled the ring, so that it is not the ring that lost it: it was
+ * announced by somebody who does not send it.
+ */
+static int are_forged(const r2p2_reassembly *table) {
+    uint32_t room = 2 * table->granted_max;
+    return table->lately.missing + table->before.missing > room && table->lately.came + table->before.came < room;
 }
 
 static int fits(uint32_t granted, uint32_t packets, uint32_t max) { return granted == 0 || granted + packets <= max; }
@@ -94,14 +114,18 @@ static r2p2_half *grant(r2p2_reassembly *table, r2p2_half *half, uint32_t packet
 }
 
 r2p2_half *r2p2_grants_next(r2p2_reassembly *table, uint64_t now_ns) {
+    window_turn(table, now_ns);
     if (!table->turn) return NULL;
-    for (r2p2_half *half; (half = table->granted.first) && now_ns - half->granted_ns > R2P2_GRANT_OVERDUE_NS;)
+    for (r2p2_half *half; (half = table->granted.first) && now_ns - half->granted_ns > R2P2_GRANT_OVERDUE_NS;) {
+        table->lately.missing += half->granted_count;
         r2p2_grants_end(table, half);
+    }
+    int is_bound = table->waiting_count <= table->count_max / 2 && !are_forged(table);
     r2p2_source *first = table->turn, *source = first;
     do {
         r2p2_half *half = source->waiting.first;
         uint32_t packets = half->expected_count - half->received_count;
-        if (table->waiting_count > table->count_max / 2) return grant(table, half, packets, now_ns);
+        if (!is_bound) return grant(table, half, packets, now_ns);
         if (!fits(table->granted_count, packets, table->granted_max)) return NULL; /* and nobody smaller overtakes it */
         if (fits(source->granted_count, packets, table->granted_max / 2)) return grant(table, half, packets, now_ns);
         source = source->turn_next;

@@ -7,7 +7,8 @@
  * all and for each source address; who does not fit waits. Addresses take turns, each one's requests in the order in which they were
  * announced. What is granted and has not come in time counts no more (it may still come): its sender may be gone.
  * A message beyond the bound is granted alone. Once half of the table waits, the bound is void: a flood of announcements must not
- * keep honest ones waiting until they are pushed out.
+ * keep honest ones waiting until they are pushed out. So it is while more of what was granted lately did not come than the ring holds, and
+ * less came than that: a smaller flood would use up the bound with packets that nobody sends.
  * Leaves to others: halves and their memory (r2p2_reassembly.h), sending ACKs (r2p2_engine.c).
  */
 #ifndef R2P2_GRANTS_H

@@ -83,6 +83,10 @@ typedef struct r2p2_reassembly {
     uint32_t waiting_count; /* halves without a grant that ask for one */
     r2p2_half_queue granted;
     uint32_t granted_count, granted_max; /* packets */
+    struct r2p2_granted_packets {
+        uint32_t came, missing;
+    } lately, before; /* since window_ns, and in the window before it */
+    uint64_t window_ns;
     uint64_t waited_count; /* grants that were not given at once, since the caller last looked */
     uint64_t evicted_count; /* halves that gave way since the caller last looked */
 } r2p2_reassembly;

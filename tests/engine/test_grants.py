@@ -151,6 +151,77 @@ def test_announced_again_while_it_waits_it_is_acknowledged_once() -> None:
     outside.close()
 
 
+def forged(outside: Outside, number: int) -> None:
+    """The first packet of a request of 254 that nobody sends, each from an address of its own."""
+    outside.network.inject((0x0B000000 + number, 1), SERVER, announce(1, 254))
+
+
+def test_announcements_that_nobody_means_do_not_keep_an_honest_sender_waiting() -> None:
+    """2,000 a second: the table is far from full, and the bound would be used up with what never comes."""
+    outside = Outside()
+    done, asked_ms, longest_ms = 0, 0, 0
+    for ms in range(1000):
+        forged(outside, 2 * ms)
+        forged(outside, 2 * ms + 1)
+        if ms - asked_ms in (0, 20, 40, 60):
+            outside.send(STRANGER, announce(done, 3))
+        if (STRANGER[0], done) in outside.acknowledged(1_000_000):
+            outside.send(STRANGER, *rest(done, 3))
+            longest_ms = max(longest_ms, ms - asked_ms)
+            done, asked_ms = done + 1, ms + 1
+    assert done > 900
+    assert longest_ms < 20
+    outside.close()
+
+
+def granted_at_once(outside: Outside, rid: int) -> int:
+    """How many of eight long requests, each from an address of its own, are acknowledged in one poll."""
+    for i in range(8):
+        outside.send((0x0C000000 + 8 * rid + i, 1), announce(rid, 254))
+    return sum(ip >= 0x0C000000 for ip, _ in outside.acknowledged())
+
+
+def test_as_soon_as_much_comes_the_bound_holds_again_though_forged_announcements_go_on() -> None:
+    outside = Outside()
+    for number in range(60):
+        forged(outside, number)
+        outside.poll(1_000_000)
+    assert granted_at_once(outside, 1) == 8, "what came before was announced and did not come"
+    for i in range(8):
+        outside.send((0x0C000008 + i, 1), *rest(1, 254))
+    outside.poll()
+    outside.send(OTHER, announce(2, 254))
+    outside.poll()
+    outside.send(OTHER, *rest(2, 254))
+    outside.poll()
+    outside.poll(limits.GRANT_OVERDUE_NS + 10_000)
+    assert granted_at_once(outside, 3) == 4
+    outside.close()
+
+
+def test_senders_that_are_stopped_for_a_moment_do_not_void_the_bound() -> None:
+    outside = Outside()
+    assert granted_at_once(outside, 1) == 4
+    assert len(outside.acknowledged(limits.GRANT_OVERDUE_NS + 10_000)) == 4
+    outside.send(STRANGER, announce(1, 2))
+    outside.poll(limits.GRANT_OVERDUE_NS + 10_000)
+    assert granted_at_once(outside, 2) == 4
+    outside.close()
+
+
+def test_what_comes_late_has_come() -> None:
+    """Twice as much as the bound is overdue when it comes, and more of the same after it: still nobody forges anything."""
+    outside = Outside()
+    for rid in range(1, 7):
+        assert granted_at_once(outside, rid) == 4
+        outside.poll(limits.GRANT_OVERDUE_NS + 10_000)
+        for i in range(8):
+            outside.send((0x0C000000 + 8 * rid + i, 1), *rest(rid, 254))
+        for _ in range(4):
+            outside.poll()
+    outside.close()
+
+
 def test_a_thousand_long_requests_at_once_lose_nothing() -> None:
     """65 kB each, far more than the network's buffers hold: none is dropped, and nothing is sent twice."""
     with pair(reassembly_count_max=4096) as (network, server, caller):
