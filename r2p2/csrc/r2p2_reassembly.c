@@ -8,6 +8,7 @@
 #include "r2p2_grants.h"
 
 #define SLOT_BYTES ((uint64_t)R2P2_PAYLOAD_BYTES_MAX)
+enum { BY_TIME = 0, TO_GO }; /* of a half's links */
 /* How long a whole message is remembered: longer than the network keeps a duplicate, shorter than rids take to come round. */
 #define MEMORY_NS 50000000u
 
@@ -39,7 +40,7 @@ int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t by
 }
 
 void r2p2_reassembly_destroy(r2p2_reassembly *table) {
-    for (r2p2_half *half = table->active.oldest; half; half = half->newer) free(half->bytes);
+    for (r2p2_half *half = table->active.oldest; half; half = half->links[BY_TIME].newer) free(half->bytes);
     free(table->halves);
     free(table->buckets);
     free(table->sources);
@@ -103,32 +104,41 @@ static r2p2_half **bucket_for(r2p2_reassembly *table, const r2p2_half *half) {
     return &table->buckets[bucket_of(table, half->source_ip, half->source_port, half->local_port, half->rid, half->type)];
 }
 
-static void list_append(struct r2p2_half_list *list, r2p2_half *half) {
-    half->newer = NULL;
-    half->older = list->newest;
-    if (list->newest) list->newest->newer = half;
+static void list_append(struct r2p2_half_list *list, r2p2_half *half, int by) {
+    half->links[by].newer = NULL;
+    half->links[by].older = list->newest;
+    if (list->newest) list->newest->links[by].newer = half;
     else list->oldest = half;
     list->newest = half;
 }
 
-static void list_remove(struct r2p2_half_list *list, r2p2_half *half) {
-    if (half->older) half->older->newer = half->newer;
-    else list->oldest = half->newer;
-    if (half->newer) half->newer->older = half->older;
-    else list->newest = half->older;
+static void list_remove(struct r2p2_half_list *list, r2p2_half *half, int by) {
+    struct r2p2_half_links *links = &half->links[by];
+    if (links->older) links->older->links[by].newer = links->newer;
+    else list->oldest = links->newer;
+    if (links->newer) links->newer->links[by].older = links->older;
+    else list->newest = links->older;
+}
+
+/* Whether the half may give way has changed, or its age. */
+static void set_first_to_go(r2p2_reassembly *table, r2p2_half *half, int is_first_to_go) {
+    if (half->is_first_to_go) list_remove(&table->first_to_go, half, TO_GO);
+    if (is_first_to_go) list_append(&table->first_to_go, half, TO_GO);
+    half->is_first_to_go = (uint8_t)is_first_to_go;
 }
 
 /* Ends a half or a memory: its bytes, its place, its name. */
 static void forget(r2p2_reassembly *table, r2p2_half *half) {
     if (!half->is_done) {
         r2p2_grants_end(table, half);
+        set_first_to_go(table, half, 0);
         bytes_free(table, half);
         source_leave(table, half->source);
     }
     r2p2_half **link = bucket_for(table, half);
     while (*link != half) link = &(*link)->hash_next;
     *link = half->hash_next;
-    list_remove(half->is_done ? &table->done : &table->active, half);
+    list_remove(half->is_done ? &table->done : &table->active, half, BY_TIME);
     half->hash_next = table->unused;
     table->unused = half;
     table->count--;
@@ -139,10 +149,10 @@ static void remember(r2p2_reassembly *table, r2p2_half *half) {
     r2p2_grants_end(table, half);
     source_leave(table, half->source);
     half->source = NULL;
-    list_remove(&table->active, half);
+    list_remove(&table->active, half, BY_TIME);
     half->is_done = 1;
     half->created_ns = table->now_ns;
-    list_append(&table->done, half);
+    list_append(&table->done, half, BY_TIME);
 }
 
 void r2p2_reassembly_finish(r2p2_reassembly *table, r2p2_half *half) {
@@ -165,9 +175,10 @@ void r2p2_reassembly_return(r2p2_reassembly *table, r2p2_detached detached) {
 }
 
 void r2p2_reassembly_renew(r2p2_reassembly *table, r2p2_half *half, uint64_t now_ns) {
-    list_remove(&table->active, half);
+    list_remove(&table->active, half, BY_TIME);
     half->created_ns = now_ns;
-    list_append(&table->active, half);
+    list_append(&table->active, half, BY_TIME);
+    set_first_to_go(table, half, half->is_first_to_go);
 }
 
 uint32_t r2p2_reassembly_expire(r2p2_reassembly *table, uint64_t now_ns) {
@@ -271,10 +282,9 @@ static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, u
         return NULL;
     }
     if (!table->unused) {
-        r2p2_half *oldest = table->active.oldest;
         if (table->done.oldest) forget(table, table->done.oldest);
-        else if (oldest && oldest->received_count == 1) {
-            forget(table, oldest);
+        else if (table->first_to_go.oldest) {
+            forget(table, table->first_to_go.oldest);
             table->evicted_count++;
         } else {
             *result = R2P2_HALF_FULL;
@@ -289,7 +299,7 @@ static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, u
     half->source = source;
     half->source_ip = ip;
     half->created_ns = now_ns;
-    list_append(&table->active, half);
+    list_append(&table->active, half, BY_TIME);
     table->count++;
     return half;
 }
@@ -349,6 +359,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
     half->slot_of[index] = (uint8_t)half->received_count;
     half->received[index >> 6] |= (uint64_t)1 << (index & 63);
     half->received_count++;
+    if (half->received_count <= 2) set_first_to_go(table, half, half->received_count == 1);
     if (index) r2p2_grants_arrived(table, half);
     if (half->received_count != half->expected_count) return result;
     result = make_contiguous(table, half, whole);

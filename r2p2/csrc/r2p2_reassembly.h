@@ -25,13 +25,16 @@ typedef struct r2p2_half {
     struct r2p2_half *hash_next;
     struct r2p2_half *queue_next, *queue_previous; /* by grant: among its source's that wait, or among all that were given one */
     uint64_t granted_ns;
-    struct r2p2_half *older, *newer; /* in its list, by time */
+    struct r2p2_half_links {
+        struct r2p2_half *older, *newer;
+    } links[2]; /* in its list by time, and in that of those that may give way */
     uint64_t created_ns;             /* of a memory: when it became whole */
     uint32_t source_ip;
     uint16_t source_port, local_port;
     uint16_t rid;
     uint8_t type, policy;
     uint8_t is_done; /* a memory: whole, and its bytes are gone */
+    uint8_t is_first_to_go; /* in the list of those that may give way */
     uint8_t has_session; /* packet 0 begins with the session extension, and so does the message */
     uint64_t first_digest; /* of the FIRST packet's payload */
     uint16_t expected_count; /* packets; 0 until the FIRST packet came */
@@ -74,6 +77,7 @@ typedef struct r2p2_reassembly {
     struct r2p2_half_list {
         r2p2_half *oldest, *newest;
     } active, done;
+    struct r2p2_half_list first_to_go; /* of the active: one packet came */
     uint32_t count, count_max;
     uint64_t bytes, bytes_max;
     uint64_t timeout_ns, now_ns;

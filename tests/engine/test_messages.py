@@ -102,6 +102,27 @@ def test_a_new_first_packet_replaces_the_stale_half() -> None:
         assert server.engine.counters()["rx_replaced_halves"] == 1
 
 
+def test_a_full_table_lets_go_of_the_oldest_half_of_one_packet_whatever_is_older() -> None:
+    with pair(reassembly_count_max=64) as (network, server, _):
+
+        def send(host: int, *packets: bytes) -> None:
+            for data in packets:
+                network.inject((0x0B000000 + host, 1), SERVER, data)
+            network.advance(10_000)
+            server.poll_once()
+
+        first = packet(0, 1, 1, b"x", last=False, order=3)
+        second, third = (packet(0, 1, 1, b"x", first=False, last=i == 2, order=i) for i in (1, 2))
+        send(0, first, second)  # not of one packet any more: it stays, at the old end
+        for host in range(1, 64 + 10):
+            send(host, first)
+        counters = server.engine.counters()
+        assert (counters["rx_evicted_halves"], counters["rx_drop_reassembly_full"]) == (10, 0)
+        send(0, third)
+        send(73, second, third)
+        assert server.seen == [b"xxx", b"xxx"]
+
+
 def test_one_source_has_its_quota_of_half_messages() -> None:
     with pair(reassembly_count_max=8) as (network, server, caller):
         for rid in range(50):
