@@ -52,9 +52,9 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
         status = r2p2_reassembly_init(&engine->client_halves, config->reassembly_count_max, config->reassembly_bytes_max,
                                       config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
     if (port->rx_room_count) engine->client_halves.granted_max = port->rx_room_count / 2;
-    if (!status) /* peers are few and trusted with all of it */
+    if (!status) /* whoever sends them: a half may come without the cluster's id, which only its first packet has */
         status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
-                                      config->reassembly_timeout_ns, 1);
+                                      config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
     /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. */
     if (!status)
         status = r2p2_log_init(&engine->log, config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, DONE_TIMEOUT
+from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, DONE_TIMEOUT, ROLE_FOLLOWER
 from r2p2.errors import EngineError, RequestTooLarge
 from r2p2.requests import LATER
 from tests.engine.support import CLIENT, SERVER, STRANGER, packet, pair, request_packets
@@ -121,6 +121,23 @@ def test_a_full_table_lets_go_of_the_oldest_half_of_one_packet_whatever_is_older
         send(0, third)
         send(73, second, third)
         assert server.seen == [b"xxx", b"xxx"]
+
+
+def test_a_stranger_does_not_fill_the_table_of_half_raft_messages() -> None:
+    with pair(reassembly_count_max=64) as (network, server, _):
+        server.engine.set_role(ROLE_FOLLOWER)
+        for rid in range(64):
+            for order in (1, 2):
+                network.inject(STRANGER, SERVER, packet(5, 1, rid, b"x", first=False, last=False, order=order))
+        parts = [packet(5, 1, 7, bytes(1464), last=False, order=2), packet(5, 1, 7, b"end", first=False, order=1)]
+        for data in parts:
+            network.inject(CLIENT, SERVER, data)
+        network.advance(10_000)
+        server.engine.poll()
+        server.engine.poll()
+        counters = server.engine.counters()
+        assert counters["rx_drop_source_quota"] == 2 * (64 - 16)
+        assert counters["rx_raft_messages"] == 1
 
 
 def test_one_source_has_its_quota_of_half_messages() -> None:
