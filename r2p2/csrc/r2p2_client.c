@@ -98,9 +98,10 @@ static uint64_t next_due(const r2p2_pair *pair, uint64_t now_ns) {
 /* ---- sending ---- */
 
 /* The whole request: one packet, or REQ0, whose ACK brings the rest. `request` is the copy, where there is one. */
-static void send_request(r2p2_client *client, const r2p2_pair *pair, uint16_t rid, const uint8_t *request) {
+static void send_request(r2p2_client *client, r2p2_pair *pair, uint16_t rid, const uint8_t *request) {
     const uint8_t *extension = pair->session ? pair->payload : NULL;
-    if (r2p2_tx_request_packets_count(pair->payload_bytes, extension != NULL) > 1)
+    pair->awaits_ack = r2p2_tx_request_packets_count(pair->payload_bytes, extension != NULL) > 1;
+    if (pair->awaits_ack)
         r2p2_tx_request_packets(client->tx, pair->policy, rid, pair->target, extension, request, pair->payload_bytes, 0, 0);
     else if (extension)
         r2p2_tx_single_session(client->tx, R2P2_TYPE_REQUEST, pair->policy, rid, pair->target, extension, request,
@@ -264,9 +265,12 @@ int32_t r2p2_client_start(r2p2_client *client, const r2p2_call *call, uint64_t n
 
 void r2p2_client_acked(r2p2_client *client, uint16_t rid, r2p2_tx_address to) {
     r2p2_pair *pair = &client->pairs[rid];
-    /* An ACK of a request of one packet, of one not sent yet, or a second one of a request that was sent whole. */
-    if (!pair->payload || pair->kind == R2P2_CALL_PARKED) return;
-    if (r2p2_tx_request_packets_count(pair->payload_bytes, pair->session != 0) == 1) return;
+    /* Of a request of one packet, of one not sent yet, or once more: 11 bytes must not draw out the whole request each time they come. */
+    if (!pair->awaits_ack) {
+        client->tx->counters->rx_unmatched++;
+        return;
+    }
+    pair->awaits_ack = 0;
     r2p2_tx_request_packets(client->tx, pair->policy, rid, to, pair->session ? pair->payload : NULL, copy_of(pair),
                             pair->payload_bytes, 1, R2P2_PACKETS_MAX);
     if (pair->retry_ns) return; /* it may be needed again */

@@ -54,6 +54,7 @@ typedef struct r2p2_pair {
     uint8_t policy;
     uint8_t kind;           /* enum r2p2_pair_kind */
     uint8_t refusals_count; /* up to a bound */
+    uint8_t awaits_ack;     /* REQ0 was sent, and no ACK has come since */
 } r2p2_pair;
 
 /* Called for each call that ends, during poll. payload is valid during the call only. */
@@ -106,7 +107,7 @@ static inline int r2p2_client_is_asked(const r2p2_client *client, uint16_t rid, 
     if (!pair->session || !extension) return !pair->session && !extension;
     return memcmp(pair->payload, extension, 16) == 0; /* client_id and sequence */
 }
-/* The server's ACK came: sends the rest of the request to `to`. */
+/* An ACK came: sends the rest of the request to `to`, once for each time that REQ0 was sent. */
 void r2p2_client_acked(r2p2_client *client, uint16_t rid, r2p2_tx_address to);
 /* A refusal of a session's request came: it is sent again after a pause, to another server, unless this one has just answered others. */
 void r2p2_client_refused(r2p2_client *client, uint16_t rid, uint64_t now_ns);

@@ -29,7 +29,7 @@
     X(rx_requests_read, "of these, linearizable reads (policy 3)")                                                     \
     X(rx_raft_messages, "whole Raft messages received")                                                                \
     X(rx_responses, "whole responses that matched a call")                                                             \
-    X(rx_unmatched, "responses, ACKs and DROPs without a call waiting for them")                                       \
+    X(rx_unmatched, "responses, ACKs and DROPs without a call waiting for them; ACKs that come again")                 \
     X(tx_messages, "messages sent, of any type")                                                                       \
     X(tx_drop_no_buffer, "packets not sent because the port had no buffer")                                            \
     X(requests_unanswered, "requests that the application was given and did not answer before the next batch")         \

@@ -361,6 +361,27 @@ def test_a_request_that_is_safe_to_repeat_survives_loss() -> None:
         assert caller.engine.counters()["client_retries"] > 20
 
 
+@pytest.mark.parametrize("retry_ns", [0, 20_000_000])
+def test_an_ack_brings_the_rest_once_for_each_first_packet(retry_ns: int) -> None:
+    """Forged or duplicated: 11 bytes must not be worth 360,000 again and again, to whom they name."""
+    with pair() as (network, _, caller):
+        network.block(CLIENT[0], SERVER[0])
+        network.open(*STRANGER)
+        caller.engine.capture_start(10**9, 8)
+        rid = caller.engine.call(
+            caller.port, SERVER, bytes(3000), policy=1, timeout_ns=90_000_000, retry_ns=retry_ns, tag=1
+        )
+        caller.engine.flush()
+        for _ in range(50):
+            network.inject(STRANGER, CLIENT, packet(3, 1, rid, b"ACK"))
+            network.run([caller], 1_000_000)
+        sent = [d for d in caller.engine.capture_take()[0] if d.source_ip == CLIENT[0]]
+        first_packets_count = sum(d.target_ip == SERVER[0] for d in sent)
+        assert first_packets_count == (2 if retry_ns else 1)
+        assert sum(d.target_ip == STRANGER[0] for d in sent) == 3 * first_packets_count
+        assert caller.engine.counters()["rx_unmatched"] == 50 - first_packets_count
+
+
 def test_a_request_that_is_not_safe_is_sent_once() -> None:
     with pair() as (network, server, caller):
         network.block(CLIENT[0], SERVER[0])
