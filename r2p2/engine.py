@@ -664,6 +664,7 @@ class Engine:
         """Begins a call; its end comes with :meth:`completions` under ``tag``. Returns the rid.
 
         ``retry_ns``: not 0 says that the request is safe to repeat: it is sent again after that time, then twice that.
+        Once it has been, a refusal does not end the call: another copy may have been taken.
 
         Raises:
             RequestTooLarge: the payload does not fit in 254 packets.

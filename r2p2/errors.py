@@ -37,7 +37,9 @@ class CallTimeout(CallError):
 
 
 class CallDropped(CallError):
-    """The server refused the request (DROP): it was not executed."""
+    """The server refused the request (DROP): it was not executed. Never of a request that was sent more than once
+    (``retry_s``) outside a session: another copy may have been taken, and the call goes on to its deadline.
+    """
 
 
 class CallCancelled(CallError):

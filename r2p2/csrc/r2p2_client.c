@@ -128,6 +128,7 @@ static uint64_t before(uint64_t now_ns, uint64_t ns) { return now_ns > ns ? now_
 /* Sends a request again; a session's to whom its session would ask next. */
 static void repeat(r2p2_client *client, r2p2_pair *pair, uint16_t rid, uint64_t now_ns) {
     client->tx->counters->client_retries++;
+    pair->is_repeated = 1;
     if (pair->session) {
         aim(client, pair, r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port,
                                                      before(now_ns, pair->retry_ns), now_ns));
@@ -279,9 +280,12 @@ void r2p2_client_acked(r2p2_client *client, uint16_t rid, r2p2_tx_address to) {
 
 void r2p2_client_refused(r2p2_client *client, uint16_t rid, uint64_t now_ns) {
     r2p2_pair *pair = &client->pairs[rid];
+    client->tx->counters->client_refusals++;
     if (pair->kind == R2P2_CALL_PARKED) return; /* of an earlier call with this rid */
-    (void)r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port,
-                                     before(now_ns, R2P2_SESSION_RETRY_NS), now_ns);
+    if (pair->session)
+        (void)r2p2_client_session_rotate(session_of(client, pair), pair->target.ip, pair->target.port,
+                                         before(now_ns, R2P2_SESSION_RETRY_NS), now_ns);
+    pair->is_refused = 1;
     wheel_remove(client, rid);
     wheel_insert(client, rid, due_after(pair, now_ns, REFUSED_PAUSE_NS << pair->refusals_count));
     if (pair->refusals_count < REFUSALS_MAX) pair->refusals_count++;
@@ -348,7 +352,9 @@ static void again(r2p2_client *client, uint32_t rid, uint64_t now_ns) {
     r2p2_pair *pair = &client->pairs[rid];
     wheel_remove(client, rid);
     repeat(client, pair, (uint16_t)rid, now_ns);
-    pair->retry_ns *= 2;
+    /* What was refused has waited for its pause alone, which is no silence; it may be refused a thousand times. */
+    if (!pair->is_refused || pair->kind == R2P2_CALL_SESSION) pair->retry_ns *= 2;
+    pair->is_refused = 0;
     /* An opening may go on doubling: each one that reaches the log opens a session, of which one will be used. */
     if (pair->kind == R2P2_CALL_SESSION) {
         uint64_t most = r2p2_client_session_patience(session_of(client, pair), R2P2_SESSION_RETRY_MAX_NS);

@@ -4,6 +4,7 @@
  * A call's slot is in one of three states: FREE, WAITING, or QUARANTINED: a rid whose call ended without an answer is not used
  * again for a while, so that a late answer cannot be taken for the answer of another call.
  * A request that its caller marks as safe to repeat is sent again, at twice the interval each time, until an answer or the deadline.
+ * From then on a refusal ends it no more, since another copy of it may have been taken: it is sent again after a pause.
  * So is every request of a session (r2p2_client_session.h), to one server after the other, and after a refusal, too: the servers
  * execute it once. Its answers carry back which request they are to.
  * Answers are matched by (own port, rid) alone, whoever sends them, unless the client has named the servers it trusts.
@@ -55,6 +56,8 @@ typedef struct r2p2_pair {
     uint8_t kind;           /* enum r2p2_pair_kind */
     uint8_t refusals_count; /* up to a bound */
     uint8_t awaits_ack;     /* REQ0 was sent, and no ACK has come since */
+    uint8_t is_repeated;    /* sent more than once */
+    uint8_t is_refused;     /* since it was last sent */
 } r2p2_pair;
 
 /* Called for each call that ends, during poll. payload is valid during the call only. */
@@ -109,7 +112,9 @@ static inline int r2p2_client_is_asked(const r2p2_client *client, uint16_t rid, 
 }
 /* An ACK came: sends the rest of the request to `to`, once for each time that REQ0 was sent. */
 void r2p2_client_acked(r2p2_client *client, uint16_t rid, r2p2_tx_address to);
-/* A refusal of a session's request came: it is sent again after a pause, to another server, unless this one has just answered others. */
+/* Whether a refusal says that the call was not executed: only one copy of the request has ever been sent. */
+static inline int r2p2_client_refusal_ends(const r2p2_pair *pair) { return !pair->session && !pair->is_repeated; }
+/* A refusal of another one came: it is sent again after a pause, a session's to another server, unless this one has just answered others. */
 void r2p2_client_refused(r2p2_client *client, uint16_t rid, uint64_t now_ns);
 /* Ends a waiting call: frees the slot, or quarantines the rid when no answer came. Reports to the sink. */
 void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_t now_ns, const uint8_t *payload,

@@ -61,7 +61,7 @@
     X(client_calls, "calls made")                                                                                      \
     X(client_retries, "requests sent again because no answer came")                                                    \
     X(client_expired, "calls of sessions that the servers have ended")                                                 \
-    X(client_refusals, "refusals of calls of sessions, which are sent again")                                          \
+    X(client_refusals, "refusals of calls of sessions, or sent more than once: sent again")                            \
     X(rx_stale_answers, "answers to another request than the one that waits under their number")                      \
     X(rx_bad_sender, "answers from somebody whom the client does not trust")                                           \
     X(feedbacks, "FEEDBACK messages sent to the router")                                                               \

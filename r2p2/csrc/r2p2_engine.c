@@ -203,12 +203,12 @@ static void control(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p
         r2p2_client_acked(client, header->rid, to);
         return;
     }
-    if (r2p2_client_waiting(client, header->rid)->session) {
-        if (!header->has_session) { /* refused, by whom it may be; sent again after a pause */
-            engine->counters.client_refusals++;
-            r2p2_client_refused(client, header->rid, engine->now_ns);
-            return;
-        }
+    const r2p2_pair *pair = r2p2_client_waiting(client, header->rid);
+    if (!header->has_session && !r2p2_client_refusal_ends(pair)) { /* refused, by whom it may be; sent again after a pause */
+        r2p2_client_refused(client, header->rid, engine->now_ns);
+        return;
+    }
+    if (pair->session) {
         if (!is_to_request(engine, client, header->rid, 1, payload)) return;
         int is_expired = bytes == R2P2_SESSION_BYTES + sizeof EXPIRED_WORD - 1 &&
                          memcmp(payload + R2P2_SESSION_BYTES, EXPIRED_WORD, sizeof EXPIRED_WORD - 1) == 0;

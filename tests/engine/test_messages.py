@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, DONE_TIMEOUT, ROLE_FOLLOWER
+from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_OK, DONE_TIMEOUT, ROLE_FOLLOWER, ROLE_LEADER
 from r2p2.errors import EngineError, RequestTooLarge
 from r2p2.requests import LATER
 from tests.engine.support import CLIENT, SERVER, STRANGER, packet, pair, request_packets
@@ -401,6 +401,52 @@ def test_repeats_come_at_twice_the_interval_each_time() -> None:
         sent = [d.time_ns / 1e6 for d in caller.engine.capture_take()[0]]
         assert [round(b - a) for a, b in itertools.pairwise(sent)] in ([5, 10, 20, 40], [6, 11, 21, 41])
         assert caller.ended[1][0] == DONE_TIMEOUT
+
+
+@pytest.mark.parametrize("size", [100, 3000])
+def test_a_refused_copy_does_not_end_a_call_whose_first_copy_may_have_been_taken(size: int) -> None:
+    """A leader takes the first copy, its backlog is full then, and it refuses the second one."""
+    with pair(backlog_entries_max=1) as (network, server, caller):
+        leader = server.engine
+        leader.set_role(ROLE_LEADER)
+        caller.engine.call(
+            caller.port, SERVER, b"w" * size, policy=2, timeout_ns=900_000_000, retry_ns=20_000_000, tag=1
+        )
+        caller.engine.flush()
+        network.run([server, caller], 200_000_000)
+        assert leader.counters()["drops_backlog"] > 2
+        assert caller.ended == {}
+        assert caller.engine.counters()["client_refusals"] == leader.counters()["drops_backlog"]
+        requests, _ = leader.apply_prepare(leader.log_last_index, 64)
+        assert len(requests) == 1
+        leader.apply_reply([b"done"], send=True)
+        leader.flush()
+        network.run([caller], 1_000_000)
+        assert caller.ended == {1: (DONE_OK, b"done")}
+
+
+def test_refused_until_the_deadline_a_repeated_call_times_out_and_one_sent_once_was_refused() -> None:
+    with pair() as (network, server, caller):  # which refuses every replicated request
+        network.block(CLIENT[0], SERVER[0])
+        caller.engine.call(caller.port, SERVER, b"x", policy=2, timeout_ns=3_000_000_000, retry_ns=1_000_000, tag=1)
+        caller.engine.call(caller.port, SERVER, b"x", policy=2, timeout_ns=900_000_000, retry_ns=800_000_000, tag=2)
+        caller.engine.flush()
+        network.run([caller], 4_000_000)
+        network.block(CLIENT[0], SERVER[0], False)
+        caller.engine.call(caller.port, SERVER, b"x", policy=2, timeout_ns=900_000_000, retry_ns=1_000_000_000, tag=3)
+        caller.engine.flush()
+        network.run([server, caller], 2_500_000_000)
+        assert caller.ended == {2: (DONE_TIMEOUT, b""), 3: (DONE_DROPPED, b"")}
+        before = caller.engine.counters()["client_refusals"]
+        assert before > 50, "one each 32 ms"
+        # A lost copy is repeated as soon as ever: refusals do not make the interval longer.
+        network.block(CLIENT[0], SERVER[0])
+        network.run([server, caller], 40_000_000)
+        network.block(CLIENT[0], SERVER[0], False)
+        network.run([server, caller], 100_000_000)
+        assert caller.engine.counters()["client_refusals"] > before
+        network.run([server, caller], 500_000_000)
+        assert caller.ended[1] == (DONE_TIMEOUT, b"")
 
 
 def test_answers_from_anybody_unless_the_client_names_its_servers() -> None:
