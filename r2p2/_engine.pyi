@@ -21,6 +21,7 @@ class Lib:
     R2P2_SOURCE_SHARE: Final[int]
     R2P2_GRANT_PACKETS_MAX: Final[int]
     R2P2_GRANT_OVERDUE_NS: Final[int]
+    R2P2_GRANT_WINDOW_NS: Final[int]
     R2P2_ASKER_BYTES: Final[int]
     R2P2_READS_COUNT_MAX: Final[int]
     R2P2_READS_BYTES_MAX: Final[int]

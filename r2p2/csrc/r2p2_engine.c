@@ -278,7 +278,7 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
     int is_announced = header->type == R2P2_TYPE_REQUEST && header->is_first;
     if (is_announced && header->policy == R2P2_POLICY_REPLICATED) { /* what will not be taken need not come */
         r2p2_asker asker = {packet->source_ip, packet->source_port, packet->local_port, header->rid, header->policy, 0};
-        if (r2p2_replicated_announced(engine, &asker, payload, bytes, header->p_order, header->has_session)) return;
+        if (r2p2_replicated_announced(engine, &asker, header, payload, bytes)) return;
     }
     r2p2_whole message;
     enum r2p2_reassembly_result result =

@@ -145,10 +145,10 @@ void r2p2_session_answer(r2p2_engine *engine, const r2p2_asker *asker, const r2p
                          uint8_t type, const uint8_t *payload, uint32_t bytes);
 void r2p2_drop_send(r2p2_engine *engine, r2p2_tx_address to, uint16_t rid);
 
-/* r2p2_replicated.c: the first of `packets` of a request with a replicated policy: 1 when it has been answered or refused for that alone, and
- * the rest need not come. has_session: it begins with the extension. */
-int r2p2_replicated_announced(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
-                              uint32_t packets, int has_session);
+/* r2p2_replicated.c: the first packet of a longer request with a replicated policy: 1 when it has been answered or refused for that alone,
+ * and the rest need not come. */
+int r2p2_replicated_announced(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_header *header, const uint8_t *payload,
+                              uint32_t bytes);
 /* A whole one. */
 void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
                              int has_session);

@@ -304,6 +304,22 @@ static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, u
     return half;
 }
 
+static r2p2_half *half_find(const r2p2_reassembly *table, const r2p2_header *header, uint32_t source_ip,
+                            uint16_t source_port, uint16_t local_port) {
+    r2p2_half *half = table->buckets[bucket_of(table, source_ip, source_port, local_port, header->rid, header->type)];
+    while (half && !(half->source_ip == source_ip && half->source_port == source_port && half->local_port == local_port &&
+                     half->rid == header->rid && half->type == header->type))
+        half = half->hash_next;
+    return half;
+}
+
+int r2p2_reassembly_is_repeat(const r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
+                              uint32_t length, uint32_t source_ip, uint16_t source_port, uint16_t local_port) {
+    const r2p2_half *half = half_find(table, header, source_ip, source_port, local_port);
+    return half && !(half->is_done && header->has_session) && has_packet(half, 0) &&
+           same_first(half, header, payload, length);
+}
+
 enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                                                 uint32_t length, uint32_t source_ip, uint16_t source_port,
                                                 uint16_t local_port, uint64_t now_ns, r2p2_whole *whole) {
@@ -311,11 +327,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
     uint32_t index = header->is_first ? 0 : header->p_order;
     enum r2p2_reassembly_result result = R2P2_HALF_STORED;
 
-    r2p2_half *half = table->buckets[bucket_of(table, source_ip, source_port, local_port, header->rid, header->type)];
-    while (half && !(half->source_ip == source_ip && half->source_port == source_port && half->local_port == local_port &&
-                     half->rid == header->rid && half->type == header->type))
-        half = half->hash_next;
-
+    r2p2_half *half = half_find(table, header, source_ip, source_port, local_port);
     if (half && header->is_first &&
         ((half->is_done && header->has_session) ||
          (has_packet(half, 0) ? !same_first(half, header, payload, length) : !fits_first(half, header->p_order)))) {

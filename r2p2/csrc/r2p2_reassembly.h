@@ -119,6 +119,9 @@ void r2p2_reassembly_destroy(r2p2_reassembly *table);
 enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                                                 uint32_t length, uint32_t source_ip, uint16_t source_port,
                                                 uint16_t local_port, uint64_t now_ns, r2p2_whole *whole);
+/* Whether this FIRST packet has been here: it would be R2P2_HALF_DUPLICATE. */
+int r2p2_reassembly_is_repeat(const r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
+                              uint32_t length, uint32_t source_ip, uint16_t source_port, uint16_t local_port);
 /* Frees a message that was handed out whole, and remembers it. */
 void r2p2_reassembly_finish(r2p2_reassembly *table, r2p2_half *half);
 /* Detaches the bytes of a whole message from its half, which becomes a memory: the caller frees `base` and takes `bytes` off the bound with

@@ -62,22 +62,26 @@ static int answer_early(r2p2_engine *engine, const r2p2_asker *asker, const r2p2
     return 1;
 }
 
-int r2p2_replicated_announced(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,
-                              uint32_t packets, int has_session) {
+int r2p2_replicated_announced(r2p2_engine *engine, const r2p2_asker *asker, const r2p2_header *header, const uint8_t *payload,
+                              uint32_t bytes) {
     uint64_t *refusal = NULL;
     if (engine->role == R2P2_ROLE_LEADER) {
-        if (has_session && bytes >= R2P2_SESSION_BYTES) {
+        if (header->has_session && bytes >= R2P2_SESSION_BYTES) {
             r2p2_session_extension extension = r2p2_session_read(payload);
             if (r2p2_session_valid(&extension) && answer_early(engine, asker, &extension)) return 1;
         }
         refusal = leader_refusal(engine);
     } else if (engine->role == R2P2_ROLE_NONE) {
         refusal = &engine->counters.drops_no_service;
-    } else if (!hold_has_room(engine, (packets - 1) * (uint64_t)R2P2_PAYLOAD_BYTES_MAX)) {
+    } else if (!hold_has_room(engine, (header->p_order - 1u) * (uint64_t)R2P2_PAYLOAD_BYTES_MAX)) {
         refusal = &engine->counters.drops_hold_full;
     }
-    if (refusal) refuse(engine, asker, refusal);
-    return refusal != NULL;
+    /* One that comes again is in the log maybe, or its ACK is out: the client must not hear that it was not taken. */
+    if (!refusal || r2p2_reassembly_is_repeat(&engine->client_halves, header, payload, bytes, asker->ip, asker->port,
+                                              asker->local_port))
+        return 0;
+    refuse(engine, asker, refusal);
+    return 1;
 }
 
 void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from r2p2 import limits
 from r2p2.engine import DONE_OK, ROLE_FOLLOWER, ROLE_LEADER, Engine, EngineConfig
 from r2p2.memory import MemoryNetwork
-from tests.engine.support import SERVER, STRANGER, packet, pair
+from tests.engine.support import SERVER, STRANGER, packet, pair, request_packets
 from tests.engine.test_sessions import session_packets
 
 ACK, DROP = 3, 4
@@ -210,7 +212,7 @@ def test_senders_that_are_stopped_for_a_moment_do_not_void_the_bound() -> None:
 
 
 def test_what_comes_late_has_come() -> None:
-    """Twice as much as the bound is overdue when it comes, and more of the same after it: still nobody forges anything."""
+    """Twice as much as the bound is overdue when it comes, and more of the same after it: nobody forges anything."""
     outside = Outside()
     for rid in range(1, 7):
         assert granted_at_once(outside, rid) == 4
@@ -253,6 +255,67 @@ def test_a_full_log_refuses_a_long_request_at_its_first_packet() -> None:
     outside.send(STRANGER, replicated(6, 40, sequence=2))
     assert outside.poll() == [(STRANGER[0], DROP, 6)]
     assert outside.engine.counters()["drops_log_full"] == 2
+    outside.close()
+
+
+@pytest.mark.parametrize("role", [ROLE_LEADER, ROLE_FOLLOWER])
+def test_a_long_request_that_was_taken_is_not_refused_when_its_first_packet_comes_again(role: int) -> None:
+    """It fills the last place itself: the network's copy of its first packet finds none."""
+    outside = Outside(backlog_entries_max=1, hold_bytes_max=5000)
+    outside.engine.set_role(role)
+    first, *others = request_packets(7, bytes(3000), policy=2)
+    outside.send(STRANGER, first)
+    assert outside.poll() == [(STRANGER[0], ACK, 7)]
+    outside.send(STRANGER, *others)
+    assert outside.poll() == []
+    for _ in range(3):
+        outside.send(STRANGER, first)
+        assert outside.poll() == [(STRANGER[0], ACK, 7)], "as if there were room"
+    outside.send(OTHER, first)
+    assert outside.poll() == [(OTHER[0], DROP, 7)], "somebody else's"
+    outside.send(STRANGER, request_packets(7, b"another" * 500, policy=2)[0])
+    assert outside.poll() == [(STRANGER[0], DROP, 7)], "another one under its number"
+    assert outside.poll(60_000_000) == []
+    outside.send(STRANGER, first)
+    assert outside.poll() == [(STRANGER[0], DROP, 7)], "long afterwards it is a new one"
+    outside.close()
+
+
+def test_a_long_request_on_its_way_is_not_refused_when_its_first_packet_comes_again() -> None:
+    outside = Outside(backlog_entries_max=1)
+    outside.engine.set_role(ROLE_LEADER)
+    first, *others = request_packets(7, bytes(3000), policy=2)
+    outside.send(STRANGER, first)
+    assert outside.poll() == [(STRANGER[0], ACK, 7)]
+    outside.send(OTHER, packet(0, 2, 1, b"fills the backlog"))
+    assert outside.poll() == []
+    outside.send(STRANGER, first)
+    assert outside.poll() == [(STRANGER[0], ACK, 7)]
+    outside.engine.apply_prepare(outside.engine.log_last_index, 10)
+    outside.engine.apply_reply([b"done"], send=False)
+    outside.send(STRANGER, *others)
+    assert outside.poll() == []
+    assert outside.engine.log_last_index == 2, "and it was taken"
+    outside.close()
+
+
+def test_a_sessions_long_request_that_comes_again_when_it_was_whole_is_refused_like_any_other() -> None:
+    """Its client takes no DROP for the end, and it would not be known for a duplicate before it is in the log."""
+    outside = Outside(backlog_entries_max=1)
+    outside.engine.set_role(ROLE_LEADER)
+    first = replicated(2, 3)
+    outside.send(STRANGER, first)
+    outside.poll()
+    outside.send(OTHER, packet(0, 2, 1, b"fills the backlog"))
+    outside.poll()
+    outside.send(STRANGER, first)
+    assert outside.poll() == [(STRANGER[0], ACK, 2)], "it is on its way"
+    outside.engine.apply_prepare(outside.engine.log_last_index, 10)
+    outside.engine.apply_reply([b"done"], send=False)
+    outside.send(STRANGER, *request_rest(2))
+    assert outside.poll() == []
+    outside.send(STRANGER, first)
+    assert outside.poll() == [(STRANGER[0], DROP, 2)]
     outside.close()
 
 
