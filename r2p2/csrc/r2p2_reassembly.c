@@ -8,7 +8,6 @@
 #include "r2p2_grants.h"
 
 #define SLOT_BYTES ((uint64_t)R2P2_PAYLOAD_BYTES_MAX)
-enum { BY_TIME = 0, TO_GO }; /* of a half's links */
 /* How long a whole message is remembered: longer than the network keeps a duplicate, shorter than rids take to come round. */
 #define MEMORY_NS 50000000u
 
@@ -40,7 +39,7 @@ int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t by
 }
 
 void r2p2_reassembly_destroy(r2p2_reassembly *table) {
-    for (r2p2_half *half = table->active.oldest; half; half = half->links[BY_TIME].newer) free(half->bytes);
+    for (r2p2_half *half = table->active.oldest; half; half = half->links[R2P2_LINKS_TIME].newer) free(half->bytes);
     free(table->halves);
     free(table->buckets);
     free(table->sources);
@@ -122,8 +121,8 @@ static void list_remove(struct r2p2_half_list *list, r2p2_half *half, int by) {
 
 /* Whether the half may give way has changed, or its age. */
 static void set_first_to_go(r2p2_reassembly *table, r2p2_half *half, int is_first_to_go) {
-    if (half->is_first_to_go) list_remove(&table->first_to_go, half, TO_GO);
-    if (is_first_to_go) list_append(&table->first_to_go, half, TO_GO);
+    if (half->is_first_to_go) list_remove(&table->first_to_go, half, R2P2_LINKS_TO_GO);
+    if (is_first_to_go) list_append(&table->first_to_go, half, R2P2_LINKS_TO_GO);
     half->is_first_to_go = (uint8_t)is_first_to_go;
 }
 
@@ -138,7 +137,7 @@ static void forget(r2p2_reassembly *table, r2p2_half *half) {
     r2p2_half **link = bucket_for(table, half);
     while (*link != half) link = &(*link)->hash_next;
     *link = half->hash_next;
-    list_remove(half->is_done ? &table->done : &table->active, half, BY_TIME);
+    list_remove(half->is_done ? &table->done : &table->active, half, R2P2_LINKS_TIME);
     half->hash_next = table->unused;
     table->unused = half;
     table->count--;
@@ -149,10 +148,10 @@ static void remember(r2p2_reassembly *table, r2p2_half *half) {
     r2p2_grants_end(table, half);
     source_leave(table, half->source);
     half->source = NULL;
-    list_remove(&table->active, half, BY_TIME);
+    list_remove(&table->active, half, R2P2_LINKS_TIME);
     half->is_done = 1;
     half->created_ns = table->now_ns;
-    list_append(&table->done, half, BY_TIME);
+    list_append(&table->done, half, R2P2_LINKS_TIME);
 }
 
 void r2p2_reassembly_finish(r2p2_reassembly *table, r2p2_half *half) {
@@ -175,9 +174,9 @@ void r2p2_reassembly_return(r2p2_reassembly *table, r2p2_detached detached) {
 }
 
 void r2p2_reassembly_renew(r2p2_reassembly *table, r2p2_half *half, uint64_t now_ns) {
-    list_remove(&table->active, half, BY_TIME);
+    list_remove(&table->active, half, R2P2_LINKS_TIME);
     half->created_ns = now_ns;
-    list_append(&table->active, half, BY_TIME);
+    list_append(&table->active, half, R2P2_LINKS_TIME);
     set_first_to_go(table, half, half->is_first_to_go);
 }
 
@@ -299,7 +298,7 @@ static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, u
     half->source = source;
     half->source_ip = ip;
     half->created_ns = now_ns;
-    list_append(&table->active, half, BY_TIME);
+    list_append(&table->active, half, R2P2_LINKS_TIME);
     table->count++;
     return half;
 }

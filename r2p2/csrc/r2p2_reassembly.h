@@ -20,6 +20,7 @@
 #include "r2p2_wire.h"
 
 enum r2p2_grant { R2P2_GRANT_NONE = 0, R2P2_GRANT_WAITS, R2P2_GRANT_GIVEN }; /* r2p2_grants.h */
+enum { R2P2_LINKS_TIME = 0, R2P2_LINKS_TO_GO, R2P2_LINKS_COUNT }; /* which list a half's links are of */
 
 typedef struct r2p2_half {
     struct r2p2_half *hash_next;
@@ -27,7 +28,7 @@ typedef struct r2p2_half {
     uint64_t granted_ns;
     struct r2p2_half_links {
         struct r2p2_half *older, *newer;
-    } links[2]; /* in its list by time, and in that of those that may give way */
+    } links[R2P2_LINKS_COUNT]; /* in its list by time, and in that of those that may give way */
     uint64_t created_ns;             /* of a memory: when it became whole */
     uint32_t source_ip;
     uint16_t source_port, local_port;

@@ -460,7 +460,7 @@ static void handle_raft(r2p2_engine *engine, script *input) {
 /* What the source of `half` is said to hold is what it holds. */
 static void check_source(const r2p2_reassembly *table, const r2p2_half *half) {
     uint64_t count = 0, bytes = 0, granted = 0;
-    for (const r2p2_half *other = table->active.oldest; other; other = other->newer) {
+    for (const r2p2_half *other = table->active.oldest; other; other = other->links[R2P2_LINKS_TIME].newer) {
         if (other->source_ip != half->source_ip) continue;
         granted += other->granted_count;
         expect("one account a source", other->source == half->source, 1);
@@ -476,7 +476,7 @@ static void check_source(const r2p2_reassembly *table, const r2p2_half *half) {
 /* Who waits for a grant is in its source's queue once, and each such source in the ring; who has one is in the other queue. */
 static void check_grants(const r2p2_reassembly *table) {
     uint64_t waiting = 0, queued = 0, given = 0, granted = 0;
-    for (const r2p2_half *half = table->active.oldest; half; half = half->newer) {
+    for (const r2p2_half *half = table->active.oldest; half; half = half->links[R2P2_LINKS_TIME].newer) {
         waiting += half->grant == R2P2_GRANT_WAITS;
         given += half->grant == R2P2_GRANT_GIVEN;
         granted += half->granted_count;
@@ -499,8 +499,8 @@ static void check_grants(const r2p2_reassembly *table) {
 
 /* A table's bounds and books; returns the packets of its half messages. */
 static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_bytes) {
-    uint64_t count = 0, bytes = detached_bytes, packets = 0;
-    for (const r2p2_half *half = table->active.oldest; half; half = half->newer) {
+    uint64_t count = 0, bytes = detached_bytes, packets = 0, to_go = 0;
+    for (const r2p2_half *half = table->active.oldest; half; half = half->links[R2P2_LINKS_TIME].newer) {
         uint64_t here = 0;
         for (uint32_t i = 0; i < 4; i++) here += (uint64_t)__builtin_popcountll(half->received[i]);
         expect("packets of a half", half->received_count, here);
@@ -511,9 +511,17 @@ static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_byte
         count++;
         bytes += half->capacity;
         packets += here;
+        to_go += half->received_count == 1;
     }
+    uint64_t time_ns = 0;
+    for (const r2p2_half *half = table->first_to_go.oldest; half; half = half->links[R2P2_LINKS_TO_GO].newer, to_go--) {
+        expect("packets of a half that may give way", half->received_count, 1);
+        expect("the oldest gives way first", half->created_ns >= time_ns, 1);
+        time_ns = half->created_ns;
+    }
+    expect("halves that may give way and are not listed", to_go, 0);
     check_grants(table);
-    for (const r2p2_half *memory = table->done.oldest; memory; memory = memory->newer, count++)
+    for (const r2p2_half *memory = table->done.oldest; memory; memory = memory->links[R2P2_LINKS_TIME].newer, count++)
         expect("a memory has no bytes", memory->is_done && memory->bytes == NULL && memory->capacity == 0, 1);
     expect("halves and memories", table->count, count);
     expect("half bytes", table->bytes, bytes);
