@@ -1,8 +1,34 @@
-"""``python -m r2p2``: the same as the console script ``r2p2``."""
+"""``python -m r2p2`` and the console script ``r2p2``.
 
+Ctrl-C ends it with the command line's exit code from the first line on, also while the rest is imported.
+"""
+
+import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
-from r2p2.cli import main
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    os._exit(128 + signum)  # nothing has begun that is to be ended in order
+
+
+def main() -> int:
+    """The command line; its exit code."""
+    # A shell has its background jobs ignore it.
+    is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_heeded:
+        signal.signal(signal.SIGINT, _leave)
+    from r2p2 import cli
+
+    def work() -> int:
+        if is_heeded:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return cli.run(sys.argv[1:])
+
+    return cli.guard(work)
+
 
 if __name__ == "__main__":
     sys.exit(main())

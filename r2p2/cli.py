@@ -12,6 +12,7 @@ else is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -19,17 +20,18 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from r2p2.errors import UserError
 
-__all__ = ["SUBCOMMANDS", "Subcommand", "guard", "load_subcommand", "main", "parser_of"]
+__all__ = ["SUBCOMMANDS", "Subcommand", "guard", "load_subcommand", "main", "parser_of", "run"]
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Subcommand(Protocol):
@@ -140,9 +142,17 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help is not lost in silence where there is no room for it."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            (file or sys.stderr).write(message)
+
+
 def parser_of(name: str, module: Subcommand) -> argparse.ArgumentParser:
     """The parser of a subcommand, complete; docs/reference/cli.md is made from it."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"r2p2 {name}",
         description=module.HELP,
         epilog=getattr(module, "EPILOG", None),
@@ -152,7 +162,8 @@ def parser_of(name: str, module: Subcommand) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str]) -> int:
+    """Runs the subcommand of ``argv``; for :func:`guard`."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage(), file=sys.stdout if argv else sys.stderr)
         return EXIT_OK if argv else EXIT_USAGE
@@ -176,11 +187,12 @@ def guard(work: Callable[[], int]) -> int:
     """
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        code = work()
+        try:
+            code = work()
+        except SystemExit as stop:  # argparse: 2 after a usage error, 0 after --help
+            code = stop.code if isinstance(stop.code, int) else EXIT_FAILED
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # argparse: 2 after a usage error, 0 after --help
-        return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except UserError as error:
         print(f"r2p2: error: {error.message}", file=sys.stderr)
         if error.remedy:
@@ -190,8 +202,12 @@ def guard(work: Callable[[], int]) -> int:
         return EXIT_INTERRUPTED
     except _Terminated:
         return EXIT_TERMINATED
-    except BrokenPipeError:
-        # The reader of our output (a pager, head) has left; keep Python from complaining again at its exit.
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            print(f"r2p2: error: what was to be written has no room: {error.strerror}", file=sys.stderr)
+        elif not isinstance(error, BrokenPipeError):
+            raise
+        # Or the reader of our output (a pager, head) has left; keep Python from complaining again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     finally:
@@ -200,4 +216,4 @@ def guard(work: Callable[[], int]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand of `argv` (default: the process's arguments); returns the exit code."""
-    return guard(lambda: _run(sys.argv[1:] if argv is None else argv))
+    return guard(lambda: run(sys.argv[1:] if argv is None else argv))
