@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from r2p2.address import parse_address
 from r2p2.capture import udp_packet
-from r2p2.craft.language import CraftError, Statement, Word, body, duration_ns, number, statements
+from r2p2.craft.language import BODY_BYTES_MAX, CraftError, Statement, Word, body, duration_ns, number, statements
 from r2p2.errors import UserError
 
 FRAMES_MAX: Final = 1_000_000
@@ -80,9 +80,11 @@ class _Options:
     left: list[tuple[Word, Word]]
 
     def take(self, key: str) -> Word | None:
-        """The value of ``key``, the last one given, or None."""
+        """The value of ``key``, or None. Raises CraftError where it is given twice."""
         found = self.take_all(key)
-        return found[-1] if found else None
+        if len(found) > 1:
+            raise found[1].error(f"{key} is given a second time")
+        return found[0] if found else None
 
     def take_all(self, key: str) -> list[Word]:
         """Every value of ``key``, in order."""
@@ -288,7 +290,7 @@ class Script:
         """``packet FROM > TO [FIELD=...] [BODY]``: one packet whose header is as given, right or wrong."""
         source, target, words = self._ends(statement)
         fields = self._header(options, tuple(_HEADER_LIMITS))
-        cut = options.number("cut", 65_507, 65_507)
+        cut = options.number("cut", BODY_BYTES_MAX, 65_507)  # without one all of it, which may be too much
         made = bytes(_over(self._layers.R2P2(**fields), self._one_body(words)))
         return [self._datagram(source, target, made[:cut])]
 

@@ -7,6 +7,7 @@ problem (``problem=yes``, or a word of the reason).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -46,6 +47,8 @@ _NAMES: Final = {
     "policy": set(POLICY_NAMES),
 }
 
+_NUMBERS: Final = {"rid": 0xFFFF, "term": (1 << 64) - 1, "member": (1 << 16) - 1, "port": 0xFFFF}
+
 
 def all_of(filters: Sequence[Filter]) -> Filter:
     """The filter that passes what all of them pass."""
@@ -64,5 +67,16 @@ def parse(expression: str) -> Filter:
     unknown = sorted(values - _NAMES[key]) if key in _NAMES else []
     if unknown:
         raise FilterError(f"{expression!r}: no {key} {unknown[0]!r}; there are {', '.join(sorted(_NAMES[key]))}")
+    if key in _NUMBERS:
+        for value in values:
+            if not (value.isascii() and value.isdecimal() and int(value) <= _NUMBERS[key]):
+                raise FilterError(f"{expression!r}: {value!r} is no {key}; it is a number in 0..{_NUMBERS[key]}")
+        values = _numbers(*map(int, values))
+    if key == "ip":
+        for value in values:
+            try:
+                ipaddress.IPv4Address(value)
+            except ValueError:
+                raise FilterError(f"{expression!r}: {value!r} is no IPv4 address, as 10.0.0.1 is") from None
     found, wanted = _KEYS[key], operator == "="
     return lambda message: (not values.isdisjoint(found(message))) is wanted

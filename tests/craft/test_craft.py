@@ -90,6 +90,8 @@ def test_the_error_of_the_document(tmp_path: Path, capsys: pytest.CaptureFixture
         (HOSTS + "request c > s word", 4, 15, "'word' is not a body"),
         (HOSTS + "request c > s random:371000", 4, 1, "cannot be built: a message of 371000 bytes"),
         (HOSTS + "request c > s zero:2000 packets=9", 4, 33, "packet '9' of a message of 3"),
+        (HOSTS + "request c > s rid=1 rid=2", 4, 25, "rid is given a second time"),
+        (HOSTS + "packet c > s zero:70000", 4, 1, "cannot be built"),
         (HOSTS + "flood c > s", 4, 1, "flood needs count=N"),
         (HOSTS + "flood c > s count=9999999", 4, 19, "9999999 is more than 1000000"),
         (HOSTS + "@5us raw c > s\n@4us raw c > s", 5, 1, "@4us is before"),
