@@ -44,6 +44,18 @@ def parse_address(text: str, *, default_port: int | None = None) -> tuple[int, i
     return parse_ip(ip), port
 
 
+def parse_own_address(option: str, text: str) -> tuple[int, int]:
+    """As :func:`parse_address`, of one that a process listens at.
+
+    Raises:
+        UserError: as there, or many machines have it at once.
+    """
+    ip, port = parse_address(text)
+    if ipaddress.IPv4Address(ip).is_multicast or ip == 0xFFFFFFFF:
+        raise UserError(f"{option} {text}: {format_ip(ip)} is no machine's own address", "Give one of this machine.")
+    return ip, port
+
+
 def format_address(address: tuple[int, int]) -> str:
     """``(ip, port)`` as ``"10.0.0.1:8000"``."""
     return f"{format_ip(address[0])}:{address[1]}"

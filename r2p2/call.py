@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
+from r2p2.address import parse_address
+from r2p2.arguments import positive_seconds
 from r2p2.client import FIXED_ROUTE, LB_ROUTE, REPLICATED, REPLICATED_READ, BlockingClient
 from r2p2.errors import CallError, UserError
 from r2p2.node import STATUS_REQUEST
@@ -51,17 +54,18 @@ def request_of(args: argparse.Namespace) -> bytes:
     if args.resp is not None:
         from r2p2.apps.kv import encode_command
 
-        return encode_command(*args.resp)
+        return encode_command(*map(os.fsencode, args.resp))
     if args.payload == "-":
         return sys.stdin.buffer.read()
-    return bytes(args.payload.encode())
+    return os.fsencode(args.payload)  # bytes that are no text come as they were given
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the reply's bytes and a line end; 1 and a message when there was none."""
     request = request_of(args)
-    if args.timeout <= 0:
-        raise UserError(f"--timeout is {args.timeout}, not above 0")
+    positive_seconds("--timeout", args.timeout)
+    if not parse_address(args.server)[1]:
+        raise UserError(f"{args.server}: nobody listens at port 0", "Write IP:PORT, as in 127.0.0.1:8000.")
     with BlockingClient() as client:
         try:
             reply = client.call(args.server, request, policy=POLICIES[args.policy], timeout_s=args.timeout)

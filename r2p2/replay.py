@@ -27,6 +27,7 @@ from typing import Final
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.app import load_application
+from r2p2.arguments import CLUSTER_ID_MAX, in_range
 from r2p2.dissect.datagrams import Datagram
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
@@ -124,6 +125,14 @@ def _mac(text: str) -> bytes:
 
 
 def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
+    in_range("--cluster-id", args.cluster_id, 0, CLUSTER_ID_MAX)
+    in_range("--seed", args.seed, 0, (1 << 64) - 1)
+    try:
+        incarnation = int(args.incarnation, 16)
+    except ValueError:
+        incarnation = 0
+    if not 0 < incarnation < 1 << 64:
+        raise UserError(f"--incarnation {args.incarnation!r} is no number of 64 bits above 0, in hex")
     engine = EngineConfig()
     if args.router:
         router_ip, router_port = parse_address(args.router, default_port=limits.ROUTER_CONTROL_PORT)
@@ -138,12 +147,6 @@ def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
             "members that share an address, or have one of loopback, cannot be replayed: on a wire they do not exist",
             "Record members with an address each; on one machine: ip address add 10.7.0.1/32 dev lo, and so on.",
         )
-    try:
-        incarnation = int(args.incarnation, 16)
-    except ValueError:
-        incarnation = 0
-    if not 0 < incarnation < 1 << 64:
-        raise UserError(f"--incarnation {args.incarnation!r} is no number of 64 bits above 0, in hex")
     return NodeConfig(
         node_id=addresses.index(bind),
         members=dict(enumerate(addresses)),

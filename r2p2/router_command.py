@@ -7,7 +7,8 @@ import gc
 import json
 
 from r2p2 import limits
-from r2p2.address import format_address, format_ip, parse_address
+from r2p2.address import format_address, format_ip, parse_address, parse_own_address
+from r2p2.arguments import in_range, nanoseconds
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
 from r2p2.link_options import add_link_arguments, parse_link
@@ -85,12 +86,6 @@ def mode_of(mode: str, backend: str) -> str:
     return mode
 
 
-def _nanoseconds(name: str, seconds: float) -> int:
-    if not 0 < seconds < 1e6:
-        raise UserError(f"{name} is {seconds}, not above 0 and below a million seconds")
-    return max(int(seconds * limits.SECOND), 1)
-
-
 def router_config(args: argparse.Namespace, local_port: int) -> RouterConfig:
     """The router that the arguments describe, on the UDP port that was opened.
 
@@ -103,11 +98,11 @@ def router_config(args: argparse.Namespace, local_port: int) -> RouterConfig:
         control_port=args.control_port or local_port,
         mode=mode_of(args.mode, args.backend),
         policy=args.policy,
-        timeout_ns=_nanoseconds("--timeout", args.timeout),
-        queue_timeout_ns=_nanoseconds("--queue-timeout", args.queue_timeout),
+        timeout_ns=nanoseconds("--timeout", args.timeout),
+        queue_timeout_ns=nanoseconds("--queue-timeout", args.queue_timeout),
         queue_count_max=args.queue,
         misses_max=args.misses,
-        down_ns=_nanoseconds("--down", args.down),
+        down_ns=nanoseconds("--down", args.down),
         seed=args.seed,
     )
 
@@ -138,11 +133,12 @@ class ReportingRouter:
 
 def run(args: argparse.Namespace) -> int:
     """Routes until SIGINT or SIGTERM; 0 after a clean stop."""
-    ip, port_number = parse_address(args.bind)
-    if not 0 <= args.control_port <= 65_535:
-        raise UserError(f"--control-port is {args.control_port}, not between 0 and 65535")
+    ip, port_number = parse_own_address("--bind", args.bind)
+    in_range("--control-port", args.control_port, 0, 65_535)
+    if (ip, port_number) in [parse_address(text) for text in args.servers.split(",")]:
+        raise UserError(f"--bind {args.bind} is one of --servers {args.servers}", "Give the router another.")
     router_config(args, port_number or 1)  # what is wrong is said before anything is opened
-    report_ns = _nanoseconds("--report", args.report) if args.report else 0
+    report_ns = nanoseconds("--report", args.report) if args.report else 0
     further_port = args.control_port if args.control_port != port_number else 0
     links = tuple(parse_link(text) for text in args.link)
     spec = PortSpec(args.backend, format_ip(ip), port_number, links, tuple(args.vdev), further_port=further_port)

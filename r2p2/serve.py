@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from r2p2 import limits
-from r2p2.address import format_address, format_ip, parse_address
+from r2p2.address import format_address, format_ip, parse_address, parse_own_address
 from r2p2.app import load_application, load_object
+from r2p2.arguments import CHECK_ENTRIES_MAX, CLUSTER_ID_MAX, CPU_MAX, LOG_MIB_MAX, SECONDS_MAX, in_range, seconds
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.capture import RotatingPcapWriter
 from r2p2.engine import EngineConfig
@@ -46,6 +47,12 @@ READY_PREFIX = "r2p2: serving "
 """A line that begins so says that the node answers; processes that start nodes wait for it."""
 
 CAPTURE_MIB = 64
+
+# With --config these would say nothing.
+_OF_THE_FILE = (
+    *("app", "backend", "idle", "log_mib", "link", "vdev", "bind", "members", "node_id", "storage"),
+    *("cluster_id", "timers", "truncation", "apply_thread", "check_determinism"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,9 +175,9 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     Raises:
         UserError: they contradict each other; the message names the argument.
     """
-    if args.log_mib < 1:
-        raise UserError(f"--log-mib is {args.log_mib}, not at least 1")
-    log_bytes = args.log_mib << 20
+    in_range("--cluster-id", args.cluster_id, 0, CLUSTER_ID_MAX)
+    in_range("--check-determinism", args.check_determinism, 0, CHECK_ENTRIES_MAX)
+    log_bytes = in_range("--log-mib", args.log_mib, 1, LOG_MIB_MAX) << 20
     router_ip, router_port = (
         parse_address(args.router, default_port=limits.ROUTER_CONTROL_PORT) if args.router else (0, 0)
     )
@@ -180,6 +187,8 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         log_bytes_max=log_bytes,
         log_entries_max=max(limits.LOG_ENTRIES_MAX, log_bytes // limits.ENTRY_HEADER_BYTES // 4),
     )
+    if not -SECONDS_MAX < args.clock_offset < SECONDS_MAX:
+        raise UserError(f"--clock-offset is {args.clock_offset}, not within a million seconds")
     clock = shifted_clock(args.clock_offset)
     if args.join:
         return _joining_config(args, engine, clock)
@@ -201,6 +210,11 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         if bind not in addresses:
             raise UserError(f"--bind {args.bind} is not one of --members {args.members}", "Add it, or give --node-id.")
         node_id = addresses.index(bind)
+    if bind in addresses and node_id != addresses.index(bind):
+        raise UserError(
+            f"--node-id is {node_id}, and --members has --bind {args.bind} in slot {addresses.index(bind)}",
+            "Leave --node-id out.",
+        )
     if not 0 <= node_id < len(addresses):
         raise UserError(f"--node-id {node_id} is outside 0..{len(addresses) - 1}, the slots of --members")
     return replace(_member_config(args, engine, clock), node_id=node_id, members=dict(enumerate(addresses)))
@@ -242,6 +256,11 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
 
     if args.node is None:
         raise UserError("--config without --node", "Say which of the file's nodes this is: its slot.")
+    defaults = argparse.ArgumentParser()
+    add_arguments(defaults)
+    for name in _OF_THE_FILE:
+        if getattr(args, name) != defaults.get_default(name):
+            raise UserError(f"--{name.replace('_', '-')} with --config, which decides it", "Write it into the file.")
     cluster = load(args.config)
     node = cluster.node(args.node)
     args.app, args.backend, args.idle, args.log_mib = cluster.app, cluster.backend, cluster.idle, cluster.log_mib
@@ -271,6 +290,7 @@ class CapturingNode:
 
     def __init__(self, node: Node | Server, path: str, rate: int, mib: int = CAPTURE_MIB, files: int = 1) -> None:
         self._node = node
+        in_range("--pcap-rate", rate, 1, limits.SECOND)
         if mib < 1 or files < 1:
             raise UserError(f"--pcap-mib {mib} and --pcap-files {files}: both are at least 1")
         try:
@@ -355,20 +375,21 @@ def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort, tell: Ca
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; 0 after a clean stop."""
+    if args.node is not None and args.config is None:
+        raise UserError("--node without --config", "Give the cluster's file; without one a member's slot is --node-id.")
     config = _configured(args) if args.config is not None else node_config(args)
     fields: dict[str, object] = (
         {"node": config.node_id, "cluster": config.cluster_id} if config.members or config.join else {}
     )
+    ip, port_number = parse_own_address("--bind", args.bind)
     if args.cpu is not None:  # before any thread, and before DPDK looks at where it may run
-        pin(os.getpid(), args.cpu)
+        pin(os.getpid(), in_range("--cpu", args.cpu, 0, CPU_MAX))
     manager = ServiceManager()
     tell = manager.telling(configure(args.log_format, fields))
-    if args.drain < 0:
-        raise UserError(f"--drain is {args.drain}, below 0")
+    seconds("--drain", args.drain)
     load_object(args.app)
     if args.pcap and config.members:
         config = replace(config, seed=secrets.randbits(32))  # told at the end, so that the capture can be replayed
-    ip, port_number = parse_address(args.bind)
     links = tuple(parse_link(text) for text in args.link)
     spec = PortSpec(
         args.backend,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from r2p2.arguments import SECONDS_MAX, make_folder, writable_file
 from r2p2.bench import profile
 from r2p2.bench.hdr import write_hgrm
 from r2p2.bench.measure import OPEN_LOOP_WAITING_MAX, WHATS, BenchConfig, measure, started
@@ -176,11 +178,11 @@ def _size(args: argparse.Namespace) -> tuple[int, Distribution | None]:
 def bench_config(args: argparse.Namespace) -> BenchConfig:
     """The measurement that the arguments describe. UserError for what is out of bounds."""
     replicas = getattr(args, "replicas", 3)
-    if args.duration <= 0 or args.warmup < 0:
+    if not 0 < args.duration < SECONDS_MAX or not 0 <= args.warmup < SECONDS_MAX:
         raise UserError(f"a duration of {args.duration:g} s after a warm-up of {args.warmup:g} s")
     if not 1 <= replicas <= REPLICAS_MAX:
         raise UserError(f"{replicas} replicas: between 1 and {REPLICAS_MAX} are possible")
-    if args.rate < 0:
+    if not 0 <= args.rate < math.inf:
         raise UserError(f"a rate of {args.rate:g} calls a second")
     if args.repeat < 1:
         raise UserError(f"--repeat {args.repeat}: at least one run")
@@ -232,6 +234,7 @@ def run(args: argparse.Namespace) -> int:
         from r2p2.bench.plots import need_matplotlib
 
         need_matplotlib()  # before the measurement, not after it
+    _check_targets(args)
     pauses = measure_pauses(processors(), args.pauses) if args.pauses else []
     if pauses:
         print(pauses_text(pauses))
@@ -255,6 +258,16 @@ def run(args: argparse.Namespace) -> int:
             write_json(args.json, middle)
     _write_rest(args, repeats.runs, middle)
     return 0 if good else 1
+
+
+def _check_targets(args: argparse.Namespace) -> None:
+    """Before the measurement, not after it."""
+    for name in ("json", "csv", "hdr"):
+        if (path := getattr(args, name)) is not None:
+            writable_file(f"--{name}", path)
+    for name in ("plots", "logs", "storage"):
+        if (path := getattr(args, name)) is not None:
+            make_folder(f"--{name}", path)
 
 
 def _one(args: argparse.Namespace, config: BenchConfig, layers: profile.Layers | None) -> BenchResult:

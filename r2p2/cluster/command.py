@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from r2p2.address import format_address
+from r2p2.arguments import positive_seconds
 from r2p2.client import FIXED_ROUTE, BlockingClient
 from r2p2.cluster.config import load
 from r2p2.cluster.launcher import Launcher
@@ -65,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does it; 0 when it worked and, for up and status, the cluster is healthy."""
-    if not args.timeout > 0:
-        raise UserError(f"--timeout is {args.timeout}, not above 0")
+    positive_seconds("--timeout", args.timeout)
     if (args.node is not None) != (args.action in _OF_ONE):
         raise UserError(f"r2p2 cluster {args.action}: " + ("name one node" if args.node is None else "takes no node"))
     cluster = load(args.config)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from r2p2 import limits
 from r2p2.address import format_address, parse_address
 from r2p2.app import BUILT_IN
+from r2p2.arguments import CHECK_ENTRIES_MAX, CLUSTER_ID_MAX, CPU_MAX, LOG_MIB_MAX
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
 from r2p2.node import Timers
@@ -24,10 +25,7 @@ from raft.configuration import SLOT_MAX, VOTERS_MAX
 
 __all__ = ["ClusterFile", "NodeEntry", "load", "parse"]
 
-_LOG_MIB_MAX: Final = 1 << 20
 _MS_MAX: Final = 60_000
-_CHECK_ENTRIES_MAX: Final = 1 << 20
-_CPU_MAX: Final = 4095
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +172,14 @@ def _read_boolean(value: Any) -> bool:
 _BOOLEAN: Final = _Key("true or false", _read_boolean)
 _STORAGE: Final = _text("the path of a directory", bool)
 _CLUSTER: Final[Mapping[str, _Key]] = {
-    "id": _integer(0, (1 << 32) - 1),
+    "id": _integer(0, CLUSTER_ID_MAX),
     "app": _text(f"{', '.join(BUILT_IN)}, or MODULE:NAME", _is_app, tuple(BUILT_IN)),
     "backend": _one_of(*BACKENDS),
     "idle": _one_of(*IDLE_POLICIES),
-    "log_mib": _integer(1, _LOG_MIB_MAX),
+    "log_mib": _integer(1, LOG_MIB_MAX),
     "truncation": _one_of(*POLICIES),
     "apply_thread": _BOOLEAN,
-    "check_determinism": _integer(0, _CHECK_ENTRIES_MAX),
+    "check_determinism": _integer(0, CHECK_ENTRIES_MAX),
     "storage": _STORAGE,
     "timers": _Key(
         '"default" or "datacenter", or a table of heartbeat_ms < election_min_ms < election_max_ms',
@@ -195,7 +193,7 @@ _NODE: Final[Mapping[str, _Key]] = {
     "storage": _STORAGE,
     "links": _Key("a list of ROLE:PEER_IP:SOCKET (backend dpdk)", _read_texts),
     "vdevs": _Key("a list of NAME,ARGS (backend dpdk)", _read_texts),
-    "cpu": _integer(0, _CPU_MAX),
+    "cpu": _integer(0, CPU_MAX),
 }
 _TOP: Final = ("cluster", "nodes")
 # Where a key belongs that stands at the top by mistake.

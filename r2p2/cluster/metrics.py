@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from r2p2 import limits
 from r2p2.address import format_ip, parse_address
+from r2p2.arguments import positive_seconds
 from r2p2.cluster.status import Targets, add_target_arguments, look, targets_of
 from r2p2.cluster.view import Statuses, View
 from r2p2.errors import UserError
@@ -146,8 +147,7 @@ def _counters(answered: Statuses) -> Metric:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM; 0 after a clean stop."""
-    if not args.timeout > 0:
-        raise UserError(f"--timeout is {args.timeout}, not above 0")
+    positive_seconds("--timeout", args.timeout)
     ip, port = parse_address(args.listen)
     targets = targets_of(args)
     registry = CollectorRegistry()

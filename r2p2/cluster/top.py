@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Any, Final
 
+from r2p2.arguments import SECONDS_MAX
 from r2p2.cluster.status import add_target_arguments, look, table, targets_of
 from r2p2.cluster.view import Statuses, View
 from r2p2.errors import UserError
@@ -67,7 +68,7 @@ def page(before: Statuses, view: View, seconds: float) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Looks until Ctrl-C, or ``--count`` times; 0 when the last look showed a healthy cluster, else 1."""
-    if args.period < _PERIOD_MIN_S or args.count < 0:
+    if not _PERIOD_MIN_S <= args.period < SECONDS_MAX or args.count < 0:
         raise UserError(
             f"--period is {args.period} and --count {args.count}: at least {_PERIOD_MIN_S}, and not below 0"
         )

@@ -9,6 +9,7 @@ import signal
 
 from r2p2 import limits
 from r2p2.address import format_address, parse_address
+from r2p2.arguments import SECONDS_MAX, in_range, seconds
 from r2p2.errors import UserError
 from r2p2.gateway.dialect import DIALECTS
 from r2p2.gateway.server import Gateway, GatewayConfig
@@ -48,10 +49,10 @@ def config_of(args: argparse.Namespace) -> GatewayConfig:
     host, colon, port_text = args.listen.rpartition(":")
     if not colon or not port_text.isdecimal() or int(port_text) > 65535:
         raise UserError(f"--listen {args.listen!r} is not HOST:PORT", "For example 127.0.0.1:6379, or 0.0.0.0:6379.")
-    for name in ("timeout", "drain", "max_clients"):
-        least = 0.001 if name == "timeout" else 1 if name == "max_clients" else 0
-        if not getattr(args, name) >= least:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}, not at least {least}")
+    if not 0.001 <= args.timeout < SECONDS_MAX:
+        raise UserError(f"--timeout is {args.timeout}, not at least 0.001 and below a million seconds")
+    seconds("--drain", args.drain)
+    in_range("--max-clients", args.max_clients, 1, 1 << 20)
     cluster = tuple(format_address(parse_address(text)) for text in args.cluster.split(","))
     return GatewayConfig(cluster, host, int(port_text), args.timeout, args.drain, args.max_clients, args.app)
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+from r2p2.arguments import writable_file
 from r2p2.errors import UserError
 from r2p2.sim.exhaustive import Bounds, Search
 from r2p2.sim.mutants import MUTANTS, Mutant
@@ -68,9 +69,13 @@ def bounds_of(text: str) -> Bounds:
     chosen: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         name, _, number = part.partition("=")
-        if name not in known or not number.isdecimal():
+        if name not in known:
             raise UserError(f"--bounds {part}: not NAME=N", f"The names are {', '.join(sorted(known))}.")
+        if not (number.isascii() and number.isdecimal()):
+            raise UserError(f"--bounds {part}: {number!r} is not a number")
         chosen[name] = int(number)
+        if name in ("members_count", "states_max") and not chosen[name]:
+            raise UserError(f"--bounds {part}: at least 1")
     return Bounds(**chosen)
 
 
@@ -108,6 +113,8 @@ def write_trace(path: str, outcome: Outcome) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run them; 1 when a property broke."""
+    if args.bounds and not args.exhaustive:
+        raise UserError("--bounds without --exhaustive", "They are of the exhaustive search.")
     if args.exhaustive:
         return search(bounds_of(args.bounds))
     if args.mutant == "?":
@@ -119,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--events {args.events}: nothing to run", "Give a positive number.")
     if args.jobs < 0:
         raise UserError(f"--jobs {args.jobs}: not a number of processes", "Give 1 or more, or 0 for one a processor.")
+    if args.trace:
+        writable_file("--trace", Path(args.trace))
     began = told = time.monotonic()
     totals: dict[str, int] = {}
     failures = number = 0

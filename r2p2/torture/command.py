@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from r2p2.arguments import in_range, make_folder, positive_seconds, seconds
 from r2p2.bench.cluster import Plan, plan, replica_name, serve_command
 from r2p2.errors import UserError
 from r2p2.ports import BACKENDS, missing
@@ -28,6 +29,7 @@ from r2p2.torture.checker import Verdict, check
 from r2p2.torture.client import Spec
 from r2p2.torture.history import read_history
 from r2p2.torture.nemesis import ALL, FAULTS, Fault, Nemesis
+from raft.configuration import VOTERS_MAX
 
 __all__ = ["HELP", "NAME", "TorturedCluster", "add_arguments", "run"]
 
@@ -37,6 +39,7 @@ HELP = (
 )
 
 APPS: Final = ("kv", "redis")
+CLIENTS_MAX: Final = 1024
 MIXED_PERCENT: Final = 50
 CLOCKS_APART_SECONDS: Final = 2
 READY_SECONDS: Final = 20.0
@@ -162,14 +165,20 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--faults all: nodes in memory do not live through it", "Give --storage DIR.")
     if args.rounds is not None and args.rounds < 1:
         raise UserError(f"--rounds {args.rounds}: no faults", "Give 1 or more, or --seconds.")
-    if args.nodes < 3:
-        raise UserError(f"--nodes {args.nodes}: a cluster that shall live through a fault has at least 3")
+    if not 3 <= args.nodes <= VOTERS_MAX:
+        raise UserError(f"--nodes {args.nodes}: a cluster that shall live through a fault has 3..{VOTERS_MAX}")
+    positive_seconds("--seconds", args.seconds)
+    seconds("--every", args.every)
+    in_range("--clients", args.clients, 1, CLIENTS_MAX)
     if reason := missing(args.backend):
         raise reason
     folder = args.out / f"{args.backend}-{args.nodes}-{args.seed}"
+    make_folder("--out", args.out)
     if folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    make_folder("--out", folder)
+    if args.storage is not None:
+        make_folder("--storage", args.storage)
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -208,8 +217,18 @@ def run(args: argparse.Namespace) -> int:
     print(f"Written: {history}, {report}, and the log of each process beside them")
     held = verdict.holds and not done["unread"] and not done["differing"]
     held = held and are_equal(done["states"], args.nodes)
+    if nothing := nothing_shown(verdict, nemesis.faults):
+        print(f"FAILED: {nothing}, so nothing was shown")
+        return 1
     print("Everything held." if held else "FAILED")
     return 0 if held else 1
+
+
+def nothing_shown(verdict: Verdict, faults: list[Fault]) -> str:
+    """Why a run that found nothing wrong proves nothing; empty when it does prove something."""
+    if not faults:
+        return "no fault was made"
+    return "" if verdict.acknowledged else "no addition was answered"
 
 
 def are_equal(states: Mapping[str, Mapping[str, Any]], count: int) -> bool:

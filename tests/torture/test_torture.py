@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from r2p2.cli import main
-from r2p2.torture.command import are_equal, interruptions
+from r2p2.torture.checker import check
+from r2p2.torture.command import are_equal, interruptions, nothing_shown
 from r2p2.torture.nemesis import Fault
 
 SECONDS = float(os.environ.get("R2P2_TORTURE_SECONDS", "6"))
@@ -65,3 +67,11 @@ def test_an_interruption_is_the_longest_gap_behind_the_leaders_end() -> None:
         Fault("term", "replica2", True, 20.0, 0.5),  # nothing was answered any more
     ]
     assert interruptions(faults, answered) == [0.151]
+
+
+@pytest.mark.parametrize(
+    ("faults", "acknowledged", "why"), [(0, 5, "no fault was made"), (1, 0, "no addition was answered"), (1, 5, "")]
+)
+def test_a_run_without_faults_or_answers_shows_nothing(faults: int, acknowledged: int, why: str) -> None:
+    verdict = replace(check([]), acknowledged=acknowledged)
+    assert nothing_shown(verdict, [Fault("kill", "replica-0", True, 0.0, 1.0)] * faults) == why
