@@ -492,7 +492,8 @@ class Membership:
         if candidate is None:
             operation.note = (
                 f"nobody at {format_address(address)} asks to be let in as slot {slot}: start `r2p2 serve --join ... "
-                f"--node-id {slot} --bind {format_address(address)}` there"
+                f"--node-id {slot} --bind {format_address(address)}` there, and name the member "
+                "that leads, too: it hears of those alone that ask it"
             )
             return None
         return self._let_in(candidate, operation, configuration, core, now_ns, instead_of=there)
