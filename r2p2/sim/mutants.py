@@ -252,7 +252,8 @@ MUTANTS = [
     Mutant(
         "no_answer_to_an_older_term",
         "L4: a member ahead of its leader is stuck for ever",
-        "self._answer_append(message, accepted=False, match=message.prev_index, hint=self.last_index)",
+        "self._answer_append(\n                message, accepted=False, match=message.prev_index, "
+        "hint=self.last_index, round_=NO_ROUND\n            )",
         "pass",
         options=Options(pre_vote=False, crashes=False, fault_mean_ns=150 * MS),
     ),

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,16 @@ def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
     # The folder's module is found first, and is imported by r2p2.cli.
     (tmp_path / "argparse.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(20)\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    # Whoever runs the tests in the background ignores the signal, and so would the child.
     with subprocess.Popen(
-        [*R2P2, "sim"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+        ["env", "--default-signal=INT", *R2P2, "sim"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == "here\n"
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert process.stderr.read() == ""
-        assert time.monotonic() - began < 10
