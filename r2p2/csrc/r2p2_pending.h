@@ -4,7 +4,8 @@
  * An entry's index is the rid the router uses towards servers (RELAY); entries are given out in turn, so that a rid rests as long as
  * the table allows. An entry is FREE, PENDING (in the hash by client, in the list by age), or QUARANTINED: its request ended
  * without an answer, and a late one must not be taken for the answer to another request.
- * Count and time are bounded by the router, which expires from the old end of the two lists.
+ * Count and time are bounded by the router, which expires from the old end of the two lists. A second table of its knows by client
+ * which requests wait for a slot; that has nothing of servers, and nothing in it is quarantined.
  */
 #ifndef R2P2_PENDING_H
 #define R2P2_PENDING_H

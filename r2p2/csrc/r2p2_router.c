@@ -22,6 +22,7 @@
 #define FEEDBACK_BYTES 16u
 #define NO_SERVER (-1)
 _Static_assert(R2P2_ROUTER_PENDING_MAX < R2P2_PENDING_SLOTS, "a rid can rest while all others are in use");
+_Static_assert(R2P2_ROUTER_QUEUE_MAX <= R2P2_PENDING_SLOTS, "each request in the queue has a name");
 _Static_assert(R2P2_ROUTER_SERVERS_MAX <= 256, "a server's number is a byte in an entry");
 
 /* A request that waits for a slot: its first packet, as it came. */
@@ -29,6 +30,7 @@ typedef struct router_waiting {
     uint64_t since_ns;
     uint32_t client_ip;
     uint32_t length;
+    uint32_t name; /* its entry in `queued` */
     uint16_t client_port;
     uint16_t client_rid;
     uint8_t policy;
@@ -61,6 +63,7 @@ struct r2p2_router {
     r2p2_pending_table pending;
     router_waiting *queue; /* a ring of queue_max; JBSQ only */
     uint32_t queue_head, queue_count;
+    r2p2_pending_table queued; /* JBSQ only: whose requests are in the queue, to know one that comes again */
 };
 
 /* ---- counters ---- */
@@ -109,8 +112,12 @@ r2p2_router *r2p2_router_new(uintptr_t port_address, const r2p2_router_config *c
     router->random_state = config->seed;
     router->servers_count = servers_count;
     for (uint32_t i = 0; i < servers_count; i++) router->servers[i].address = servers[i];
-    if (config->choice == R2P2_ROUTER_JBSQ) router->queue = calloc(config->queue_max, sizeof *router->queue);
-    if (r2p2_pending_init(&router->pending, config->seed) || (config->choice == R2P2_ROUTER_JBSQ && !router->queue)) {
+    int failed = r2p2_pending_init(&router->pending, config->seed);
+    if (config->choice == R2P2_ROUTER_JBSQ) {
+        router->queue = calloc(config->queue_max, sizeof *router->queue);
+        failed |= r2p2_pending_init(&router->queued, config->seed) || !router->queue;
+    }
+    if (failed) {
         r2p2_router_free(router);
         return NULL;
     }
@@ -122,6 +129,7 @@ void r2p2_router_free(r2p2_router *router) {
     if (!router) return;
     r2p2_tx_close(&router->tx);
     r2p2_pending_destroy(&router->pending);
+    r2p2_pending_destroy(&router->queued);
     free(router->queue);
     free(router);
 }
@@ -356,17 +364,24 @@ static int request_repeat(r2p2_router *router, const router_request *request) {
     return 1;
 }
 
+static int is_queued(const r2p2_router *router, const router_request *request) {
+    return router->queue_count > 0 && r2p2_pending_find(&router->queued, request->client_ip, request->client_port,
+                                                        request->client_rid) != R2P2_PENDING_NONE;
+}
+
 static void queue_add(r2p2_router *router, const router_request *request) {
     if (router->queue_count == router->config.queue_max) {
         refuse(router, request->client_ip, request->client_port, request->client_rid, &router->counters.drops_queue_full);
         return;
     }
-    if (router->queue_count == 0) router->queue_head = 0; /* the same few lines of cache while the queue is short */
+    if (router->queue_count == 0) router->queue_head = router->queued.next = 0; /* the same few lines of cache while the queue is short */
     router_waiting *waiting = &router->queue[(router->queue_head + router->queue_count++) % router->config.queue_max];
     waiting->since_ns = router->now_ns;
     waiting->client_ip = request->client_ip;
     waiting->client_port = request->client_port;
     waiting->client_rid = request->client_rid;
+    waiting->name = r2p2_pending_add(&router->queued, request->client_ip, request->client_port, request->client_rid,
+                                     router->now_ns);
     waiting->policy = request->policy;
     waiting->has_more = request->has_more;
     waiting->length = request->length;
@@ -375,6 +390,7 @@ static void queue_add(r2p2_router *router, const router_request *request) {
 }
 
 static void queue_remove(r2p2_router *router) {
+    r2p2_pending_end(&router->queued, router->queue[router->queue_head].name, 0, router->now_ns);
     router->queue_head = (router->queue_head + 1) % router->config.queue_max;
     router->queue_count--;
 }
@@ -400,7 +416,8 @@ static void request_begin(r2p2_router *router, const router_request *request) {
         /* Who came first goes first. */
         server = router->queue_count > 0 ? NO_SERVER : choose(router);
         if (server == NO_SERVER) {
-            if (router->config.choice == R2P2_ROUTER_JBSQ && any_is_up(router)) queue_add(router, request);
+            if (is_queued(router, request)) router->counters.requests_repeated++; /* it has its place, whoever is up */
+            else if (router->config.choice == R2P2_ROUTER_JBSQ && any_is_up(router)) queue_add(router, request);
             else
                 refuse(router, request->client_ip, request->client_port, request->client_rid,
                        &router->counters.drops_no_server);

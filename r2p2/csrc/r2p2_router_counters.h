@@ -25,7 +25,7 @@
     X(requests, "requests received from clients, counted by their first packets")                                      \
     X(requests_replicated, "of these, with a replicated policy")                                                       \
     X(requests_sent, "requests sent on to a server")                                                                   \
-    X(requests_repeated, "first packets of requests already on their way, sent to the same server again")              \
+    X(requests_repeated, "first packets of requests already on their way (sent to the same server again) or queued")   \
     X(requests_queued, "requests that had to wait for a slot")                                                         \
     X(requests_answered, "requests whose answer was passed on whole, or that FEEDBACK ended")                          \
     X(requests_dropped, "requests that a server refused with DROP")                                                    \

@@ -204,6 +204,54 @@ def test_a_repeated_request_goes_to_the_same_server_and_takes_no_second_slot(mod
         assert world.count("requests_repeated") == 2
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_repeated_request_takes_no_second_place_in_the_queue(mode: str) -> None:
+    with RouterWorld(1, policy="jbsq:1", mode=mode, queue_count_max=3) as world:
+        world.calls(1)  # holds the slot
+        client = (CLIENT_IP + 9, 1234)
+        world.network.open(*client)
+        for _ in range(20):
+            world.network.inject(client, ROUTER, packet(0, 0, 77, b"again"))
+        world.run()
+        assert world.router.queued_count == 1
+        assert (world.count("requests_queued"), world.count("requests_repeated")) == (1, 19)
+        world.calls(2)
+        world.network.inject(client, ROUTER, packet(0, 0, 77, b"again"))
+        world.run()
+        assert world.router.queued_count == 3
+        assert world.count("drops_queue_full") == 0, "nor is it refused when the queue is full"
+        seen = []
+        for _ in range(6):
+            seen += [request.payload for request in world.raw(0).held]
+            world.raw(0).finish()
+            world.run()
+        assert seen == [b"0", b"again", b"0", b"1"]
+        # It has ended: the next one under its number is a new one, and waits again.
+        world.calls(1)
+        world.network.inject(client, ROUTER, packet(0, 0, 77, b"anew"))
+        world.run()
+        assert world.router.queued_count == 1
+        for _ in range(2):
+            world.raw(0).finish()
+            world.run()
+        world.run(2000)
+        check_books(world)
+
+
+def test_a_repeated_request_in_the_queue_is_not_refused_while_nobody_is_up() -> None:
+    """It will be sent to who comes back, so its client must not hear that it was not executed."""
+    with RouterWorld(1, policy="jbsq:1", misses_max=1, **FAST) as world:
+        world.silent = {0}
+        world.calls(2)
+        world.run(110)
+        assert world.router.servers()[0].is_down
+        waiting = (CLIENT_IP, 5000)
+        world.network.inject(waiting, ROUTER, packet(0, 0, 2, b"1"))
+        world.run()
+        assert world.client.ended == {}
+        assert (world.count("drops_no_server"), world.count("requests_repeated")) == (0, 1)
+
+
 def test_a_repeated_request_leaves_a_dead_server() -> None:
     with RouterWorld(2, policy="round-robin", misses_max=1, **FAST) as world:
         world.silent = {0}
