@@ -109,6 +109,13 @@ class World:
         self.network.block(ip, 0, blocked)
         self.network.block(0, ip, blocked)
 
+    def part(self, member: int, blocked: bool = True) -> None:
+        """Parts a member from the others, both ways; clients reach it."""
+        for other in self.addresses:
+            if other != member:
+                self.network.block(self.addresses[member][0], self.addresses[other][0], blocked)
+                self.network.block(self.addresses[other][0], self.addresses[member][0], blocked)
+
     def run(self, ms: float) -> None:
         self.network.run([*self.nodes.values(), self.client], int(ms * MS))
         self.keep_packets()

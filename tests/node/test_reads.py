@@ -34,14 +34,6 @@ def counter(world: World, member: int, name: str) -> int:
     return found
 
 
-def cut(world: World, member: int, blocked: bool = True) -> None:
-    """Between one member and all others; the client reaches everybody."""
-    for other in world.addresses:
-        if other != member:
-            world.network.block(world.addresses[member][0], world.addresses[other][0], blocked)
-            world.network.block(world.addresses[other][0], world.addresses[member][0], blocked)
-
-
 def test_every_member_answers_reads_itself_and_none_enters_the_log() -> None:
     with World() as world:
         leader = world.elect()
@@ -89,7 +81,7 @@ def test_a_deposed_leader_does_not_read_locally() -> None:
     with World(seed=2) as world:
         old = world.elect()
         assert world.ask(put("k", "old"), old) == (DONE_OK, OK)
-        cut(world, old)
+        world.part(old)
         early = world.call(get("k"), old, READ, ms=5000)  # it still thinks that it leads
         world.run_until(lambda: world.leader not in (None, old), 3000)
         new = world.leader
@@ -100,7 +92,7 @@ def test_a_deposed_leader_does_not_read_locally() -> None:
         world.run(500)
         assert world.client.ended[early][0] == DONE_DROPPED
         assert counter(world, old, "drops_reads_unconfirmed") == 2
-        cut(world, old, False)
+        world.part(old, False)
         world.run(300)
         assert world.ask(get("k"), old, READ) == (DONE_OK, bulk("new"))
 
@@ -150,7 +142,7 @@ def test_old_answers_do_not_confirm_a_later_read() -> None:
         world.nodes[old].poll_once()
         others = [node for member, node in world.nodes.items() if member != old]
         world.network.run([*others, world.client], 1 * MS)
-        cut(world, old)
+        world.part(old)
         for _ in range(3000):
             world.network.run([*others, world.client], 1 * MS)
             new = next((m for m, node in world.nodes.items() if m != old and node.is_leader), None)
@@ -187,10 +179,10 @@ def test_no_read_is_older_than_what_was_known_before_it(seed: int) -> None:
             if step == 150:
                 world.kill(rng.choice(sorted(world.nodes)))
             if step % 40 == 10:
-                cut(world, rng.choice(sorted(world.addresses)))
+                world.part(rng.choice(sorted(world.addresses)))
             if step % 40 == 25:
                 for member in world.addresses:
-                    cut(world, member, False)
+                    world.part(member, False)
             if write is None or write in world.client.ended:
                 if write is not None and world.client.ended[write][0] == DONE_OK:
                     acked = written
