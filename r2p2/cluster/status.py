@@ -16,11 +16,12 @@ from string import hexdigits
 from typing import Final
 
 from r2p2.address import format_address, parse_address
+from r2p2.arguments import positive_seconds
 from r2p2.client import FIXED_ROUTE, Client
 from r2p2.cluster.config import load
 from r2p2.cluster.view import Status, Statuses, View
 from r2p2.columns import aligned
-from r2p2.errors import CallError, UserError
+from r2p2.errors import CallError
 from r2p2.node import STATE_REQUEST, STATUS_REQUEST
 
 __all__ = ["Targets", "add_target_arguments", "ask", "look", "table", "targets_of"]
@@ -173,8 +174,7 @@ def as_json(view: View) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the status; 0 when all members answer and follow one leader, else 1."""
-    if not args.timeout > 0:
-        raise UserError(f"--timeout is {args.timeout}, not above 0")
+    positive_seconds("--timeout", args.timeout)
     view = look(targets_of(args), args.timeout, with_state=args.state)
     print(as_json(view) if args.json else table(view), flush=True)
     return 0 if view.is_healthy else 1

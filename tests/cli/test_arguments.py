@@ -55,6 +55,7 @@ def refused(*arguments: str | bytes) -> str:
         (("call", "127.0.0.1:0", "x"), "nobody listens at port 0"),
         (("top", "--nodes", "127.0.0.1:8000", "--period", "nan"), "--period is nan"),
         (("metrics", "--nodes", "127.0.0.1:8000", "--timeout", "inf"), "--timeout is inf"),
+        (("status", "--nodes", "127.0.0.1:8000", "--timeout", "inf"), "--timeout is inf"),
         (("bench", "echo", "--duration", "nan"), "a duration of nan"),
         (("bench", "echo", "--rate", "nan"), "a rate of nan"),
         (("bench", "echo", "--json", "/nonexist/x.json"), "--json /nonexist/x.json cannot be written"),
