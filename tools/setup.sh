@@ -130,6 +130,7 @@ project_key="project compat $venv_key $(hash_of pyproject.toml setup.py) $(echo 
 if [ "$(cat "$stamps/project" 2>/dev/null)" != "$project_key" ]; then
     say "linking the project into $venv"
     R2P2_MODULES=prebuilt "$venv/bin/python" -m pip install -q --disable-pip-version-check \
-        --no-deps --no-build-isolation --config-settings editable_mode=compat -e . || stop "pip install -e . failed; the reason is above."
+        --no-deps --no-build-isolation --config-settings editable_mode=compat -e . ||
+        stop "pip install -e . failed; the reason is above."
     printf '%s' "$project_key" >"$stamps/project"
 fi
