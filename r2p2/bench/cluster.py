@@ -216,16 +216,19 @@ class Cluster:
         what: str,
         *,
         with_state: bool = False,
+        needed: Sequence[str] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Ask until `wanted` holds. ProcessFailed when a replica ends meanwhile, or in `timeout_seconds`."""
+        """Ask until `wanted` holds. ProcessFailed when one of `needed` (by default the replicas that run now) has
+        ended, or in `timeout_seconds`.
+        """
         end = time.monotonic() + timeout_seconds
-        running = {name: process for name, process in self.replicas.items() if process.exit_code is None}
+        needed = self.running() if needed is None else needed
         while True:
             status = self.status(with_state=with_state)
             if wanted(status):
                 return status
-            for process in running.values():
-                process.check_running(what)
+            for name in needed:
+                self.replicas[name].check_running(what)
             if time.monotonic() > end:
                 shown = json.dumps(status, indent=1)
                 raise ProcessFailed(f"waited {timeout_seconds:g} s for: {what}; the nodes say {shown[:2000]}")
@@ -233,7 +236,8 @@ class Cluster:
 
     def wait_ready(self) -> dict[str, dict[str, Any]]:
         """Wait until every node answers and, when replicated, all know the same leader; their status."""
-        return self.wait_status(self._is_ready, READY_SECONDS, "all nodes up and a leader known to all")
+        what = "all nodes up and a leader known to all"
+        return self.wait_status(self._is_ready, READY_SECONDS, what, needed=list(self.replicas))
 
     def _is_ready(self, status: Mapping[str, dict[str, Any]]) -> bool:
         if len(status) < len(self.replicas):

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from r2p2 import cli
+from r2p2.bench.cluster import Cluster, plan
 from r2p2.bench.command import add_arguments, bench_config
+from r2p2.bench.measure import BenchConfig
 from r2p2.bench.placement import processors
 from r2p2.errors import UserError
+from r2p2.processes import ProcessFailed
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -95,3 +98,12 @@ def test_what_the_arguments_mean() -> None:
     assert bench_config(parsed("reads")).spec().spread
     assert not bench_config(parsed("reads", "--one-member")).spec().spread
     assert bench_config(parsed("generator")).plain == "null"
+
+
+def test_a_server_that_has_ended_at_once_is_missed_at_once(tmp_path: Path) -> None:
+    """As with an application that cannot be loaded: it is gone before anybody has waited for it."""
+    config = BenchConfig("echo", "uv")
+    with Cluster(plan("uv", 1, tmp_path), tmp_path, app="echo", replicated=False, load=config.spec()) as cluster:
+        cluster.replicas["replica0"].kill()
+        with pytest.raises(ProcessFailed, match=r"replica0 .* ended while waited for: all nodes up"):
+            cluster.wait_ready()
