@@ -55,9 +55,9 @@ typedef struct r2p2_pair {
     uint8_t policy;
     uint8_t kind;           /* enum r2p2_pair_kind */
     uint8_t refusals_count; /* up to a bound */
-    uint8_t awaits_ack;     /* REQ0 was sent, and no ACK has come since */
-    uint8_t is_repeated;    /* sent more than once */
-    uint8_t is_refused;     /* since it was last sent */
+    uint8_t awaits_ack : 1;  /* REQ0 was sent, and no ACK has come since */
+    uint8_t is_repeated : 1; /* sent more than once */
+    uint8_t is_refused : 1;  /* since it was last sent */
 } r2p2_pair;
 
 /* Called for each call that ends, during poll. payload is valid during the call only. */
