@@ -17,6 +17,10 @@ forms anything from then on; it says so with every Hello (to_incarnation 0, no c
 bound to it, and goes on saying Hello until it has been let in (:mod:`r2p2.membership`). When nobody who remembers
 the cluster answers any more and nothing of it has arrived here, the launch is over: :attr:`Forming.abandoned`.
 
+The leader may be none of those that it asks. It tells of the cluster unasked, and is asked from then on. That is
+believed only of a set with somebody in it of whom this process was told by those it has asked: another cluster may look
+for a member at this address.
+
 Sans-IO: ``now_ns`` is an argument, messages go out through :meth:`Forming.take_messages`. Targets of messages are
 slots. Members are pairs (slot, incarnation) here.
 """
@@ -29,7 +33,7 @@ from typing import Final
 from r2p2.errors import UserError
 from raft.messages import HELLO_FORMED, HELLO_FRESH, Formed, Hello
 
-__all__ = ["Forming", "RemovedError", "SupersededError"]
+__all__ = ["ELSEWHERE", "Forming", "RemovedError", "SupersededError"]
 
 HELLO_INTERVAL_NS: Final = 20_000_000
 # A process that waits to be let in asks on; its catching up may take long, so it asks less often.
@@ -37,6 +41,8 @@ JOIN_INTERVAL_NS: Final = 100_000_000
 # How long to be told of a cluster before believing that this launch cannot be in it, and to hear nothing of it before
 # believing that it is gone: a cluster that is just being stopped may still speak.
 BELIEVE_AFTER_NS: Final = 2_000_000_000
+# The target of a Hello to whoever has told of the cluster unasked; no slot.
+ELSEWHERE: Final = 0xFFFF
 # Launches of the coordinator remembered as dead. One launch binds this member in almost every life.
 DEAD_MAX: Final = 64
 
@@ -126,6 +132,10 @@ class Forming:
         self.abandoned = False
         self._told_ns = now_ns
 
+    def knows(self, formed: Formed) -> bool:
+        """Whether it is of the cluster that is to be joined: it names somebody of it, by incarnation."""
+        return self.joining is not None and not set(self.joining).isdisjoint(formed.members)
+
     def resume(self, members: Mapping[int, int], *, joining: bool) -> None:
         """A durable member comes back as who it was: ``members`` (slot -> incarnation) is the set it began with, or,
         ``joining``, the one it was told of. Nobody need be told: who does not know the set asks.
@@ -157,6 +167,8 @@ class Forming:
                     self._out.append(self._formed(slot, self.incarnations))
             elif slot != self._slot or self._join:
                 self._out.append(self._hello(slot, self._fresh.get(slot, 0)))
+        if self.incarnations is None and self.joining is not None:
+            self._out.append(self._hello(ELSEWHERE, 0))
 
     def receive(self, message: Hello | Formed, slot: int, incarnation: int, now_ns: int) -> None:
         """Takes a message in that the gateway has accepted; ``slot`` and ``incarnation`` are its sender's.

@@ -24,7 +24,7 @@ EPILOG = """exit codes: 0 when the change is committed, 1 with the reason when i
 A command may be repeated without harm.
 
 example: a fourth member, on its machine and from anywhere
-  r2p2 serve --app kv --bind 10.0.0.4:8000 --node-id 3 --join 10.0.0.1:8000,10.0.0.2:8000,10.0.0.3:8000
+  r2p2 serve --app kv --bind 10.0.0.4:8000 --node-id 3 --join 10.0.0.1:8000
   r2p2 member add 3 10.0.0.4:8000 --cluster 10.0.0.1:8000"""
 
 ACTIONS: Final = ("list", "add", "remove", "replace", "transfer")

@@ -5,7 +5,8 @@ The core changes a configuration when it is told to (``raft/``); here is decided
 * a process that says Hello from a member's address in its slot, with another incarnation, has taken the place of one
   whose memory is gone: it becomes a learner, catches up, and then one joint change puts it in the old one's place;
 * an operator's request (``r2p2 member``) is carried out step by step, and answered when its change is committed;
-* a learner that nobody hears of any more is taken out.
+* a learner that nobody hears of any more is taken out;
+* a process that is waited for may ask others alone: at its address it is told of the cluster, and asks here, too.
 
 Every step looks at the committed configuration alone, so a new leader goes on where the old one ended as soon as it is
 asked again. At every member: a process that is not in the configuration is told so (Formed), and when as many members
@@ -43,6 +44,9 @@ ASKERS_MAX: Final = 4  # of one request, sent again by a client that heard nothi
 # A process that waits to be let in says so ten times a second.
 CANDIDATES_MAX: Final = 64
 CANDIDATE_NS: Final = 1 * limits.SECOND
+# How often a leader tells those it waits for where it is; well within what a candidate is remembered.
+SEEK_INTERVAL_NS: Final = 100 * limits.MS
+assert 2 * SEEK_INTERVAL_NS < CANDIDATE_NS
 # A learner that says nothing for so long is not coming up any more; it would hold the log back.
 LEARNER_GONE_NS: Final = 10 * limits.SECOND
 # Members that have left, remembered to drop what they still send.
@@ -193,6 +197,7 @@ class Membership:
         self._operations: list[Operation] = []
         self._gone: dict[int, None] = {}
         self._told_ns: dict[int, int] = {}
+        self._sought_ns = -SEEK_INTERVAL_NS
         self._members: frozenset[int] = frozenset()
         self._learners_ns: dict[int, int] = {}
         self._led = False
@@ -367,6 +372,7 @@ class Membership:
             self._led = True
             self.evicted.clear()
         self._expire(now_ns)
+        self._seek(core, now_ns)
         if not settled:
             return
         self._announce = ""
@@ -428,6 +434,24 @@ class Membership:
         for operation in list(self._operations):
             if now_ns >= operation.until_ns:
                 self._refuse(operation, "timeout", operation.note or "it was not done in time")
+
+    def _seek(self, core: MembershipCore, now_ns: int) -> None:
+        """Tells who is waited for and does not ask here: whom requests name, learners, who replaces the silent."""
+        if self.committed is None or now_ns - self._sought_ns < SEEK_INTERVAL_NS:
+            return
+        self._sought_ns = now_ns
+        index, configuration = self.committed
+        sought = {
+            (slot_of(member), address): member
+            for member, address in addresses_of(configuration).items()
+            if member in configuration.learners or now_ns - core.heard_ns(member) >= self._silent_ns
+        }
+        for operation in self._operations:
+            if operation.address is not None:
+                sought.setdefault((operation.slot, operation.address), member_id(operation.slot, 0))
+        for place, member in sought.items():
+            if place not in self._candidates:
+                self._tell(index, configuration, member, place[1])
 
     def _next_target(self, core: MembershipCore, configuration: Configuration, now_ns: int) -> Configuration | None:
         """The next configuration to go to: operators first, then lost members, then what is left over."""
@@ -492,8 +516,7 @@ class Membership:
         if candidate is None:
             operation.note = (
                 f"nobody at {format_address(address)} asks to be let in as slot {slot}: start `r2p2 serve --join ... "
-                f"--node-id {slot} --bind {format_address(address)}` there, and name the member "
-                "that leads, too: it hears of those alone that ask it"
+                f"--node-id {slot} --bind {format_address(address)}` there"
             )
             return None
         return self._let_in(candidate, operation, configuration, core, now_ns, instead_of=there)

@@ -39,7 +39,7 @@ from r2p2.engine import (
 )
 from r2p2.errors import UserError
 from r2p2.files import Files
-from r2p2.forming import Forming
+from r2p2.forming import ELSEWHERE, Forming
 from r2p2.log_time import LogTime, UnixClock, system_clock_ns
 from r2p2.membership import MEMBER_REQUEST, addresses_of
 from r2p2.reads import ReadGroups
@@ -319,6 +319,7 @@ class Node:
         self._identity = Identity(config.cluster_id, config.node_id, self.incarnation)
         # Whom to say Hello: by slot, or, where the slots are not known yet, by number.
         self._hello_addresses = dict(enumerate(config.join)) if config.join else dict(config.members)
+        self._elsewhere: dict[tuple[int, int], None] = {}  # and who has told of the cluster unasked
         self._addresses: dict[int, tuple[tuple[int, int], ...]] = {}
         self._forward_header = b""
         self._forming = Forming(
@@ -558,7 +559,7 @@ class Node:
                 raft.step(message, now_ns)  # nearly all that a leader hears
             elif isinstance(message, _OF_FORMING):
                 self._settled = False
-                forming.receive(message, slot_of(sender), incarnation, now_ns)
+                self._receive_forming(forming, message, incarnation, address, now_ns)
                 if isinstance(message, Formed):
                     upkeep.formed(message)
                 else:
@@ -661,7 +662,7 @@ class Node:
                     continue
                 message, incarnation = decoded
                 if isinstance(message, Hello | Formed):
-                    forming.receive(message, slot_of(message.sender), incarnation, now_ns)
+                    self._receive_forming(forming, message, incarnation, (raw.source_ip, raw.source_port), now_ns)
                 else:
                     self.counters["raft_drop_forming"] += 1
         self._send_forming(forming, now_ns)
@@ -678,12 +679,33 @@ class Node:
                 f"asks to be let in as incarnation {self.incarnation:016x}"
             )
 
+    def _receive_forming(
+        self, forming: Forming, message: Hello | Formed, incarnation: int, address: tuple[int, int], now_ns: int
+    ) -> None:
+        if (
+            isinstance(message, Formed)
+            and forming.incarnations is None
+            and address not in self._elsewhere
+            and address not in self._hello_addresses.values()
+        ):
+            if not forming.knows(message):
+                self.counters["raft_drop_forming"] += 1
+                return
+            if len(self._elsewhere) == limits.TARGETS_MAX:  # who leads now tells again, so the oldest may go
+                del self._elsewhere[next(iter(self._elsewhere))]
+            self._elsewhere[address] = None
+        forming.receive(message, slot_of(message.sender), incarnation, now_ns)
+
     def _send_forming(self, forming: Forming, now_ns: int) -> None:
         forming.tick(now_ns)
         for message in forming.take_messages():
-            address = self._hello_addresses.get(message.target)
-            if address is not None:
-                self._send(message, (address,))
+            if message.target == ELSEWHERE:
+                targets = tuple(self._elsewhere)
+            else:
+                address = self._hello_addresses.get(message.target)
+                targets = () if address is None else (address,)
+            if targets:
+                self._send(message, targets)
 
     def _start_raft(self, members: Mapping[int, tuple[int, int]], now_ns: int, *, joining: bool) -> None:
         config = self.config

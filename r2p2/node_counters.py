@@ -17,7 +17,7 @@ _BAD: Final[dict[str, str]] = {
 
 NODE_COUNTERS: Final[dict[str, str]] = _BAD | {
     "raft_bad_entries": "Raft messages dropped: their entries contradict themselves",
-    "raft_drop_forming": "Raft messages dropped: the cluster has not formed here yet",
+    "raft_drop_forming": "Raft messages dropped: the cluster has not formed here yet, or is not the one to be joined",
     "raft_drop_stranger": "Raft messages dropped: their sender is no member, or sends from another address",
     "raft_drop_gone": "Raft messages dropped: of a launch that is no member any more",
     "raft_drop_snapshot_too_large": "snapshots refused: over their bound",

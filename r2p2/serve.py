@@ -41,7 +41,7 @@ a restart does not mend.
 examples:
   r2p2 serve --app echo
   r2p2 serve --config cluster.toml --node 0
-  r2p2 serve --app kv --bind 10.0.0.4:8000 --node-id 3 --join 10.0.0.1:8000,10.0.0.2:8000,10.0.0.3:8000"""
+  r2p2 serve --app kv --bind 10.0.0.4:8000 --node-id 3 --join 10.0.0.1:8000,10.0.0.2:8000"""
 
 READY_PREFIX = "r2p2: serving "
 """A line that begins so says that the node answers; processes that start nodes wait for it."""
@@ -82,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--join",
         default="",
         metavar="IP:PORT,...",
-        help="instead of --members, or with --config: the members of a group that runs already, the one that leads "
-        "among them; waits to be let in (r2p2 member add)",
+        help="instead of --members, or with --config: some members of a group that runs already; waits to be let in "
+        "(r2p2 member add)",
     )
     parser.add_argument(
         "--truncation",

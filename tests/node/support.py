@@ -58,14 +58,16 @@ class World:
         self.client = Caller(self.network, (0x0A000064, 9000))
         self.tag = 0
 
-    def launch(self, i: int, incarnation: int = 0, *, join: bool = False, ip: int = 0) -> None:
-        """A process in slot i; join: it knows the others' addresses and is none of the members."""
+    def launch(
+        self, i: int, incarnation: int = 0, *, join: bool = False, asks: tuple[int, ...] | None = None, ip: int = 0
+    ) -> None:
+        """A process in slot i; join: it knows the others' addresses, or those of `asks`, and is none of the members."""
         self.launches += 1
         address = (ip or 0x0A000001 + i, 8000)
         config = NodeConfig(
             node_id=i,
             members={} if join else self.addresses,
-            join=tuple(self.addresses[j] for j in self.nodes if j != i) if join else (),
+            join=tuple(self.addresses[j] for j in (asks or self.nodes) if j != i) if join else (),
             engine=self.engine_config,
             seed=self.seed * 100 + self.launches - 1,
             incarnation=incarnation or self.seed * 1000 + self.launches,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from r2p2.forming import BELIEVE_AFTER_NS, DEAD_MAX, HELLO_INTERVAL_NS, JOIN_INTERVAL_NS, Forming, SupersededError
+from r2p2.forming import (
+    BELIEVE_AFTER_NS,
+    DEAD_MAX,
+    ELSEWHERE,
+    HELLO_INTERVAL_NS,
+    JOIN_INTERVAL_NS,
+    Forming,
+    SupersededError,
+)
 from raft import Formed, Hello
 from raft.messages import HELLO_FORMED, HELLO_FRESH
 
@@ -86,7 +94,7 @@ def test_a_later_launch_joins_and_forms_nothing_any_more(slot: int) -> None:
     hellos = forming.take_messages()
     assert [(m.state, m.coordinator, m.to_incarnation) for m in hellos if isinstance(m, Hello)] == [
         (HELLO_FRESH, False, 0)
-    ] * 2
+    ] * 3
     assert forming.deadline_ns == 1 + JOIN_INTERVAL_NS
     forming.receive(Hello(0, 0, 0, HELLO_FRESH, False, 99), 2, 50, 0)
     forming.receive(Hello(0, 0, 0, HELLO_FRESH, False, 99), 1 - slot, 51, 0)
@@ -124,6 +132,16 @@ def test_a_process_that_joins_by_request_asks_for_ever_and_forms_nothing() -> No
     forming.tick(10 * BELIEVE_AFTER_NS)
     assert not forming.abandoned
     assert forming.joining == ((0, A), (1, B))
+
+
+def test_who_joins_asks_those_who_told_unasked_and_knows_its_cluster() -> None:
+    forming = Forming(7, (0,), 99, 0, join=True)
+    assert not forming.knows(told((0, A), (1, B))), "nobody it asked has told it of a cluster"
+    forming.receive(told((0, A), (1, B)), 0, A, 0)
+    assert forming.knows(told((1, B), (2, C)))
+    assert not forming.knows(told((0, 20), (1, 21)))
+    forming.tick(0)
+    assert [m.target for m in forming.take_messages()] == [0, ELSEWHERE]
 
 
 def test_without_snapshots_a_later_launch_stops_when_it_has_been_told_for_long() -> None:

@@ -13,6 +13,7 @@ from r2p2.apps.kv import encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import UserError
 from r2p2.forming import RemovedError
+from r2p2.limits import TARGETS_MAX
 from r2p2.membership import (
     ASKERS_MAX,
     CANDIDATES_MAX,
@@ -293,6 +294,75 @@ def test_one_that_does_not_knock_is_waited_for_and_let_in_when_it_does() -> None
         world.run_until(lambda: tag in world.client.ended, 5000)
         assert json.loads(world.client.ended[tag][1])["ok"]
         world.run_until(lambda: in_sync(world), 1000)
+
+
+def test_one_that_asks_a_follower_alone_is_let_in() -> None:
+    with World(seed=24) as world:
+        leader = world.elect()
+        world.launch(3, join=True, asks=((leader + 1) % 3,))
+        world.run(500)
+        assert slots(world, leader) == [0, 1, 2], "nobody comes in unasked"
+        assert member(world, leader, "add", 3, "10.0.0.4:8000")["ok"]
+        world.run_until(lambda: votes(world, 3) and in_sync(world), 2000)
+
+
+def test_one_that_asks_a_follower_alone_is_let_in_by_whoever_leads_next() -> None:
+    with World(size=5, seed=25) as world:
+        leader = world.elect()
+        follower, heir = (leader + 1) % 5, (leader + 2) % 5
+        add = MEMBER_REQUEST + b'{"op":"add","slot":5,"address":"10.0.0.6:8000"}'
+        world.call(add, leader, policy=1)
+        world.launch(5, join=True, asks=(follower,))
+        world.run_until(lambda: len(world.nodes[5]._elsewhere) == 1)  # where the leader is
+        member(world, leader, "transfer", heir)
+        world.run_until(lambda: world.leader == heir)
+        assert member(world, heir, "add", 5, "10.0.0.6:8000")["ok"]
+        world.run_until(lambda: votes(world, 5) and in_sync(world), 2000)
+
+
+def test_a_killed_member_comes_back_that_knows_a_follower_alone() -> None:
+    with World(seed=26) as world:
+        leader = world.elect()
+        victim, follower = (leader + 1) % 3, (leader + 2) % 3
+        world.kill(victim)
+        world.launch(victim, join=True, asks=(follower,))
+        world.run_until(lambda: votes(world, victim) and in_sync(world), 3000)
+
+
+def test_one_that_forms_or_joins_another_cluster_is_not_drawn_into_this_one() -> None:
+    """It runs where this cluster looks for a member, with the same cluster id, and has not asked here."""
+    with World(seed=27) as world:
+        leader = world.elect()
+        asked: list[tuple[int, int]] = [(0x0A000050, 8000), (0x0A000051, 8000)]
+        configs = [
+            NodeConfig(node_id=1, members=dict(enumerate(asked)), incarnation=77),
+            NodeConfig(node_id=3, join=(asked[0],), incarnation=78),
+        ]
+        for config, address in zip(configs, (asked[1], (0x0A000052, 8000)), strict=True):
+            stranger = Node(config, world.network.open(*address), world.make_app())
+            op, slot, last = ("replace", 1, 81) if config.node_id == 1 else ("add", 3, 82)
+            payload = json.dumps({"op": op, "slot": slot, "address": f"10.0.0.{last}:8000"}).encode()
+            world.call(MEMBER_REQUEST + payload, leader, policy=1)
+            world.network.run([*world.nodes.values(), world.client, stranger], 1000 * MS)
+            assert not stranger.status().get("joining")
+            assert stranger.counters["raft_drop_forming"] > 0
+            stranger.close()
+        assert slots(world, leader) == [0, 1, 2]
+
+
+def test_those_who_told_unasked_are_bounded() -> None:
+    with World(seed=28) as world:
+        leader = world.elect()
+        follower = (leader + 1) % 3
+        world.launch(3, join=True, asks=(follower,))
+        world.run_until(lambda: bool(world.nodes[3].status().get("joining")))
+        node, forming = world.nodes[3], world.nodes[3]._forming
+        assert forming is not None and forming.joining is not None
+        told = Formed(member_id(0, 1), 3, 0, forming.joining)
+        for i in range(100):
+            node._receive_forming(forming, told, 1, (i, 1), world.network.now_ns)
+        assert len(node._elsewhere) == TARGETS_MAX
+        assert (99, 1) in node._elsewhere, "who told last is asked"
 
 
 @pytest.mark.parametrize("leads", [False, True], ids=["a follower", "the leader"])

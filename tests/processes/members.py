@@ -78,11 +78,13 @@ class Members:
         self.client.close()
         self.supervisor.close()
 
-    def launch(self, slot: int, *, join: bool = False, at: int | None = None) -> ManagedProcess:
-        """A process in `slot`; join: one that knows the others' addresses only; at: which address it takes."""
+    def launch(
+        self, slot: int, *, join: bool = False, asks: Sequence[int] = (), at: int | None = None
+    ) -> ManagedProcess:
+        """A process in `slot`; join: one that knows the others' addresses only, or `asks`'; at: its address."""
         self.launches += 1
         if join:
-            others = [self.addresses[i] for i in self.running if i != slot]
+            others = [self.addresses[i] for i in asks or self.running if i != slot]
             who = ["--join", ",".join(others), "--node-id", str(slot)]
         else:
             who = ["--members", ",".join(self.addresses[: self.size])]

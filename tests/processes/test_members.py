@@ -104,7 +104,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         code, _, error = run("add", "3", members.addresses[3], "--timeout", "1")
         assert code == 1
         assert f"nobody at {members.addresses[3]} asks to be let in as slot 3: start `r2p2 serve --join" in error
-        members.launch(3, join=True)
+        members.launch(3, join=True, asks=[(members.leader() + 1) % 3])  # a follower alone
         code, out, _ = run("add", "3", members.addresses[3])
         assert code == 0
         assert f"slot 3 at {members.addresses[3]} is a member" in out
