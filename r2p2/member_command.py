@@ -149,7 +149,7 @@ def table(answer: dict[str, Any]) -> str:
     state = "committed" if answer["committed"] else "not committed yet"
     lines.append(f"configuration {answer['configuration_index']}, {state}")
     lines += [f"asks to be let in: slot {c['slot']} at {c['address']}" for c in answer["knocking"]]
-    lines += [f"waiting: {o['op']} {o['slot']}: {o['note']}" for o in answer["waiting"]]
+    lines += [f"waiting: {o['op']} {o['slot']}" + (o["note"] and f": {o['note']}") for o in answer["waiting"]]
     return "\n".join(lines)
 
 

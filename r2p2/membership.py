@@ -406,10 +406,12 @@ class Membership:
         self.lost = lost
 
     def _end_what_is_done(self, core: MembershipCore, configuration: Configuration, now_ns: int) -> None:
-        for operation in list(self._operations):
-            text = self._done(operation, configuration, core)
-            if text:
-                self._end(operation, {"ok": True, "text": text, **self.describe(core, now_ns)})
+        done = [(o, text) for o in self._operations if (text := self._done(o, configuration, core))]
+        for operation, _ in done:  # before any is answered: an answer says what still waits
+            self._operations.remove(operation)
+        for operation, text in done:
+            answer = json.dumps({"ok": True, "text": text, **self.describe(core, now_ns)}).encode()
+            self._answers.extend((asker, answer) for asker in operation.askers)
 
     def _done(self, operation: Operation, configuration: Configuration, core: MembershipCore) -> str:
         """What to say of an operation that a committed configuration shows to be done; empty: it is not."""
@@ -428,7 +430,7 @@ class Membership:
         """This member does not lead, so it carries nothing out; a transfer waits until it knows who does."""
         for operation in list(self._operations):
             if operation.kind != "transfer" or core.leader_id is not None:
-                self._end_bytes(operation, self._not_leader(core))
+                self._end(operation, self._not_leader(core))
 
     def _expire(self, now_ns: int) -> None:
         for operation in list(self._operations):
@@ -640,15 +642,12 @@ class Membership:
             {"ok": False, "error": "not_leader", "text": "this member does not lead", "leader": known}
         ).encode()
 
-    def _end(self, operation: Operation, answer: dict[str, Any]) -> None:
-        self._end_bytes(operation, json.dumps(answer).encode())
-
-    def _end_bytes(self, operation: Operation, answer: bytes) -> None:
+    def _end(self, operation: Operation, answer: bytes) -> None:
         self._operations.remove(operation)
         self._answers.extend((asker, answer) for asker in operation.askers)
 
     def _refuse(self, operation: Operation, error: str, text: str) -> None:
-        self._end_bytes(operation, _refusal(error, text))
+        self._end(operation, _refusal(error, text))
 
 
 def _refusal(error: str, text: str) -> bytes:

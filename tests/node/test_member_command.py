@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from r2p2.errors import CallTimeout, UserError
-from r2p2.member_command import ask
+from r2p2.member_command import ask, table
 from r2p2.membership import MEMBER_REQUEST
 
 SERVERS = ["10.0.0.1:8000", "10.0.0.2:8000"]
@@ -81,6 +81,12 @@ def test_what_the_leader_waits_for_is_said_at_the_end() -> None:
 
     with pytest.raises(UserError, match="not done in 3 s; nobody is there"):
         run(answer, 3.0)
+
+
+def test_what_waits_is_listed_with_its_reason_if_it_has_one() -> None:
+    waiting = [{"op": "add", "slot": 3, "note": "nobody is there"}, {"op": "remove", "slot": 1, "note": ""}]
+    answer = {"members": [], "committed": True, "configuration_index": 7, "knocking": [], "waiting": waiting}
+    assert table(answer).splitlines()[-2:] == ["waiting: add 3: nobody is there", "waiting: remove 1"]
 
 
 def test_nobody_answers() -> None:

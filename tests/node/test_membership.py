@@ -435,7 +435,7 @@ def test_leadership_is_handed_over() -> None:
         assert answer["ok"] or answer["error"] == "not_leader", answer
         world.run_until(lambda: world.leader == target, 1000)
         answer = member(world, target, "transfer", target)
-        assert answer == answer | {"ok": True, "text": f"slot {target} leads"}
+        assert answer == answer | {"ok": True, "text": f"slot {target} leads", "waiting": []}
 
 
 def test_leadership_is_not_handed_to_one_that_is_down() -> None:
