@@ -165,6 +165,10 @@ ASKER_BYTES: Final = 12
 # Requests whose replies come later, at once: beyond it new ones are refused.
 DEFERRED_MAX: Final = 65_536
 
+# An operator's request that nobody repeats for so long is given up while nothing of it has begun: `r2p2 member` repeats
+# it every second, so several in a row may be lost.
+MEMBER_REPEAT_NS: Final = 5 * SECOND
+
 # A call of a client without a deadline of its own.
 CALL_TIMEOUT_NS: Final = 1 * SECOND
 assert SESSION_RETRY_SLOW_MAX_NS < CALL_TIMEOUT_NS

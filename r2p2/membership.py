@@ -122,6 +122,7 @@ class Operation:
     slot: int
     address: tuple[int, int] | None
     until_ns: int
+    asked_ns: int  # last
     askers: list[bytes]
     note: str = ""
     begun: bool = False
@@ -294,6 +295,7 @@ class Membership:
             return self._not_leader(core)
         for known in self._operations:
             if known.key == operation.key:
+                known.asked_ns = now_ns
                 if asker not in known.askers:
                     known.askers = [*known.askers, asker][-ASKERS_MAX:]
                 return None
@@ -319,7 +321,7 @@ class Membership:
         address = parse_address(text) if text else None
         if kind in ("add", "replace") and address is None:
             raise UserError(f"{kind} needs the address of the new member")
-        return Operation(kind, slot, address, now_ns + OPERATION_NS, [asker])
+        return Operation(kind, slot, address, now_ns + OPERATION_NS, now_ns, [asker])
 
     def evict(self, member: int) -> None:
         """Remove ``member``, which is down and holds the log: the truncation policy says so."""
@@ -436,6 +438,8 @@ class Membership:
         for operation in list(self._operations):
             if now_ns >= operation.until_ns:
                 self._refuse(operation, "timeout", operation.note or "it was not done in time")
+            elif not operation.begun and now_ns - operation.asked_ns >= limits.MEMBER_REPEAT_NS:
+                self._refuse(operation, "timeout", "nobody asks for it any more")
 
     def _seek(self, core: MembershipCore, now_ns: int) -> None:
         """Tells who is waited for and does not ask here: whom requests name, learners, who replaces the silent."""

@@ -13,7 +13,7 @@ from r2p2.apps.kv import encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import UserError
 from r2p2.forming import RemovedError
-from r2p2.limits import TARGETS_MAX
+from r2p2.limits import MEMBER_REPEAT_NS, TARGETS_MAX
 from r2p2.membership import (
     ASKERS_MAX,
     CANDIDATES_MAX,
@@ -363,6 +363,34 @@ def test_those_who_told_unasked_are_bounded() -> None:
             node._receive_forming(forming, told, 1, (i, 1), world.network.now_ns)
         assert len(node._elsewhere) == TARGETS_MAX
         assert (99, 1) in node._elsewhere, "who told last is asked"
+
+
+def test_what_nobody_asks_for_any_more_is_given_up() -> None:
+    with World(seed=34) as world:
+        leader = world.elect()
+        add = MEMBER_REQUEST + b'{"op":"add","slot":3,"address":"10.0.0.4:8000"}'
+        for _ in range(3):  # as long as it is repeated, it waits
+            world.call(add, leader, policy=1)
+            world.run(MEMBER_REPEAT_NS / MS - 100)
+            assert [o["slot"] for o in member(world, leader, "list")["waiting"]] == [3]
+        world.run(300)
+        assert member(world, leader, "list")["waiting"] == []
+        world.launch(3, join=True)
+        world.run(1000)
+        assert slots(world, leader) == [0, 1, 2], "who comes now is not let in"
+
+
+def test_what_has_begun_goes_on_when_nobody_asks_for_it_any_more() -> None:
+    with World(seed=35) as world:
+        leader = world.elect()
+        fill(world, leader, 300, size=2000)
+        world.launch(3, join=True)
+        world.call(MEMBER_REQUEST + b'{"op":"add","slot":3,"address":"10.0.0.4:8000"}', leader, policy=1)
+        world.run_until(lambda: any(m["learner"] for m in member(world, leader, "list")["members"]), 3000)
+        world.cut_off(world.addresses[3][0])
+        world.run(MEMBER_REPEAT_NS / MS + 1000)
+        world.cut_off(world.addresses[3][0], blocked=False)
+        world.run_until(lambda: votes(world, 3) and in_sync(world), 3000)
 
 
 @pytest.mark.parametrize("leads", [False, True], ids=["a follower", "the leader"])
