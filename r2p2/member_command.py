@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from r2p2.address import format_address, parse_address
+from r2p2.arguments import in_range, positive_seconds
 from r2p2.client import FIXED_ROUTE, BlockingClient
 from r2p2.columns import aligned
 from r2p2.errors import CallError, UserError
 from r2p2.membership import MEMBER_REQUEST
+from raft.configuration import SLOT_MAX
 
 NAME = "member"
 HELP = "list, add, remove or replace members of a running cluster, or hand its leadership over"
@@ -54,7 +56,7 @@ def request_of(args: argparse.Namespace) -> dict[str, Any]:
     """The request the arguments describe.
 
     Raises:
-        UserError: one is missing, or one too many.
+        UserError: one is missing, one too many, or none that can be.
     """
     action = args.action
     if action == "list":
@@ -63,6 +65,7 @@ def request_of(args: argparse.Namespace) -> dict[str, Any]:
         return {"op": "list"}
     if args.slot is None:
         raise UserError(f"{action} of which slot?", f"r2p2 member {action} SLOT ...")
+    in_range("slot", args.slot, 0, SLOT_MAX)
     if action not in ("add", "replace"):
         if args.address is not None:
             raise UserError(f"{action} takes no address")
@@ -86,14 +89,19 @@ def ask(
     """The answer to ``request``: of any member for a list, of the leader for the rest.
 
     Raises:
-        UserError: refused, with the leader's reason; or no answer within ``seconds``.
+        UserError: refused, with the leader's reason; no answer within ``seconds``; or one that no member gives.
     """
     end = now() + seconds
     payload = MEMBER_REQUEST + json.dumps(request).encode()
     known, turn, target, last = list(servers), 0, servers[0], "nobody answered"
     while (left := end - now()) > 0:
         try:
-            answer = _decode(call(target, payload, min(ATTEMPT_SECONDS, left)))
+            reply = call(target, payload, min(ATTEMPT_SECONDS, left))
+            if (answer := _decode(reply)) is None:
+                raise UserError(
+                    f"{target} is not a member of a cluster: asked who is in it, it answers {reply[:80]!r}",
+                    "Name members in --cluster.",
+                )
         except CallError as error:
             answer = {"ok": False, "error": "no_answer", "text": str(error)}
         if answer.get("ok"):
@@ -109,20 +117,21 @@ def ask(
             turn += 1
             target = known[turn % len(known)]
         sleep(PAUSE_SECONDS)
+    if request["op"] == "list":
+        raise UserError(f"no list in {seconds:g} s; {last}", "Name members that run in --cluster.")
     raise UserError(
         f"not done in {seconds:g} s; {_waiting(call, [target, *known]) or last}",
         "It may still be done: ask with `r2p2 member list`, or repeat the command, which is harmless.",
     )
 
 
-def _decode(reply: bytes) -> dict[str, Any]:
+def _decode(reply: bytes) -> dict[str, Any] | None:
+    """A member's answer; None: another kind of server has answered."""
     try:
         answer = json.loads(reply)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        return {"ok": False, "error": "no_answer", "text": f"an answer that is none: {reply[:80]!r}"}
-    return answer
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) and "ok" in answer else None
 
 
 def _waiting(call: Call, servers: Sequence[str]) -> str:
@@ -132,7 +141,7 @@ def _waiting(call: Call, servers: Sequence[str]) -> str:
             answer = _decode(call(server, MEMBER_REQUEST + b'{"op": "list"}', ATTEMPT_SECONDS))
         except CallError:
             continue
-        notes = [str(item["note"]) for item in answer.get("waiting", []) if item.get("note")]
+        notes = [str(item["note"]) for item in (answer or {}).get("waiting", []) if item.get("note")]
         if notes:
             return "; ".join(notes)
     return ""
@@ -157,8 +166,7 @@ def run(args: argparse.Namespace) -> int:
     """Asks and prints; 1 and the reason when it was refused."""
     request = request_of(args)
     servers = [format_address(parse_address(text)) for text in args.cluster.split(",")]
-    if args.timeout <= 0:
-        raise UserError(f"--timeout is {args.timeout}, not above 0")
+    positive_seconds("--timeout", args.timeout)
     with BlockingClient() as client:
 
         def call(server: str, payload: bytes, seconds: float) -> bytes:

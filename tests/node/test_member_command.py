@@ -12,7 +12,7 @@ from r2p2.member_command import ask, table
 from r2p2.membership import MEMBER_REQUEST
 
 SERVERS = ["10.0.0.1:8000", "10.0.0.2:8000"]
-REQUEST = {"op": "remove", "slot": 1}
+REQUEST: dict[str, object] = {"op": "remove", "slot": 1}
 
 
 class Clock:
@@ -29,7 +29,9 @@ class Clock:
 
 
 def run(
-    answer: Callable[[str, dict[str, object]], object], seconds: float = 10.0
+    answer: Callable[[str, dict[str, object]], object],
+    seconds: float = 10.0,
+    request: dict[str, object] = REQUEST,
 ) -> tuple[dict[str, object], list[str]]:
     clock, asked = Clock(), []
 
@@ -43,7 +45,7 @@ def run(
             raise CallTimeout("no answer")
         return reply if isinstance(reply, bytes) else json.dumps(reply).encode()
 
-    return ask(call, SERVERS, REQUEST, seconds, now=clock, sleep=clock.sleep), asked
+    return ask(call, SERVERS, request, seconds, now=clock, sleep=clock.sleep), asked
 
 
 def test_it_goes_where_the_leader_is_said_to_be() -> None:
@@ -57,7 +59,7 @@ def test_it_goes_where_the_leader_is_said_to_be() -> None:
 
 
 def test_a_member_that_does_not_answer_or_knows_no_leader_is_passed_over() -> None:
-    silent = iter([None, {"ok": False, "error": "not_leader", "leader": None}, b"garbage", {"ok": True}])
+    silent = iter([None, {"ok": False, "error": "not_leader", "leader": None}, None, {"ok": True}])
     answered, asked = run(lambda server, request: next(silent))
     assert answered == {"ok": True}
     assert asked == [SERVERS[0], SERVERS[1], SERVERS[0], SERVERS[1]]
@@ -83,6 +85,19 @@ def test_what_the_leader_waits_for_is_said_at_the_end() -> None:
         run(answer, 3.0)
 
 
+@pytest.mark.parametrize("reply", [b"-ERR unknown command", b"", b"\xff", b"7", b"{}", b"[" * 100_000])
+def test_a_server_that_is_no_member_is_said_at_once(reply: bytes) -> None:
+    asked = []
+
+    def answer(server: str, request: dict[str, object]) -> object:
+        asked.append(server)
+        return reply
+
+    with pytest.raises(UserError, match=r"10\.0\.0\.1:8000 is not a member of a cluster: .* it answers b'"):
+        run(answer)
+    assert asked == SERVERS[:1]
+
+
 def test_what_waits_is_listed_with_its_reason_if_it_has_one() -> None:
     waiting = [{"op": "add", "slot": 3, "note": "nobody is there"}, {"op": "remove", "slot": 1, "note": ""}]
     answer = {"members": [], "committed": True, "configuration_index": 7, "knocking": [], "waiting": waiting}
@@ -92,3 +107,6 @@ def test_what_waits_is_listed_with_its_reason_if_it_has_one() -> None:
 def test_nobody_answers() -> None:
     with pytest.raises(UserError, match=r"not done in 2 s; 10\.0\.0"):
         run(lambda server, request: None, 2.0)
+    with pytest.raises(UserError, match=r"no list in 2 s; 10\.0\.0") as said:
+        run(lambda server, request: None, 2.0, {"op": "list"})
+    assert "repeat" not in said.value.remedy, "a question changes nothing"
