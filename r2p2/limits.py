@@ -176,12 +176,12 @@ CALLS_MAX: Final = 65_535
 
 # The key-value store (r2p2/apps/kv). A value is at most what a request can carry, so that a reply can carry it, too.
 KV_VALUE_BYTES_MAX: Final = REQUEST_BYTES_MAX
-assert KV_VALUE_BYTES_MAX + 64 < MESSAGE_BYTES_MAX
+assert KV_VALUE_BYTES_MAX + 64 < REPLICATED_REPLY_BYTES_MAX
 # Keys watched by open transactions; each costs about 200 bytes.
 KV_WATCHED_MAX: Final = 65_536
 # Commands of one batch: at 500 ns each, 2 ms of the loop. A refused reply of each (64 bytes) fits in a response.
 KV_BATCH_COMMANDS_MAX: Final = 4_096
-assert KV_BATCH_COMMANDS_MAX * 64 < MESSAGE_BYTES_MAX
+assert KV_BATCH_COMMANDS_MAX * 64 < REPLICATED_REPLY_BYTES_MAX
 # Ended keys taken out of memory with each batch, beyond one for each of its requests: at 1 us each.
 KV_SWEEP_MAX: Final = 64
 # After a snapshot, keys written meanwhile that are moved to the others with each batch, beyond two for each of its

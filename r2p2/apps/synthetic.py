@@ -11,6 +11,7 @@ import struct
 import time
 from abc import abstractmethod
 
+from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.requests import ReplySequence, Requests
 
@@ -18,7 +19,8 @@ __all__ = ["Spin", "Stss", "stss_request"]
 
 _STSS = struct.Struct(">QI")
 SERVICE_NS_MAX = 1_000_000_000
-REPLY_BYTES_MAX = 371_856
+# Also where requests are replicated: a larger reply would end every member.
+REPLY_BYTES_MAX = limits.REPLICATED_REPLY_BYTES_MAX
 BAD_REQUEST = b"-ERR bad request\r\n"
 
 

@@ -233,9 +233,9 @@ def test_a_batch_whose_replies_are_too_large_says_so_in_their_place() -> None:
     ask(kv, "SET", "big", b"x" * 200_000)
     get: list[str | int] = [2, "GET", "big"]
     (reply,) = apply(kv, encode_command("R2P2.BATCH", "DO", *get * 3, 2, "INCR", "n"))
-    assert len(reply) <= limits.MESSAGE_BYTES_MAX
+    assert len(reply) <= limits.REPLICATED_REPLY_BYTES_MAX
     assert ask(kv, "R2P2.BATCH", "DO", *get * 2, 2, "INCR", "n")[1:] == [
-        "ERR the reply is larger than the 371856 bytes of a response",
+        "ERR the reply is larger than the 371832 bytes of a response",
         2,
     ]
 

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from r2p2 import limits
 from r2p2.app import StateMachine, state_machine
 from r2p2.apps.echo import Echo
 from r2p2.apps.kv import KeyValue, encode_command
@@ -395,3 +396,21 @@ def test_a_wrong_number_of_replies_ends_the_node() -> None:
 def test_a_node_must_be_a_member() -> None:
     with pytest.raises(UserError, match="node_id 9"), World() as world:
         Node(NodeConfig(node_id=9, members=world.addresses), world.ports[0], world.make_app())
+
+
+@pytest.mark.parametrize("reply_bytes", [371_832, 371_833, 371_856])
+def test_a_reply_as_large_as_a_response_is_answered_and_one_larger_is_an_error(reply_bytes: int) -> None:
+    """A replicated response has 24 bytes less than others: a session's extension goes back in it."""
+    value_bytes = 185_000
+    rest_bytes = reply_bytes - len(b"*2\r\n") - 2 * len(b"$185000\r\n\r\n") - value_bytes
+    with World() as world:
+        leader = world.elect()
+        assert world.ask(encode_command("SET", "a", b"x" * value_bytes), leader) == (DONE_OK, OK)
+        assert world.ask(encode_command("SET", "b", b"x" * rest_bytes), leader) == (DONE_OK, OK)
+        status, reply = world.ask(encode_command("MGET", "a", "b"), leader)
+        assert status == DONE_OK
+        if reply_bytes <= limits.REPLICATED_REPLY_BYTES_MAX:
+            assert len(reply) == reply_bytes
+        else:
+            assert reply == b"-ERR the reply is larger than the 371832 bytes of a response\r\n"
+        assert world.ask(encode_command("STRLEN", "a"), leader) == (DONE_OK, b":185000\r\n")

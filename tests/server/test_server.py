@@ -173,7 +173,7 @@ def test_what_a_service_cannot_do_is_said_at_once() -> None:
         (Spin(), b"9999999999", b"-ERR bad request\r\n"),
         (Stss(), stss_request(1000, 5000, 100), bytes(5000)),
         (Stss(), b"short", b"-ERR bad request\r\n"),
-        (Stss(), stss_request(0, 400_000), b"-ERR bad request\r\n"),
+        (Stss(), stss_request(0, 371_833), b"-ERR bad request\r\n"),
     ],
 )
 def test_synthetic_services(app: Spin | Stss, request_: bytes, reply: bytes) -> None:

@@ -112,7 +112,7 @@ def batch(store: Store, words: list[bytes]) -> bytes:
         checked.append(found)
     if not all(_holds(store, condition) for condition in conditions):
         return NIL_ARRAY
-    room = limits.MESSAGE_BYTES_MAX - _HEADER_BYTES - _REFUSAL_BYTES * len(commands)
+    room = limits.REPLICATED_REPLY_BYTES_MAX - _HEADER_BYTES - _REFUSAL_BYTES * len(commands)
     replies = []
     for found, inner in zip(checked, commands, strict=True):
         reply = found.run(store, inner)
@@ -129,7 +129,7 @@ def pipeline(store: Store, words: list[bytes]) -> bytes:
     commands = split_commands(words, 1)
     if isinstance(commands, bytes):
         return commands
-    room = limits.MESSAGE_BYTES_MAX - _HEADER_BYTES
+    room = limits.REPLICATED_REPLY_BYTES_MAX - _HEADER_BYTES
     replies: list[bytes] = []
     for inner in commands:
         found = check(inner)

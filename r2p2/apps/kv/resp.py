@@ -50,7 +50,7 @@ MINUS_TWO: Final = b":-2\r\n"
 SYNTAX: Final = b"-ERR syntax error\r\n"
 NOT_AN_INTEGER: Final = b"-ERR value is not an integer or out of range\r\n"
 VALUE_TOO_LARGE: Final = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
-TOO_LARGE: Final = b"-ERR the reply is larger than the %d bytes of a response\r\n" % limits.MESSAGE_BYTES_MAX
+TOO_LARGE: Final = b"-ERR the reply is larger than the %d bytes of a response\r\n" % limits.REPLICATED_REPLY_BYTES_MAX
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
@@ -79,7 +79,7 @@ def integer(value: int) -> bytes:
 def array_of(replies: Iterable[bytes], count: int) -> bytes:
     """An array of `count` encoded replies, or TOO_LARGE when a response cannot carry it."""
     reply = b"*%d\r\n%b" % (count, b"".join(replies))
-    return reply if len(reply) <= limits.MESSAGE_BYTES_MAX else TOO_LARGE
+    return reply if len(reply) <= limits.REPLICATED_REPLY_BYTES_MAX else TOO_LARGE
 
 
 def error(text: bytes) -> bytes:
