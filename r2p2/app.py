@@ -13,10 +13,11 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final, cast
 
+from r2p2 import limits
 from r2p2.errors import UserError
-from r2p2.requests import ReplySequence, Requests
+from r2p2.requests import ReplySequence, Requests, reply_of
 
 __all__ = [
     "ApplicationFailed",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 log = logging.getLogger("r2p2.app")
+
+_REPLY_BYTES_MAX: Final = limits.REPLICATED_REPLY_BYTES_MAX
 
 Handler = Callable[[bytes], bytes]
 """One request in, one reply out."""
@@ -43,14 +46,14 @@ class ApplicationFailed(UserError):
 class StateMachine(ABC):
     """A replicated application. Subclass it, or decorate a function with :func:`state_machine`.
 
-    An exception out of :meth:`apply` ends the node: part of a batch may have been applied, and where a batch ends
-    differs between replicas. Answer errors instead; the function form and :class:`RequestMachine` do that, request by
-    request.
+    An exception out of :meth:`apply` ends the node, and so do replies that are too few, too large or no bytes: part of
+    a batch may have been applied, and where a batch ends differs between replicas. Answer errors instead; the function
+    form and :class:`RequestMachine` do that, request by request.
     """
 
     @abstractmethod
     def apply(self, requests: Requests) -> ReplySequence:
-        """Executes committed requests in order; one reply each, in order."""
+        """Executes committed requests in order; one reply each, in order, of at most 371,832 bytes."""
 
     def query(self, request: bytes) -> bytes:
         """Answers one request from this replica's state, which it must not change. By default it refuses.
@@ -128,10 +131,14 @@ class StateMachine(ABC):
 
 def _answer(handler: Callable[..., bytes], request: bytes, *more: int) -> bytes:
     """The handler's reply, or ``-ERR Name`` of its exception: the same on every replica, since handlers are
-    deterministic. Not so what says something about this machine: that ends the node.
+    deterministic. Not so what says something about this machine: that ends the node. What is no reply counts as an
+    exception: in a batch it would end every member, at the same entry.
     """
     try:
-        return handler(request, *more)
+        reply = handler(request, *more)
+        if type(reply) is bytes and len(reply) <= _REPLY_BYTES_MAX:
+            return reply
+        return cast(bytes, reply_of(reply, _REPLY_BYTES_MAX))  # or DROP, as Replies.pack takes it
     except (ApplicationFailed, MemoryError):
         raise
     except Exception as error:
@@ -144,8 +151,9 @@ class RequestMachine(StateMachine):
     batches, and safe with exceptions.
 
     An exception out of :meth:`handle` is the reply ``-ERR Name`` to that request, on every replica, and the log goes
-    on. What the handler had changed by then stays changed, on every replica alike. :class:`ApplicationFailed` and
-    MemoryError end the node.
+    on; what is not bytes is ``-ERR TypeError``, more than 371,832 bytes ``-ERR ReplyTooLarge``. What the
+    handler had changed by then stays changed, on every replica alike. :class:`ApplicationFailed` and MemoryError end
+    the node.
     """
 
     @abstractmethod

@@ -64,5 +64,9 @@ class RequestTooLarge(CallError, ValueError):
     """The request does not fit in 254 packets. Nothing was sent."""
 
 
+class ReplyTooLarge(R2P2Error, ValueError):
+    """A handler's reply does not fit in a response. The client gets ``-ERR ReplyTooLarge``."""
+
+
 class EngineError(R2P2Error):
     """The engine refused a call of ours: a mistake inside this package, with the name of the call and the status."""

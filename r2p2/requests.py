@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final, TypeAlias, overload
 
+from r2p2.errors import ReplyTooLarge
+
 
 class SpecialReply:
     """The type of :data:`DROP` and :data:`LATER`."""
@@ -29,6 +31,23 @@ DROP: Final = SpecialReply("DROP", 0xFFFFFFFF)
 
 LATER: Final = SpecialReply("LATER", 0xFFFFFFFE)
 """No reply yet: the application answers with :meth:`r2p2.engine.Engine.reply_later`."""
+
+
+def reply_of(returned: object, bytes_max: int) -> bytes | SpecialReply:
+    """What a handler of one request returned, as a reply: bytes of at most ``bytes_max``, or :data:`DROP`.
+
+    Raises:
+        TypeError: it is neither.
+        ReplyTooLarge: it is larger.
+    """
+    if returned is DROP:
+        return DROP
+    if not isinstance(returned, bytes | bytearray | memoryview):
+        raise TypeError(f"a handler returned {type(returned).__name__}, not bytes")
+    reply = bytes(returned)
+    if len(reply) > bytes_max:
+        raise ReplyTooLarge(f"a handler returned {len(reply)} bytes; a response has at most {bytes_max}")
+    return reply
 
 
 class Requests(Sequence[bytes]):

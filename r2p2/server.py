@@ -20,7 +20,7 @@ from r2p2 import limits
 from r2p2.engine import Engine, EngineConfig
 from r2p2.errors import R2P2Error, UserError
 from r2p2.node import STATUS_REQUEST
-from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests, SpecialReply
+from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests, SpecialReply, reply_of
 
 __all__ = ["Deferred", "Server", "ServerConfig", "Service"]
 
@@ -31,7 +31,7 @@ UNREPLICATED: Final = (0, 1)
 
 One = Callable[[bytes], bytes | SpecialReply]
 Batch = Callable[[Requests], ReplySequence]
-Async = Callable[[bytes], Awaitable[bytes]]
+Async = Callable[[bytes], Awaitable[bytes | SpecialReply]]
 Later = Callable[[bytes, "Deferred"], None]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -48,6 +48,11 @@ class Deferred:
     def __init__(self, server: Server, asker: bytes) -> None:
         self._server: Server | None = server
         self._asker = asker
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it was answered or refused."""
+        return self._server is None
 
     def reply(self, payload: bytes) -> None:
         """Answers.
@@ -98,7 +103,8 @@ class Service:
     def handler(self, *policies: int) -> Callable[[_Function], _Function]:
         """For ``bytes -> bytes`` and for ``async def`` of the same form; for these policies, by default for both.
 
-        An exception becomes the reply ``-ERR Name``; returning :data:`~r2p2.requests.DROP` refuses.
+        An exception becomes the reply ``-ERR Name``, and so does what is not bytes (``TypeError``) or more than 371,856
+        of them (``ReplyTooLarge``); returning :data:`~r2p2.requests.DROP` refuses.
         """
 
         def register(function: _Function) -> _Function:
@@ -108,11 +114,13 @@ class Service:
         return register
 
     def batch_handler(self, *policies: int) -> Callable[[_Function], _Function]:
-        """For ``Requests -> replies``, one reply a request in order."""
+        """For ``Requests -> replies``, one reply a request in order. An exception ends the server."""
         return self._register("batch", policies)
 
     def deferred_handler(self, *policies: int) -> Callable[[_Function], _Function]:
-        """For ``(bytes, Deferred) -> None``: it keeps the Deferred and answers later."""
+        """For ``(bytes, Deferred) -> None``: it keeps the Deferred and answers later. An exception becomes the reply
+        ``-ERR Name``, unless it has answered.
+        """
         return self._register("later", policies)
 
     @property
@@ -258,7 +266,7 @@ class Server:
 
     def _call(self, handler: One, request: bytes) -> bytes | SpecialReply:
         try:
-            return handler(request)
+            return reply_of(handler(request), limits.MESSAGE_BYTES_MAX)
         except Exception as error:
             return self._error(handler, error)
 
@@ -275,17 +283,24 @@ class Server:
         try:
             handler(request, deferred)
         except Exception as error:
-            deferred.reply(self._error(handler, error))
+            text = self._error(handler, error)
+            if not deferred.is_answered:
+                deferred.reply(text)
 
-    async def _await(self, handler: Callable[[bytes], Coroutine[Any, Any, bytes]], request: bytes, d: Deferred) -> None:
+    async def _await(
+        self, handler: Callable[[bytes], Coroutine[Any, Any, object]], request: bytes, d: Deferred
+    ) -> None:
         try:
-            reply = await handler(request)
+            reply = reply_of(await handler(request), limits.MESSAGE_BYTES_MAX)
         except asyncio.CancelledError:
             d.drop()
             raise
         except Exception as error:
             reply = self._error(handler, error)
-        d.reply(reply)
+        if isinstance(reply, SpecialReply):
+            d.drop()
+        else:
+            d.reply(reply)
 
     def _answer(self, asker: bytes, payload: bytes | None) -> None:
         self.engine.reply_later(asker, payload)

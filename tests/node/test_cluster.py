@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Final
 
 import pytest
 
 from r2p2 import limits
-from r2p2.app import StateMachine, state_machine
+from r2p2.app import RequestMachine, StateMachine, state_machine
 from r2p2.apps.echo import Echo
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK, DONE_TIMEOUT
@@ -414,3 +415,44 @@ def test_a_reply_as_large_as_a_response_is_answered_and_one_larger_is_an_error(r
         else:
             assert reply == b"-ERR the reply is larger than the 371832 bytes of a response\r\n"
         assert world.ask(encode_command("STRLEN", "a"), leader) == (DONE_OK, b":185000\r\n")
+
+
+class Returning(RequestMachine):
+    """Returns what the request asks for."""
+
+    RETURNED: Final[dict[bytes, object]] = {
+        b"nothing": None,
+        b"text": "text",
+        b"large": bytes(371_833),
+        b"as large as can be": bytes(371_832),
+        b"bytearray": bytearray(b"bytes"),
+        b"ok": b"ok",
+    }
+
+    def handle(self, request: bytes, time_ms: int) -> bytes:
+        return self.RETURNED[request]  # type: ignore[return-value]  # what is tested
+
+    def query(self, request: bytes) -> bytes:
+        return self.RETURNED[request]  # type: ignore[return-value]  # what is tested
+
+
+@pytest.mark.parametrize("policy", [1, 2, 3])
+def test_what_is_no_reply_is_an_error_of_that_request_and_the_members_go_on(policy: int) -> None:
+    with World(make_app=Returning) as world:
+        leader = world.elect()
+        for request, reply in (
+            (b"nothing", b"-ERR TypeError\r\n"),
+            (b"text", b"-ERR TypeError\r\n"),
+            (b"large", b"-ERR ReplyTooLarge\r\n"),
+            (b"as large as can be", bytes(371_832)),
+            (b"bytearray", b"bytes"),
+            (b"ok", b"ok"),
+        ):
+            assert world.ask(request, leader, policy) == (DONE_OK, reply)
+
+
+def test_a_function_that_returns_nothing_ends_no_member() -> None:
+    with World(make_app=lambda: state_machine(lambda request: None)) as world:  # type: ignore[arg-type,return-value]
+        leader = world.elect()
+        for policy in (1, 2, 3):
+            assert world.ask(b"x", leader, policy) == (DONE_OK, b"-ERR TypeError\r\n")

@@ -99,6 +99,68 @@ def test_one_request_refused_and_failing() -> None:
         assert pair.server.counters["handler_errors"] == 1
 
 
+RETURNED = {
+    b"nothing": None,
+    b"text": "text",
+    b"large": bytes(371_857),
+    b"no": DROP,
+    b"bytearray": bytearray(b"ok"),
+    b"ok": b"ok",
+}
+ANSWERED = {
+    b"nothing": (DONE_OK, b"-ERR TypeError\r\n"),
+    b"text": (DONE_OK, b"-ERR TypeError\r\n"),
+    b"large": (DONE_OK, b"-ERR ReplyTooLarge\r\n"),
+    b"no": (DONE_DROPPED, b""),
+    b"bytearray": (DONE_OK, b"ok"),
+    b"ok": (DONE_OK, b"ok"),
+}
+
+
+def test_what_is_no_reply_is_an_error_of_that_request_and_the_server_goes_on() -> None:
+    service = Service()
+    service.handler()(RETURNED.__getitem__)
+    with Pair(service) as pair:
+        assert {request: pair.ask(request) for request in RETURNED} == ANSWERED
+        assert pair.server.counters["handler_errors"] == 3
+
+
+def test_a_coroutine_whose_result_is_no_reply_is_answered_and_over() -> None:
+    service = Service()
+
+    @service.handler()
+    async def returned(request: bytes) -> object:
+        await asyncio.sleep(0)
+        return RETURNED[request]
+
+    async def ask_all(pair: Pair) -> dict[bytes, tuple[int, bytes] | None]:
+        answers = {}
+        for request in RETURNED:
+            pair.ask(request)
+            await asyncio.sleep(0.01)
+            pair.run()
+            answers[request] = pair.caller.ended.get(pair.tag)
+        return answers
+
+    with Pair(service) as pair:
+        assert asyncio.run(ask_all(pair)) == ANSWERED
+        assert pair.server.deferred_count == 0
+
+
+def test_a_handler_that_fails_after_its_answer_does_not_end_the_server() -> None:
+    service = Service()
+
+    @service.deferred_handler()
+    def hasty(request: bytes, deferred: Deferred) -> None:
+        deferred.reply(request)
+        raise ValueError
+
+    with Pair(service) as pair:
+        assert [pair.ask(b"a"), pair.ask(b"b")] == [(DONE_OK, b"a"), (DONE_OK, b"b")]
+        assert pair.server.counters["handler_errors"] == 2
+        assert pair.server.deferred_count == 0
+
+
 def test_a_batch_handler_sees_batches() -> None:
     service = Service()
     sizes = []
