@@ -141,6 +141,43 @@ def test_replicas_with_other_batches_and_one_restored_midway_hold_the_same() -> 
         assert len(parsed(one.query(encode_command("KEYS", "*")))) < len(keys)
 
 
+SORTED = [
+    "SORT s BY none_* ALPHA STORE d",
+    "SORT z DESC BY none_* LIMIT 0 5 GET # ALPHA STORE d",
+    "SORT l BY none_* ALPHA STORE d",
+    "SORT s BY none_* STORE d",
+    "SORT s BY nosort STORE d",
+    "SORT s ALPHA LIMIT 0 5 STORE d",
+    "SORT z BY nosort ALPHA STORE d",
+    "SORT none BY none_* ALPHA STORE d",
+    "SORT s BY none_* ALPHA STORE",
+]
+
+
+def test_what_is_sorted_and_stored_has_one_order_on_all_replicas() -> None:
+    """Redis compares nothing but the weights that BY and ALPHA find, so what has the same stands as in its hash table,
+    whose order is drawn at the server's start.
+    """
+    members = [f"m{i}" for i in range(1000)]
+    with closing(RedisServer()) as one, closing(RedisServer()) as two:
+        answers = []
+        for replica in (one, two):
+            run(replica, ["SADD", "s", *members], ["RPUSH", "l", *members])
+            run(replica, ["ZADD", "z", *(word for i, member in enumerate(members) for word in (i, member))])
+            answers.append([[*run(replica, text), replica.state_digest()] for text in SORTED])
+        assert answers[0] == answers[1]
+        (of_a_set, _), (of_a_sorted_set, _), *others = answers[0]
+        assert (
+            of_a_set
+            == of_a_sorted_set
+            == (
+                "ERR 'sort' of a set by BY and ALPHA with STORE is refused: "
+                "equal weights would leave each replica an order of its own"
+            )
+        )
+        assert [answer for answer, _ in others] == [1000, 1000, 1000, 5, 1000, 0, "ERR syntax error"]
+
+
 def test_a_snapshot_that_is_damaged_is_not_taken(app: RedisServer) -> None:
     run(app, "SET k v")
     before = app.state_digest()

@@ -274,6 +274,36 @@ def _trim(words: list[bytes], at: int, new: list[bytes]) -> int:
     return at
 
 
+_SORT_WORDS: Final = {b"ASC": 1, b"DESC": 1, b"ALPHA": 1, b"LIMIT": 3, b"STORE": 2, b"BY": 2, b"GET": 2}
+_UNORDERED: Final = error(
+    b"'sort' of a set by BY and ALPHA with STORE is refused: equal weights would leave each replica an order of its own"
+)
+
+
+@_plan("SORT")
+def _sort(time: Time, words: list[bytes]) -> Plan:
+    """Of equal weights Redis leaves the order in which it came across the elements: of a set, its hash table's, which
+    is drawn at the server's start. Only with ALPHA: numbers that are equal it orders by the elements.
+    """
+    found: dict[bytes, bytes] = {}
+    at = 2
+    while at < len(words):
+        name = words[at].upper()
+        length = _SORT_WORDS.get(name, 0)
+        if not length or at + length > len(words):
+            return None  # Redis says what is wrong
+        found[name] = words[at + length - 1]
+        at += length
+    if b"ALPHA" not in found or b"STORE" not in found or b"*" not in found.get(b"BY", b""):
+        return None
+
+    def run(link: Link) -> bytes:
+        has_order = link.one("TYPE", words[1]) not in (b"+set\r\n", b"+zset\r\n")
+        return link.one(*words) if has_order else _UNORDERED
+
+    return Alone(run)
+
+
 @_plan("XREAD")
 def _xread(time: Time, words: list[bytes]) -> Plan:
     for word in words[1:]:
