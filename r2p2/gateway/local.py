@@ -10,9 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from r2p2 import limits
 from r2p2.apps.kv.glob import compiled
 from r2p2.apps.kv.registry import COMMANDS, Command, find
-from r2p2.apps.kv.resp import NIL, NIL_ARRAY, NOT_AN_INTEGER, OK, bulk, error, integer, parse_int64, wrong_number
+from r2p2.apps.kv.resp import (
+    NIL,
+    NIL_ARRAY,
+    NOT_AN_INTEGER,
+    OK,
+    PATTERN_TOO_LONG,
+    bulk,
+    error,
+    integer,
+    parse_int64,
+    wrong_number,
+)
 
 __all__ = ["LOCAL", "ClientState", "LocalCommand", "run_local"]
 
@@ -183,6 +195,8 @@ _SETTINGS: Final = {b"save": b"", b"appendonly": b"no", b"databases": b"1", b"ma
 def _config(state: ClientState, words: list[bytes]) -> bytes:
     what = words[1].upper()
     if what == b"GET" and len(words) > 2:
+        if any(len(word) > limits.KV_PATTERN_BYTES_MAX for word in words[2:]):
+            return PATTERN_TOO_LONG
         patterns = [compiled(word.lower()) for word in words[2:]]
         found = [item for item in _SETTINGS.items() if any(pattern.fullmatch(item[0]) for pattern in patterns)]
         return _map(state, [bulk(text) for item in found for text in item])

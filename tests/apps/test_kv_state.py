@@ -350,6 +350,19 @@ def test_patterns_of_many_stars_end_soon() -> None:
     assert time.process_time() - began < 5
 
 
+def test_long_patterns_cost_no_long_time() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "k", "v")
+    began = time.process_time()
+    for pattern in (b"[\x00-\xff]" * 74_000, b"[^a]" * 92_000, b"a" * 370_000, b"*?" * 185_000):
+        assert ask(kv, "KEYS", pattern) == "ERR a pattern has at most 1024 bytes"
+        assert ask(kv, "SCAN", 0, "MATCH", pattern) == "ERR a pattern has at most 1024 bytes"
+        ask(kv, "KEYS", pattern[:1020])
+        ask(kv, "SCAN", 0, "MATCH", pattern[:1020])
+    assert time.process_time() - began < 1
+    assert ask(kv, "KEYS", b"*" * 1024) == [b"k"]
+
+
 # ---- bounds and reads ----
 
 

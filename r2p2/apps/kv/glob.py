@@ -32,7 +32,10 @@ def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
         members = set(range(256)) - members
     if not members:
         return b"(?!)", at + 1
-    return b"[%b]" % b"".join(b"\\x%02x" % member for member in sorted(members)), at + 1
+    # As ranges: each member by itself would cost a long pattern of classes tens of times its compilation.
+    starts = sorted(member for member in members if member - 1 not in members)
+    ends = sorted(member for member in members if member + 1 not in members)
+    return b"[%b]" % b"".join(b"\\x%02x-\\x%02x" % pair for pair in zip(starts, ends, strict=True)), at + 1
 
 
 @lru_cache(maxsize=128)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from r2p2 import limits
 from r2p2.apps.kv.glob import compiled
 from r2p2.apps.kv.registry import command
-from r2p2.apps.kv.resp import OK, SYNTAX, TOO_LARGE, array_of, bulk, error, integer
+from r2p2.apps.kv.resp import OK, PATTERN_TOO_LONG, SYNTAX, TOO_LARGE, array_of, bulk, error, integer
 from r2p2.apps.kv.scan import PLACE_MAX, ScanOptions, scan_options, scan_step
 from r2p2.apps.kv.store import Store
 
@@ -91,6 +92,8 @@ def flushdb(store: Store, words: list[bytes]) -> bytes:
 @command("KEYS", 2, 2)
 def keys(store: Store, words: list[bytes]) -> bytes:
     """KEYS pattern; an error when a response cannot carry them all."""
+    if len(words[1]) > limits.KV_PATTERN_BYTES_MAX:
+        return PATTERN_TOO_LONG
     matches = compiled(words[1]).fullmatch
     found = sorted(key for key in store.live_keys() if matches(key))
     return array_of(map(bulk, found), len(found))

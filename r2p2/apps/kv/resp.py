@@ -23,6 +23,7 @@ __all__ = [
     "NOT_AN_INTEGER",
     "OK",
     "ONE",
+    "PATTERN_TOO_LONG",
     "PONG",
     "SYNTAX",
     "TOO_LARGE",
@@ -51,6 +52,7 @@ SYNTAX: Final = b"-ERR syntax error\r\n"
 NOT_AN_INTEGER: Final = b"-ERR value is not an integer or out of range\r\n"
 VALUE_TOO_LARGE: Final = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
 TOO_LARGE: Final = b"-ERR the reply is larger than the %d bytes of a response\r\n" % limits.REPLICATED_REPLY_BYTES_MAX
+PATTERN_TOO_LONG: Final = b"-ERR a pattern has at most %d bytes\r\n" % limits.KV_PATTERN_BYTES_MAX
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1

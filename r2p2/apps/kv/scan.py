@@ -17,8 +17,9 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Final
 
+from r2p2 import limits
 from r2p2.apps.kv.glob import compiled
-from r2p2.apps.kv.resp import NOT_AN_INTEGER, SYNTAX, parse_int64
+from r2p2.apps.kv.resp import NOT_AN_INTEGER, PATTERN_TOO_LONG, SYNTAX, parse_int64
 
 __all__ = ["PLACE_MAX", "ScanIndex", "ScanOptions", "scan_options", "scan_step"]
 
@@ -57,6 +58,8 @@ def scan_options(words: list[bytes]) -> ScanOptions | bytes:
                 return NOT_AN_INTEGER if number is None else SYNTAX
             count = min(number, _COUNT_MAX)
         elif name == b"MATCH":
+            if len(value) > limits.KV_PATTERN_BYTES_MAX:
+                return PATTERN_TOO_LONG
             pattern = value
         else:
             type_name = value.lower()
