@@ -22,12 +22,13 @@ import hiredis
 from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.apps.kv.batches import split_commands, split_conditions
-from r2p2.apps.kv.resp import NIL_ARRAY, SYNTAX, TOO_LARGE, array_of, error, integer, parse_int64, wrong_number
+from r2p2.apps.kv.resp import NIL_ARRAY, SYNTAX, array_of, error, integer, parse_int64, wrong_number
 from r2p2.apps.redis.child import Server, Settings, parse
 from r2p2.apps.redis.commands import READS, WRITES, ServerCommand, refusal
 from r2p2.apps.redis.deadlines import SHIFT_MS
 from r2p2.apps.redis.dump import PIECE_BYTES, Dump
 from r2p2.apps.redis.link import Link, RedisFailed, encode
+from r2p2.apps.redis.pipeline import EXECUTED_TOO_LARGE, HEADER_BYTES, REPLY_BYTES_MAX, run_pipeline
 from r2p2.apps.redis.plan import PLANS, Alone, Plan, Step, Time
 from r2p2.apps.redis.scan import Scanner
 from r2p2.engine import resp_first_broken
@@ -54,13 +55,6 @@ _OWN: Final = {
 }
 """Commands of the adapter itself, and the words they have at least."""
 _RESP3: Final = b"R2P2.RESP3"
-_REPLY_BYTES_MAX: Final = limits.REPLICATED_REPLY_BYTES_MAX
-_EXECUTED_TOO_LARGE: Final = (
-    b"-ERR the command was executed, but its reply is larger than the %d bytes of a response\r\n" % _REPLY_BYTES_MAX
-)
-# An array's header, and what must be free before commands that write are executed in a pipeline.
-_HEADER_BYTES: Final = 16
-_ROOM_BYTES: Final = 64
 # Keys asked after at once.
 _KEYS_AT_ONCE: Final = 4096
 
@@ -185,7 +179,7 @@ class RedisServer(StateMachine):
         slab = requests.slab
         raws = [slab[start:end] for start, end in pairwise(ends)]
         replies = self._execute(commands, raws)
-        return [reply if len(reply) <= _REPLY_BYTES_MAX else _EXECUTED_TOO_LARGE for reply in replies]
+        return [reply if len(reply) <= REPLY_BYTES_MAX else EXECUTED_TOO_LARGE for reply in replies]
 
     def _execute(
         self, commands: Sequence[list[bytes] | bytes], raws: Sequence[bytes] | None = None, link: Link | None = None
@@ -289,12 +283,12 @@ class RedisServer(StateMachine):
                 return wrong
         if not all(self._holds(condition) for condition in conditions):
             return NIL_ARRAY
-        room = _REPLY_BYTES_MAX - _HEADER_BYTES - len(_EXECUTED_TOO_LARGE) * len(commands)
+        room = REPLY_BYTES_MAX - HEADER_BYTES - len(EXECUTED_TOO_LARGE) * len(commands)
         fitting = []
         for reply in self._execute(commands, link=link):
-            fits = len(reply) <= max(room, len(_EXECUTED_TOO_LARGE))
-            fitting.append(reply if fits else _EXECUTED_TOO_LARGE)
-            room -= max(len(fitting[-1]) - len(_EXECUTED_TOO_LARGE), 0)
+            fits = len(reply) <= max(room, len(EXECUTED_TOO_LARGE))
+            fitting.append(reply if fits else EXECUTED_TOO_LARGE)
+            room -= max(len(fitting[-1]) - len(EXECUTED_TOO_LARGE), 0)
         return array_of(fitting, len(fitting))
 
     def _holds(self, condition: list[bytes]) -> bool:
@@ -308,37 +302,10 @@ class RedisServer(StateMachine):
         return (self._link.one("EXISTS", key) == b":0\r\n") == (name == b"IFABSENT")
 
     def _pipeline(self, words: list[bytes], link: Link) -> bytes:
-        """Commands in order, until one whose reply a response could no longer carry: reads stop before it, a write
-        that was executed says so. Reads and writes go to Redis in turn, so that nothing behind such a read is executed.
-        """
         commands = split_commands(words, 1)
         if isinstance(commands, bytes):
             return commands
-        replies: list[bytes] = []
-        room = _REPLY_BYTES_MAX - _HEADER_BYTES
-        at = 0
-        while at < len(commands):
-            writes = commands[at][0].upper() in WRITES
-            end = at + 1
-            while end < len(commands) and (commands[end][0].upper() in WRITES) == writes:
-                end += 1
-            if writes:
-                # Room for the shortest reply of each: what is executed is also answered.
-                end = min(end, at + max(room // (2 * len(_EXECUTED_TOO_LARGE)), 0))
-                if end == at:
-                    break
-            part = [self._inner_error(inner) or inner for inner in commands[at:end]]
-            left = len(part)
-            for reply in self._execute(part, link=link):
-                left -= 1
-                kept = left * len(_EXECUTED_TOO_LARGE) if writes else 0
-                if len(reply) > room - kept:
-                    if not writes and replies:
-                        return array_of(replies, len(replies))
-                    reply = _EXECUTED_TOO_LARGE if writes else TOO_LARGE
-                replies.append(reply)
-                room -= len(reply)
-            at = end
+        replies = run_pipeline(commands, link, lambda part: self._execute(part, link=link), self._inner_error)
         return array_of(replies, len(replies))
 
     def _watch(self, words: list[bytes]) -> bytes:
