@@ -344,6 +344,18 @@ def test_an_idle_scan_is_given_up() -> None:
     assert kv.store.is_plain
 
 
+def test_a_scan_that_nobody_goes_on_with_holds_no_keys_that_are_gone() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "stays", 1)
+    ask(kv, "SCAN", 0, "COUNT", 1)
+    for i in range(500):
+        apply(
+            kv, *(encode_command(*words) for j in range(20) for words in (("SET", f"{i}.{j}", 1), ("DEL", f"{i}.{j}")))
+        )
+    assert kv.store.scan_index is None or len(kv.store.scan_index) < 2000
+    assert ask(kv, "SCAN", 0) == [b"0", [b"stays"]]
+
+
 def test_patterns_of_many_stars_end_soon() -> None:
     began = time.process_time()
     assert not compiled(b"a*" * 50 + b"b").fullmatch(b"a" * 3000)

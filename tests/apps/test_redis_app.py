@@ -327,6 +327,16 @@ def test_replies_no_response_carries_are_an_error_and_a_pipeline_goes_on(app: Re
     assert replies[0].startswith("ERR the command was executed") and replies[1] == 1
 
 
+def test_a_scan_holds_no_keys_that_are_gone(app: RedisServer) -> None:
+    run(app, "SET stays 1", "SCAN 0 COUNT 1")
+    for i in range(100):
+        commands = [words for j in range(700) for words in (["SET", f"{i}.{j}", "1"], ["UNLINK", f"{i}.{j}"])]
+        raw(app, *commands)
+    index = app._scanner._index
+    assert index is None or len(index) < 67_000
+    assert run(app, "SCAN 0") == [[b"0", [b"stays"]]]
+
+
 LARGE_WORDS = [
     *(
         "RPUSH {l} {v}",

@@ -187,7 +187,7 @@ class Store:
 
     def turn(self, requests_count: int) -> None:
         """Called with each batch: takes ended keys out of memory, makes the table one again after a snapshot, gives up
-        an idle scan. No reply depends on it.
+        a scan that is idle or holds mostly what is gone. No reply depends on it.
         """
         if self.table.under is not None and not self.table.is_held:
             self._kept = None
@@ -196,7 +196,10 @@ class Store:
             self._sweep(limits.KV_SWEEP_MAX + requests_count)
         if self.scan_index is not None:
             self.scan_index.idle_batches += 1
-            if self.scan_index.idle_batches > _SCAN_IDLE_BATCHES:
+            # Beyond what the table holds they are keys that have gone.
+            known = len(self.table.top) + len(self.table.under or ())
+            is_stale = len(self.scan_index) > 2 * known + _STALE_MAX
+            if is_stale or self.scan_index.idle_batches > _SCAN_IDLE_BATCHES:
                 self.scan_index = None
 
     def next_end_ms(self) -> int | None:

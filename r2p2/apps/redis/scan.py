@@ -3,7 +3,8 @@
 A cursor of Redis is a place in one server's hash table, whose order is drawn at that server's start; a client's next
 SCAN may reach another member. So the order here is the keys' own hash (:class:`r2p2.apps.kv.scan.ScanIndex`), the same
 everywhere, and a cursor is a place in it. The index is made of KEYS by the first SCAN, told of each key that is written
-to, and dropped when nobody has scanned for a while. It may hold keys that are gone: each answer asks Redis.
+to, and dropped when nobody has scanned for a while, or when it has grown much. It may hold keys that are gone: each
+answer asks Redis.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ __all__ = ["Scanner"]
 
 # Batches without a SCAN after which nobody scans any more.
 _IDLE_BATCHES: Final = 100_000
+# Keys written to since an index was made, beyond as many as it began with, after which it is made anew.
+_ADDED_MAX: Final = 65_536
 _NONE: Final = b"+none\r\n"
 
 
@@ -26,6 +29,7 @@ class Scanner:
 
     def __init__(self) -> None:
         self._index: ScanIndex | None = None
+        self._keys_max = 0  # with more, an index may hold mostly keys that are gone
 
     @property
     def is_active(self) -> bool:
@@ -45,7 +49,7 @@ class Scanner:
         """Called with each batch."""
         if self._index is not None:
             self._index.idle_batches += 1
-            if self._index.idle_batches > _IDLE_BATCHES:
+            if self._index.idle_batches > _IDLE_BATCHES or len(self._index) > self._keys_max:
                 self._index = None
 
     def scan(self, link: Link, words: list[bytes], keys: list[bytes] | None) -> bytes:
@@ -59,6 +63,7 @@ class Scanner:
             return options
         if self._index is None:
             self._index = ScanIndex(keys or [])
+            self._keys_max = 2 * len(self._index) + _ADDED_MAX
         self._index.idle_batches = 0
         return self._step(link, self._index, cursor, options, options.count)
 
