@@ -27,7 +27,19 @@ log = logging.getLogger("r2p2.gateway")
 
 _QUEUED: Final = b"+QUEUED\r\n"
 _EXECABORT: Final = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
-_ARITY: Final = {b"MULTI": (1, 1), b"EXEC": (1, 1), b"DISCARD": (1, 1), b"UNWATCH": (1, 1), b"WATCH": (2, 1 << 30)}
+_ARITY: Final = {
+    b"RESET": (1, 1),
+    b"MULTI": (1, 1),
+    b"EXEC": (1, 1),
+    b"DISCARD": (1, 1),
+    b"UNWATCH": (1, 1),
+    b"WATCH": (2, 1 << 30),
+}
+# What a watched key adds to a request: IFUNWRITTEN, the key, its number.
+_WATCH_BYTES: Final = 64
+_TOO_MANY_WATCHES: Final = (
+    b"-ERR the keys that are watched fit in a request of %d bytes\r\n" % limits.SESSION_REQUEST_BYTES_MAX
+)
 _WATCHES_FAILED: Final = b"-ERR the cluster's answer to R2P2.WATCH was not understood\r\n"
 
 
@@ -188,13 +200,13 @@ class Connection(asyncio.Protocol):
             self._break()
             return too_large(item.bytes_count)
         name = item[0].upper()
-        if name in (b"QUIT", b"RESET"):
-            return self._leave(name)
         if name in _ARITY:
             least, most = _ARITY[name]
             if not least <= len(item) <= most:
-                self._break()
-                return wrong_number(name)
+                return self._wrong_number(name)
+        if name in (b"QUIT", b"RESET"):
+            return self._leave(name)
+        if name in _ARITY:
             return await self._transact(name, item)
         if self._transaction is not None:
             return self._enqueue(self._transaction, item)
@@ -227,6 +239,7 @@ class Connection(asyncio.Protocol):
         self._watches.clear()
         self._state.protocol = 2
         if name == b"RESET":
+            self._state.name = b""
             return b"+RESET\r\n"
         self._is_closing = True
         self._queue.clear()
@@ -238,6 +251,15 @@ class Connection(asyncio.Protocol):
         """A wrong command between MULTI and EXEC."""
         if self._transaction is not None:
             self._transaction.is_broken = True
+
+    def _wrong_number(self, name: bytes) -> bytes:
+        reply = wrong_number(name)
+        self._break()
+        if name == b"EXEC" and self._transaction is not None:
+            self._transaction = None
+            self._watches.clear()
+            return b"-EXECABORT Transaction discarded because of: %b" % reply.removeprefix(b"-ERR ")
+        return reply
 
     def _enqueue(self, transaction: _Transaction, words: list[bytes]) -> bytes:
         reply = self._dialect.queue_error(words)
@@ -294,6 +316,9 @@ class Connection(asyncio.Protocol):
         return await self._upstream.batch(batch, self._state.protocol)
 
     async def _watch(self, keys: list[bytes]) -> bytes:
+        watched = self._watches.keys() | set(keys)
+        if sum(map(len, watched)) + _WATCH_BYTES * len(watched) > limits.SESSION_REQUEST_BYTES_MAX:
+            return _TOO_MANY_WATCHES
         reply = await self._upstream.one([b"R2P2.WATCH", *keys])
         if reply[:1] == b"-":
             return reply

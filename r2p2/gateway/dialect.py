@@ -15,6 +15,7 @@ from r2p2.apps.kv.registry import Command
 from r2p2.apps.kv.resp import error
 from r2p2.apps.redis.commands import READS, REFUSED, WRITES, refusal
 from r2p2.errors import UserError
+from r2p2.gateway.local import LOCAL
 
 __all__ = ["DIALECTS", "Dialect", "dialect_of"]
 
@@ -70,6 +71,9 @@ class _Store(Dialect):
         return None
 
     def queue_error(self, words: list[bytes]) -> bytes | None:
+        name = words[0].upper()
+        if registry.find(name) is None and name in LOCAL:
+            return _not_inside(name)
         found = registry.check(words)
         if isinstance(found, bytes):
             return found

@@ -80,6 +80,13 @@ def _unknown(words: list[bytes]) -> bytes:
     return error(b"unknown subcommand '%b'. Try %b HELP." % (words[1][:NAME_BYTES_MAX], words[0].upper()))
 
 
+_BAD_NAME: Final = error(b"Client names cannot contain spaces, newlines or special characters.")
+
+
+def _is_name(text: bytes) -> bool:
+    return all(33 <= byte <= 126 for byte in text)
+
+
 @_local("PING", 1, 2)
 def _ping(state: ClientState, words: list[bytes]) -> bytes:
     return bulk(words[1]) if len(words) == 2 else b"+PONG\r\n"
@@ -116,6 +123,8 @@ def _hello(state: ClientState, words: list[bytes]) -> bytes:
     at = 2
     while at < len(words):
         if words[at].upper() == b"SETNAME" and at + 1 < len(words):
+            if not _is_name(words[at + 1]):
+                return _BAD_NAME
             state.name = words[at + 1][:NAME_BYTES_MAX]
             at += 2
         elif words[at].upper() == b"AUTH" and at + 2 < len(words):
@@ -139,19 +148,24 @@ def _hello(state: ClientState, words: list[bytes]) -> bytes:
     return _map(state, [*fields, bulk(b"modules"), b"*0\r\n"])
 
 
+_CLIENT_WORDS: Final = {b"ID": 2, b"GETNAME": 2, b"SETNAME": 3, b"SETINFO": 4}
+
+
 @_local("CLIENT", 2)
 def _client(state: ClientState, words: list[bytes]) -> bytes:
     what = words[1].upper()
+    if what in _CLIENT_WORDS and len(words) != _CLIENT_WORDS[what]:
+        return wrong_number(b"client|%b" % what)
     if what == b"ID":
         return integer(state.client_id)
     if what == b"GETNAME":
         return bulk(state.name) if state.name else NIL
-    if what == b"SETNAME" and len(words) == 3:
-        if any(not 33 <= byte <= 126 for byte in words[2]):
-            return error(b"Client names cannot contain spaces, newlines or special characters.")
+    if what == b"SETNAME":
+        if not _is_name(words[2]):
+            return _BAD_NAME
         state.name = words[2][:NAME_BYTES_MAX]
         return OK
-    if what == b"SETINFO" and len(words) == 4:
+    if what == b"SETINFO":
         if words[2].upper() not in (b"LIB-NAME", b"LIB-VER"):
             return error(b"Unrecognized option '%b'" % words[2][:NAME_BYTES_MAX])
         state.library[words[2].upper()] = words[3][:NAME_BYTES_MAX]
@@ -177,6 +191,8 @@ def _command(state: ClientState, words: list[bytes]) -> bytes:
     if what == b"":
         return _array([_describe(command) for command in table])
     if what == b"COUNT":
+        if len(words) > 2:
+            return wrong_number(b"command|count")
         return integer(len(table))
     if what == b"INFO":
         chosen = [find(name) for name in words[2:]] if len(words) > 2 else list(table)

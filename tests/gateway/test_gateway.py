@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 
+import hiredis
 import pytest
 
 from r2p2 import limits
 from r2p2.apps.kv import encode_command
 from r2p2.errors import UserError
 from r2p2.gateway import Gateway, GatewayConfig
+from tests.apps.redis_server import ERRORS_AS_TEXT, redis_server
 from tests.gateway.support import Raw, gateway_of
+
+
+def parsed_all(data: bytes) -> list[object]:
+    reader = hiredis.Reader(replyError=ERRORS_AS_TEXT)
+    reader.feed(data)
+    return [reader.gets()]
 
 
 def test_a_pipeline_is_answered_in_order_and_goes_in_few_requests() -> None:
@@ -153,6 +161,56 @@ def test_transactions() -> None:
                 *[b"QUEUED"] * 4,
                 [b"OK", 2, 2, "ERR value is not an integer or out of range"],
             ]
+
+    asyncio.run(main())
+
+
+CONNECTIONS = [
+    "CLIENT SETNAME me|RESET|CLIENT GETNAME",
+    "RESET x|CLIENT ID x|CLIENT GETNAME x|CLIENT SETNAME|CLIENT SETNAME a b|CLIENT NONE|CLIENT|COMMAND COUNT x",
+    "HELLO 2 SETNAME me|HELLO 2 SETNAME {space}|CLIENT GETNAME|CLIENT SETNAME {space}|CLIENT GETNAME",
+    "MULTI|SET a 1|EXEC x|GET a|EXEC",
+    "MULTI|SET a 1|DISCARD x|GET a|EXEC|GET a",
+    "MULTI|MULTI x|SET a 1|EXEC|GET a",
+    "WATCH a|MULTI|EXEC x|SET a 2|MULTI|GET a|EXEC",
+    "MULTI|RESET x|SET a 1|EXEC|MULTI|SET a 1|RESET|EXEC|GET a",
+]
+
+
+@pytest.mark.needs("redis")
+def test_connections_and_broken_transactions_are_answered_as_by_redis() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            for line in CONNECTIONS:
+                client = await Raw.open(gateway)
+                await client.ask(b"FLUSHALL\r\n")
+                with redis_server() as redis:
+                    for text in line.split("|"):
+                        command = encode_command(*(word.format(space="a b\nc") for word in text.split()))
+                        (expected,), (got,) = parsed_all(redis.raw(command)), await client.ask(command)
+                        is_greeting = isinstance(got, list) and b"proto" in got
+                        assert is_greeting or text == "CLIENT ID" or got == expected, (line, text)
+
+    asyncio.run(main())
+
+
+def test_what_a_gateway_answers_itself_may_not_stand_in_a_transaction_and_watches_are_bounded() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            assert await client.ask(b"MULTI\r\nSELECT 0\r\nCLIENT ID\r\nEXEC\r\n", 4) == [
+                b"OK",
+                "ERR SELECT is not allowed between MULTI and EXEC",
+                "ERR CLIENT is not allowed between MULTI and EXEC",
+                "EXECABORT Transaction discarded because of previous errors.",
+            ]
+            # What is watched goes with the transaction, in one request.
+            keys = [b"%d" % i + b"k" * 100_000 for i in range(4)]
+            for key in keys[:3] * 2:
+                assert await client.ask(encode_command("WATCH", key)) == [b"OK"]
+            (refused,) = await client.ask(encode_command("WATCH", keys[3]))
+            assert refused == "ERR the keys that are watched fit in a request of 370382 bytes"
+            assert await client.ask(b"UNWATCH\r\n" + encode_command("WATCH", keys[3]), 2) == [b"OK"] * 2
 
     asyncio.run(main())
 
