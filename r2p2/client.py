@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
+from r2p2.arguments import SECONDS_MAX
 from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_EXPIRED, DONE_OK, Completion, Engine, EngineConfig
 from r2p2.errors import (
     CallCancelled,
@@ -61,6 +62,18 @@ _REFUSED_PAUSE_MAX_S: Final = 0.032
 _ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
 
 
+def _check(payload: object, timeout_s: float, retry_s: float = 0.0, policy: int = REPLICATED) -> None:
+    """Raises TypeError or ValueError: no call can be made with these."""
+    if not isinstance(payload, bytes):
+        raise TypeError(f"a payload is bytes, not {type(payload).__name__}")
+    if not (0 < timeout_s < SECONDS_MAX and 0 <= retry_s < SECONDS_MAX):
+        raise ValueError(
+            f"timeout_s is {timeout_s}, retry_s is {retry_s}: above 0, and not below it; both below a million seconds"
+        )
+    if not LB_ROUTE <= policy <= REPLICATED_READ:
+        raise ValueError(f"policy is {policy}, not {LB_ROUTE}..{REPLICATED_READ}")
+
+
 def _outcome(completion: Completion, target: str) -> bytes | CallError:
     """The reply, or the error that says what happened."""
     if completion.status == DONE_OK:
@@ -90,8 +103,7 @@ class _SessionCalls:
 
     def begin(self, payload: bytes, timeout_s: float, tag: int) -> int:
         """Sends a request, or keeps it until the session is open; the rid."""
-        if timeout_s <= 0:
-            raise ValueError(f"timeout_s is {timeout_s}: above 0")
+        _check(payload, timeout_s)
         timeout_ns = int(timeout_s * limits.SECOND)
         rid = self._engine.session_call(self._local_port, self._number, payload, timeout_ns=timeout_ns, tag=tag)
         if rid is None:
@@ -182,8 +194,8 @@ class _Calls:
         self, target: tuple[int, int], payload: bytes, policy: int, timeout_s: float, retry_s: float
     ) -> tuple[int, int, int]:
         """Sends a request; its tag, local port and rid."""
-        if timeout_s <= 0 or retry_s < 0:
-            raise ValueError(f"timeout_s is {timeout_s}, retry_s is {retry_s}: above 0, and not below it")
+        self._check_open()
+        _check(payload, timeout_s, retry_s, policy)
         self._check_route(target)
         self._tag += 1
         local_ports = self._port.local_ports
@@ -208,8 +220,13 @@ class _Calls:
 
     def begin_in(self, session: _SessionCalls, payload: bytes, timeout_s: float) -> tuple[int, int, int]:
         """As :meth:`begin`, in a session."""
+        self._check_open()
         self._tag += 1
         return self._tag, self._port.local_port, session.begin(payload, timeout_s, self._tag)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("this client is closed")
 
     def _check_route(self, target: tuple[int, int]) -> None:
         """Asks the kernel once a target whether it knows a way there; connecting a UDP socket sends nothing."""
@@ -250,6 +267,11 @@ class PollClient:
             self._engine.restrict(self._local_port, [parse_address(text) for text in trusted])
         self._tag = 0
         self._waiting: dict[int, tuple[Callable[[bytes | CallError], None], str]] = {}
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("this client is closed")
 
     @property
     def waiting_count(self) -> int:
@@ -271,7 +293,10 @@ class PollClient:
         Raises:
             TooManyCalls: 65,535 calls wait already.
             RequestTooLarge: nothing was sent, and the callback is not called.
+            TypeError, ValueError: such a call cannot be made, or the client is closed.
         """
+        self._check_open()
+        _check(payload, timeout_s, retry_s, policy)
         rid = self._engine.try_call(
             self._local_port,
             parse_address(target),
@@ -300,6 +325,7 @@ class PollClient:
         timeout_s: float,
     ) -> None:
         """What :meth:`PollSession.call` does."""
+        self._check_open()
         session.begin(payload, timeout_s, self._tag + 1)
         self._tag += 1
         self._waiting[self._tag] = (callback, " ".join(session.targets))
@@ -324,6 +350,7 @@ class PollClient:
 
     def close(self) -> None:
         """Frees the engine; waiting calls end without a callback. Idempotent."""
+        self._closed = True
         self._waiting.clear()
         self._engine.close()
 
@@ -359,6 +386,7 @@ class BlockingClient(_Calls):
             CallDropped: the server refused.
             RequestTooLarge: more than 370,406 bytes; nothing was sent.
             NoRoute: this machine knows no way to the target; nothing was sent.
+            TypeError, ValueError: such a call cannot be made, or the client is closed.
         """
         tag, _, _ = self.begin(parse_address(target), payload, policy, timeout_s, retry_s)
         return self._wait(tag, target)
@@ -433,6 +461,7 @@ class Client(_Calls):
         self._next_reader = 0
         # By tag: the call's future, its target, and whether its end says where the next call should go.
         self._waiting: dict[int, tuple[asyncio.Future[bytes], tuple[int, int], bool]] = {}
+        self._is_entered = False
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
         super().__init__(bind, ports_count, trusted)
@@ -451,6 +480,7 @@ class Client(_Calls):
     async def __aenter__(self) -> Client:
         """Begins to listen in the running loop."""
         self._loop = asyncio.get_running_loop()
+        self._is_entered = True
         self._loop.add_reader(self._port.fileno(), self._on_readable)
         return self
 
@@ -496,7 +526,10 @@ class Client(_Calls):
             CallDropped: refused: it was not executed.
             SessionExpiredError: the servers have ended the client's session; :meth:`renew_session` to go on.
             RequestTooLarge, NoRoute, TooManyCalls: nothing was sent.
+            TypeError, ValueError: such a call cannot be made, or the client is not open (``async with``).
         """
+        if not self._is_entered:
+            raise ValueError("this client is not open: async with Client(...) as client")
         seconds = self._timeout_s if timeout_s is None else timeout_s
         if policy == REPLICATED_READ and target is None and retry_s == 0.0:
             return await self._read(payload, seconds)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from r2p2 import (
     DROP,
+    BlockingClient,
     CallDropped,
     CallError,
     CallTimeout,
@@ -389,3 +391,72 @@ def test_a_poll_mode_client_is_called_back(backend: str) -> None:
         assert isinstance(got["nobody"], CallTimeout)
         client.close()
         server.close()
+
+
+# ---- what no call can be made with ----
+
+WRONG_CALLS = [
+    ({"payload": "text"}, TypeError, "a payload is bytes, not str"),
+    ({"payload": bytearray(b"x")}, TypeError, "a payload is bytes, not bytearray"),
+    ({"payload": None}, TypeError, "a payload is bytes, not NoneType"),
+    ({"timeout_s": float("inf")}, ValueError, "timeout_s is inf"),
+    ({"timeout_s": float("nan")}, ValueError, "timeout_s is nan"),
+    ({"timeout_s": 1e12}, ValueError, "both below a million seconds"),
+    ({"timeout_s": 0}, ValueError, "timeout_s is 0"),
+    ({"retry_s": -1.0}, ValueError, "retry_s is -1.0"),
+    ({"policy": 7}, ValueError, r"policy is 7, not 0\.\.3"),
+    ({"policy": -1}, ValueError, r"policy is -1, not 0\.\.3"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "text"), WRONG_CALLS, ids=lambda value: str(value)[:40])
+def test_what_no_call_can_be_made_with_is_said_in_the_callers_words(
+    wrong: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    call = {"payload": b"x"} | wrong
+
+    async def main() -> None:
+        async with Client("127.0.0.1:9") as client:
+            with pytest.raises(error, match=text):
+                await client.call(**call)
+            if "retry_s" not in wrong and "policy" not in wrong:
+                async with Client("127.0.0.1:9", session=True) as in_session:
+                    with pytest.raises(error, match=text):
+                        await in_session.call(**call)
+
+    asyncio.run(main())
+    with BlockingClient() as blocking, pytest.raises(error, match=text):
+        blocking.call("127.0.0.1:9", **call)
+    with open_port(PortSpec("uv", "127.0.0.1", 0)) as port:
+        client = PollClient(port)
+        with pytest.raises(error, match=text):
+            client.call("127.0.0.1:9", callback=print, **call)
+        client.close()
+
+
+def test_a_client_that_is_not_open_says_so() -> None:
+    async def main() -> None:
+        client = Client("127.0.0.1:9", session=True)
+        with pytest.raises(ValueError, match="this client is not open: async with"):
+            await client.call(b"x")
+        async with client:
+            pass
+        for policy in (1, 2, 3):
+            with pytest.raises(ValueError, match="this client is closed"):
+                await client.call(b"x", policy=policy)
+
+    asyncio.run(main())
+    with BlockingClient() as blocking:
+        session = blocking.session("127.0.0.1:9")
+    with pytest.raises(ValueError, match="this client is closed"):
+        blocking.call("127.0.0.1:9", b"x")
+    with pytest.raises(ValueError, match="this client is closed"):
+        session.call(b"x")
+    with open_port(PortSpec("uv", "127.0.0.1", 0)) as port:
+        client = PollClient(port)
+        poll_session = client.session("127.0.0.1:9")
+        client.close()
+        with pytest.raises(ValueError, match="this client is closed"):
+            client.call("127.0.0.1:9", b"x", print)
+        with pytest.raises(ValueError, match="this client is closed"):
+            poll_session.call(b"x", print)
