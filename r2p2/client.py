@@ -8,6 +8,7 @@ exactly once (docs/exactly-once.md).
 from __future__ import annotations
 
 import asyncio
+import secrets
 import select
 import socket
 from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ _TIMER_STEP_NS: Final = 1 * limits.MS
 _READ_SILENCE_S: Final = 0.1
 _REFUSED_PAUSE_S: Final = 0.001
 _REFUSED_PAUSE_MAX_S: Final = 0.032
+_FIRST_SEQUENCE_BITS: Final = 62
 # A client keeps no log and forwards nothing.
 _ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
 
@@ -99,7 +101,11 @@ class _SessionCalls:
         self._engine = engine
         self._local_port = local_port
         self.targets = tuple(targets)
-        self._number = engine.session_new(local_port, [parse_address(target) for target in targets])
+        # Members that have all begun anew give out the same ids again. Were the sequences the same as well, a reply to
+        # somebody else's request would be taken for the one to ours.
+        first_sequence = 1 + secrets.randbits(_FIRST_SEQUENCE_BITS)
+        addresses = [parse_address(target) for target in targets]
+        self._number = engine.session_new(local_port, addresses, first_sequence=first_sequence)
 
     def begin(self, payload: bytes, timeout_s: float, tag: int) -> int:
         """Sends a request, or keeps it until the session is open; the rid."""

@@ -694,12 +694,17 @@ class Engine:
             raise RequestTooLarge(f"a request of {len(payload)} bytes; at most {limits.REQUEST_BYTES_MAX} fit")
         return None if status == FULL else _check("r2p2_client_call", status)
 
-    def session_new(self, local_port: int, targets: Sequence[tuple[int, int]]) -> int:
+    def session_new(self, local_port: int, targets: Sequence[tuple[int, int]], *, first_sequence: int = 1) -> int:
         """A client's session with the servers ``targets`` (1 to 16), whose calls leave from ``local_port``; its
         number. Nothing is sent before its first call.
+
+        ``first_sequence``: of its first call, 1..2^63 - 1; drawn, it tells the session from another of the same id
+        (docs/exactly-once.md).
         """
         c_targets = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets])
-        return _check("r2p2_session_new", lib.r2p2_session_new(self._engine, local_port, c_targets, len(targets)))
+        return _check(
+            "r2p2_session_new", lib.r2p2_session_new(self._engine, local_port, c_targets, len(targets), first_sequence)
+        )
 
     def session_call(
         self, local_port: int, session: int, payload: bytes, *, timeout_ns: int, tag: int, retry_ns: int = 0

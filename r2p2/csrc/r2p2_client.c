@@ -393,7 +393,8 @@ uint32_t r2p2_client_expire(r2p2_client *client, uint64_t now_ns, r2p2_completio
     return timeouts;
 }
 
-int32_t r2p2_client_session_add(r2p2_client *client, const r2p2_target *targets, uint32_t targets_count) {
+int32_t r2p2_client_session_add(r2p2_client *client, const r2p2_target *targets, uint32_t targets_count,
+                                uint64_t first_sequence) {
     uint32_t index = 0;
     if (targets_count == 0 || targets_count > R2P2_TARGETS_MAX) return R2P2_ERROR_ARGUMENT;
     while (index < client->sessions_count && client->sessions[index]) index++;
@@ -405,7 +406,7 @@ int32_t r2p2_client_session_add(r2p2_client *client, const r2p2_target *targets,
         client->sessions = grown;
         client->sessions_capacity = capacity;
     }
-    r2p2_client_session *session = r2p2_client_session_new(targets, targets_count);
+    r2p2_client_session *session = r2p2_client_session_new(targets, targets_count, first_sequence);
     if (!session) return R2P2_ERROR_NO_MEMORY;
     client->sessions[index] = session;
     if (index == client->sessions_count) client->sessions_count++;

@@ -123,7 +123,8 @@ void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_
 uint32_t r2p2_client_expire(r2p2_client *client, uint64_t now_ns, r2p2_completion_sink sink, void *context);
 
 /* A new session of this client, asking these servers; its index, or a negative status. */
-int32_t r2p2_client_session_add(r2p2_client *client, const r2p2_target *targets, uint32_t targets_count);
+int32_t r2p2_client_session_add(r2p2_client *client, const r2p2_target *targets, uint32_t targets_count,
+                                uint64_t first_sequence);
 /* The session, or NULL. */
 static inline r2p2_client_session *r2p2_client_session_at(const r2p2_client *client, uint32_t index) {
     return index < client->sessions_count ? client->sessions[index] : NULL;

@@ -7,11 +7,11 @@
 
 #define WINDOW_FIRST 64u
 
-r2p2_client_session *r2p2_client_session_new(const r2p2_target *targets, uint32_t targets_count) {
+r2p2_client_session *r2p2_client_session_new(const r2p2_target *targets, uint32_t targets_count, uint64_t first_sequence) {
     r2p2_client_session *session = calloc(1, sizeof *session);
     if (!session) return NULL;
     session->state = R2P2_SESSION_NEW;
-    session->next_sequence = session->oldest_pending = 1;
+    session->next_sequence = session->oldest_pending = first_sequence;
     session->parked_first = session->parked_last = R2P2_NO_RID;
     session->targets_count = targets_count;
     memcpy(session->targets, targets, targets_count * sizeof *targets);
@@ -64,7 +64,7 @@ int32_t r2p2_client_session_renew(r2p2_client_session *session) {
     if (session->state != R2P2_SESSION_EXPIRED) return R2P2_ERROR_STATE;
     session->state = R2P2_SESSION_NEW;
     session->client_id = 0;
-    session->next_sequence = session->oldest_pending = 1;
+    session->oldest_pending = session->next_sequence; /* not from the first again: see r2p2_session_new */
     if (session->window) memset(session->ended, 0, session->window / 8);
     return R2P2_OK;
 }

@@ -34,7 +34,7 @@ typedef struct r2p2_client_session {
     r2p2_target targets[R2P2_TARGETS_MAX];
 } r2p2_client_session;
 
-r2p2_client_session *r2p2_client_session_new(const r2p2_target *targets, uint32_t targets_count);
+r2p2_client_session *r2p2_client_session_new(const r2p2_target *targets, uint32_t targets_count, uint64_t first_sequence);
 void r2p2_client_session_free(r2p2_client_session *session);
 /* The next request's number, or 0: the window is full, or no memory. */
 uint64_t r2p2_client_session_take(r2p2_client_session *session);

@@ -49,7 +49,7 @@
     X(sessions_executed, "requests of sessions given to the application")                                              \
     X(sessions_duplicates, "requests of sessions that had been executed: answered from the kept reply")                \
     X(sessions_answered_early, "of the leader's, before they reached the log; not in sessions_duplicates")            \
-    X(sessions_stale, "requests of sessions below oldest_pending: nobody waits for them")                              \
+    X(sessions_stale, "requests of sessions below oldest_pending: nobody of that session waits for them")              \
     X(sessions_expired, "requests of sessions that are not there any more: refused for good")                          \
     X(log_appended, "entries appended to the log")                                                                     \
     X(log_recovered, "entries read back from the disk at the start")                                                   \

@@ -478,9 +478,11 @@ int32_t r2p2_client_cancel(r2p2_engine *engine, uint16_t local_port, uint16_t ri
 
 /* ---- client sessions ---- */
 
-int32_t r2p2_session_new(r2p2_engine *engine, uint16_t local_port, const r2p2_target *targets, uint32_t count) {
+int32_t r2p2_session_new(r2p2_engine *engine, uint16_t local_port, const r2p2_target *targets, uint32_t count,
+                         uint64_t first_sequence) {
     r2p2_client *client = r2p2_engine_client(engine, local_port);
-    return client ? r2p2_client_session_add(client, targets, count) : R2P2_ERROR_STATE;
+    if (first_sequence == 0 || first_sequence > UINT64_MAX / 2) return R2P2_ERROR_ARGUMENT;
+    return client ? r2p2_client_session_add(client, targets, count, first_sequence) : R2P2_ERROR_STATE;
 }
 
 static r2p2_client_session *session_at(r2p2_engine *engine, uint16_t local_port, uint32_t session) {

@@ -226,8 +226,11 @@ typedef struct r2p2_session_info {
     uint16_t target_port;
     uint16_t reserved;
 } r2p2_session_info;
-/* Returns the session's number. */
-int32_t r2p2_session_new(r2p2_engine *engine, uint16_t local_port, const r2p2_target *targets, uint32_t count);
+/* Returns the session's number. The sequences of its calls begin at first_sequence, 1..2^63 - 1, and go on from where they are when it is
+ * renewed. At random, they tell it from a session that has the same id in another life of the cluster: where all members have begun anew,
+ * without a memory, ids are given out again. */
+int32_t r2p2_session_new(r2p2_engine *engine, uint16_t local_port, const r2p2_target *targets, uint32_t count,
+                         uint64_t first_sequence);
 /* A replicated request. retry_ns: 0 for the default. Returns the rid; R2P2_ERROR_STATE: the session has expired; R2P2_ERROR_FULL: too many
  * calls wait, or one has waited while R2P2_SESSION_WINDOW_MAX later ones were made. */
 int32_t r2p2_session_call(r2p2_engine *engine, uint16_t local_port, uint32_t session, const uint8_t *payload,

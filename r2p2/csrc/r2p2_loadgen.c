@@ -461,7 +461,7 @@ r2p2_loadgen *r2p2_loadgen_new(r2p2_engine *engine, const r2p2_loadgen_config *c
     }
     load->first_session = load->client->sessions_count;
     for (uint32_t i = 0; i < config->sessions; i++) {
-        int32_t number = r2p2_client_session_add(client, targets, targets_count);
+        int32_t number = r2p2_client_session_add(client, targets, targets_count, 1);
         if (number < 0) {
             *error = number;
             r2p2_loadgen_free(load);

@@ -388,8 +388,10 @@ static int session_entry(r2p2_engine *engine, uint64_t index, const r2p2_session
         answer->kind = R2P2_ANSWER_KEPT;
         return 0;
     case R2P2_BEGIN_STALE:
+        /* Who waits for it all the same is not whose session this is, but one that was given the same id by members that have since
+         * begun anew. The other, which does not wait, takes no notice. */
         counters->sessions_stale++;
-        engine->answers_count--;
+        answer->kind = R2P2_ANSWER_EXPIRED;
         return 0;
     case R2P2_BEGIN_EXPIRED:
         counters->sessions_expired++;

@@ -71,7 +71,7 @@ typedef struct r2p2_sessions {
 enum r2p2_begin_result {
     R2P2_BEGIN_RUN = 0,   /* new: give it to the application, then r2p2_sessions_end */
     R2P2_BEGIN_DUPLICATE, /* executed, or about to be in this batch: r2p2_sessions_kept has the reply once it is known */
-    R2P2_BEGIN_STALE,     /* the client has said that it does not wait for it */
+    R2P2_BEGIN_STALE,     /* the session's client has said that it does not wait for it */
     R2P2_BEGIN_EXPIRED,   /* there is no such session (any more) */
     R2P2_BEGIN_NO_MEMORY  /* the table cannot go on as the other replicas do: the member must end */
 };

@@ -57,7 +57,7 @@ class ModelTable:
         session.end = max(session.end, session.first)
         session.kept = {s: reply for s, reply in session.kept.items() if s >= session.first}
         if sequence < session.first:
-            return "none", b""
+            return "expired", b"SESSION_EXPIRED"  # to whoever waits: it is not the session's own client
         session.end = max(session.end, sequence + 1)
         while sum(s.end - s.first for s in self.sessions.values()) > self.bytes_max // 2 // SESSION_KEPT_BYTES:
             self.sessions.popitem(last=False)

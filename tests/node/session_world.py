@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from r2p2.app import StateMachine
 from r2p2.engine import DONE_OK, Engine, EngineConfig
@@ -46,11 +47,13 @@ class Journal(StateMachine):
 class SessionCaller:
     """Calls in one session; what each got, by tag."""
 
-    def __init__(self, network: MemoryNetwork, servers: list[tuple[int, int]], address: tuple[int, int]) -> None:
+    def __init__(
+        self, network: MemoryNetwork, servers: list[tuple[int, int]], address: tuple[int, int], first_sequence: int = 1
+    ) -> None:
         self.engine = Engine(network.open(*address), EngineConfig(reassembly_count_max=256))
         self.port = address[1]
         self.engine.client_open(self.port)
-        self.session = self.engine.session_new(self.port, servers)
+        self.session = self.engine.session_new(self.port, servers, first_sequence=first_sequence)
         self.tag = 0
         self.sent: dict[int, bytes] = {}
         self.ended: dict[int, tuple[int, bytes]] = {}
@@ -104,10 +107,15 @@ class SessionCaller:
 class SessionWorld(World):
     """A cluster of journals with session clients, at 10.0.1.1 and on."""
 
-    def __init__(self, size: int = 3, seed: int = 1, clients: int = 1, **engine: int) -> None:
+    def __init__(
+        self, size: int = 3, seed: int = 1, clients: int = 1, first_sequences: Sequence[int] = (), **engine: int
+    ) -> None:
         super().__init__(size, seed, Journal, **engine)  # type: ignore[arg-type]  # they are of EngineConfig alone
         servers = [self.addresses[i] for i in sorted(self.addresses)]
-        self.callers = [SessionCaller(self.network, servers, (0x0A000100 + i, 9000)) for i in range(clients)]
+        firsts = [*first_sequences, *[1] * (clients - len(first_sequences))]
+        self.callers = [
+            SessionCaller(self.network, servers, (0x0A000100 + i, 9000), first) for i, first in enumerate(firsts)
+        ]
 
     @property
     def caller(self) -> SessionCaller:

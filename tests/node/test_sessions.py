@@ -198,6 +198,58 @@ def test_an_evicted_session_is_an_error_the_caller_sees() -> None:
         assert len({node.engine.sessions_export() for node in world.nodes.values()}) == 1
 
 
+@pytest.mark.parametrize("first_sequences", [(1 << 61, 5), (5, 1 << 61)])
+def test_a_client_that_outlives_the_cluster_is_not_taken_for_one_of_the_next(first_sequences: tuple[int, int]) -> None:
+    """All members begin anew, without a memory, and give out the same ids again: two clients have one session."""
+    with SessionWorld(clients=2, first_sequences=first_sequences) as world:
+        world.elect()
+        survivor, newcomer = world.callers
+        for i in range(20):
+            survivor.call(b"before %d" % i)
+        world.settle()
+        for member in world.addresses:
+            world.kill(member)
+        for member in world.addresses:
+            world.launch(member)
+        world.elect()
+        for i in range(20):
+            newcomer.call(b"newcomer %d" % i)
+            world.run(20)
+        ids = [caller.engine.session_info(caller.port, caller.session).client_id for caller in world.callers]
+        assert ids[0] == ids[1]
+        was_executed: set[bytes] = set()
+        for round_ in range(3):
+            for caller, name in ((survivor, b"survivor"), (newcomer, b"newcomer again")):
+                text = b"%b %d" % (name, round_)
+                if caller.engine.session_info(caller.port, caller.session).is_expired:
+                    caller.engine.session_renew(caller.port, caller.session)
+                tag = caller.call(text)
+                world.settle(2000)
+                status, reply = caller.ended[tag]
+                assert status == DONE_EXPIRED or (status == DONE_OK and reply.endswith(text))
+                if status == DONE_OK:
+                    was_executed.add(text)
+                assert (text in world.journals()[0]) == (status == DONE_OK)
+        assert {b"survivor 1", b"survivor 2", b"newcomer again 1", b"newcomer again 2"} <= was_executed
+
+
+def test_a_renewed_session_does_not_count_from_the_beginning() -> None:
+    with SessionWorld(clients=4, sessions_count_max=3) as world:
+        world.elect()
+        for caller in world.callers:
+            caller.call(b"hello %d" % id(caller))
+            world.settle()
+        tag = world.caller.call(b"too late")
+        world.settle()
+        assert world.caller.ended[tag] == (DONE_EXPIRED, b"")
+        world.caller.engine.session_renew(world.caller.port, world.caller.session)
+        info = world.caller.engine.session_info(world.caller.port, world.caller.session)
+        assert (info.oldest_pending, info.next_sequence) == (3, 3)
+        tags = [world.caller.call(b"anew %d" % i) for i in range(100)]
+        world.settle()
+        assert [world.caller.ended[tag][0] for tag in tags] == [DONE_OK] * 100
+
+
 def test_a_delayed_duplicate_of_an_evicted_session_is_never_executed() -> None:
     """The network keeps a copy of a request; its session is evicted; the copy arrives."""
     with SessionWorld(clients=3, sessions_count_max=2) as world:

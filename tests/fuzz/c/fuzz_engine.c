@@ -724,7 +724,7 @@ static void session_call(r2p2_engine *engine, script *input) {
     r2p2_target targets[2] = {{LOCAL_IP, SERVER_PORT, 0}, {2, SERVER_PORT, 0}};
     r2p2_session_info info;
     if (r2p2_session_read_info(engine, CLIENT_PORT, session, &info) != R2P2_OK) {
-        int32_t number = r2p2_session_new(engine, CLIENT_PORT, targets, 1 + below(input, 2));
+        int32_t number = r2p2_session_new(engine, CLIENT_PORT, targets, 1 + below(input, 2), 1 + below(input, 2));
         expect_at_most("a session's number", (uint64_t)(int64_t)number, session);
         return;
     }
