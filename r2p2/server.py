@@ -37,11 +37,13 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class AnsweredTwiceError(R2P2Error):
-    """A deferred request was answered a second time."""
+    """A deferred request was answered a second time, or after its server was closed."""
 
 
 class Deferred:
-    """A request whose answer comes later. Answer it exactly once, in the server's thread."""
+    """A request whose answer comes later. Answer it exactly once, in the server's thread; a server that closes refuses
+    what is not answered.
+    """
 
     __slots__ = ("_asker", "_server")
 
@@ -61,7 +63,7 @@ class Deferred:
             AnsweredTwiceError: it was answered before.
             EngineError: the payload is over 371,856 bytes; the request is still open.
         """
-        self._take()._answer(self._asker, payload)
+        self._take()._answer(self, self._asker, payload)
         self._server = None
 
     def drop(self) -> None:
@@ -70,12 +72,12 @@ class Deferred:
         Raises:
             AnsweredTwiceError: it was answered before.
         """
-        self._take()._answer(self._asker, None)
+        self._take()._answer(self, self._asker, None)
         self._server = None
 
     def _take(self) -> Server:
         if self._server is None:
-            raise AnsweredTwiceError("this request was answered before")
+            raise AnsweredTwiceError("this request was answered or refused before")
         return self._server
 
 
@@ -166,7 +168,9 @@ class Server:
         self.counters = {"drops_deferred_full": 0, "drops_draining": 0, "drops_no_handler": 0, "handler_errors": 0}
         self._service = service
         self._draining = False
+        self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._at_work: set[Deferred] = set()
         kinds = set(service.handlers.values())
         # One handler for everything: batches go to it as they are.
         self._only = kinds.pop() if len(kinds) == 1 and len(service.handlers) == len(UNREPLICATED) else None
@@ -203,6 +207,11 @@ class Server:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
+        for deferred in list(self._at_work):
+            deferred.drop()
+        if not self._is_closed:
+            self._is_closed = True
+            self.engine.flush()  # nobody polls any more
         self.engine.close()
 
     def status(self) -> dict[str, Any]:
@@ -275,6 +284,7 @@ class Server:
     def _defer(self, kind: str, handler: Callable[..., Any], request: bytes, asker: bytes) -> None:
         self.deferred_count += 1
         deferred = Deferred(self, asker)
+        self._at_work.add(deferred)
         if kind == "async":
             task = asyncio.get_running_loop().create_task(self._await(handler, request, deferred))
             self._tasks.add(task)
@@ -293,7 +303,8 @@ class Server:
         try:
             reply = reply_of(await handler(request), limits.MESSAGE_BYTES_MAX)
         except asyncio.CancelledError:
-            d.drop()
+            if not d.is_answered:  # by a server that closes
+                d.drop()
             raise
         except Exception as error:
             reply = self._error(handler, error)
@@ -302,8 +313,9 @@ class Server:
         else:
             d.reply(reply)
 
-    def _answer(self, asker: bytes, payload: bytes | None) -> None:
+    def _answer(self, deferred: Deferred, asker: bytes, payload: bytes | None) -> None:
         self.engine.reply_later(asker, payload)
+        self._at_work.discard(deferred)
         self.deferred_count -= 1
         if self.wake is not None:
             self.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -220,6 +221,37 @@ def test_a_drain_refuses_what_is_new_and_finishes_what_is_old() -> None:
         pair.run()
         assert pair.caller.ended[1] == (DONE_OK, b"done")
         assert pair.server.drained
+
+
+def test_closing_refuses_what_is_still_at_work() -> None:
+    service = Service()
+    kept: list[Deferred] = []
+    service.deferred_handler(0)(lambda request, deferred: kept.append(deferred))
+    failed: list[object] = []
+
+    @service.handler(1)
+    async def for_ever(request: bytes) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+        with Pair(service) as pair:
+            assert [pair.ask(b"a", 0), pair.ask(b"b", 1), pair.ask(b"c", 0)] == [None] * 3
+            kept[1].reply(b"C")
+            await asyncio.sleep(0)
+            pair.server.close()
+            pair.server.close()
+            pair.network.run([pair.caller], 100_000)
+            assert pair.caller.ended == {1: (DONE_DROPPED, b""), 2: (DONE_DROPPED, b""), 3: (DONE_OK, b"C")}
+            assert pair.server.deferred_count == 0
+            with pytest.raises(AnsweredTwiceError):
+                kept[0].reply(b"late")
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    gc.collect()
+    assert failed == []
 
 
 def test_what_a_service_cannot_do_is_said_at_once() -> None:
