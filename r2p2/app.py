@@ -8,6 +8,7 @@ ends and the next begins. Leaves to others: order and durability (the node), byt
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import sys
@@ -266,10 +267,30 @@ def load_application(name: str) -> StateMachine:
         UserError: there is no such module or name, or it is none of these.
     """
     found = load_object(name)
-    if isinstance(found, type) and issubclass(found, StateMachine):
-        return found()
     if isinstance(found, StateMachine):
         return found
+    if isinstance(found, type) and issubclass(found, StateMachine):
+        if missing := ", ".join(sorted(getattr(found, "__abstractmethods__", ()))):
+            raise UserError(f"--app {name!r} has no {missing}", "Name a subclass that has.")
+        if not _takes(found):
+            raise UserError(f"--app {name!r} is made with arguments", "Name a function without any that makes it.")
+        return found()
     if callable(found) and not isinstance(found, type):
-        return state_machine(found)
+        if _takes(found, b""):
+            return state_machine(found)
+        made = found() if _takes(found) else None
+        if isinstance(made, StateMachine):
+            return made
+        raise UserError(f"--app {name!r} takes no request and returns no StateMachine", "Name one that does either.")
     raise UserError(f"--app {name!r} is {type(found).__name__}", "Name a StateMachine or a function bytes -> bytes.")
+
+
+def _takes(found: Callable[..., Any], *arguments: object) -> bool:
+    """Whether it can be called with these."""
+    try:
+        inspect.signature(found).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # of some functions in C nobody knows
+        return True
+    return True
