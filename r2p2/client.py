@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import select
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
@@ -262,7 +263,8 @@ class PollClient:
         port: from :func:`~r2p2.ports.open_port`; it must outlive the client.
         trusted: servers whose answers are believed; by default anybody's.
 
-    Callbacks run inside :meth:`poll_once`, with the reply's bytes or a :class:`~r2p2.errors.CallError`; they may call.
+    Callbacks run inside :meth:`poll_once`, with the reply's bytes or a :class:`~r2p2.errors.CallError`; they may call,
+    and close. An exception of one comes out of :meth:`poll_once`; the next :meth:`poll_once` calls the others back.
     """
 
     def __init__(self, port: OpenPort, *, trusted: Sequence[str] = ()) -> None:
@@ -273,6 +275,7 @@ class PollClient:
             self._engine.restrict(self._local_port, [parse_address(text) for text in trusted])
         self._tag = 0
         self._waiting: dict[int, tuple[Callable[[bytes | CallError], None], str]] = {}
+        self._ended: deque[Completion] = deque()  # and not called back yet
         self._closed = False
 
     def _check_open(self) -> None:
@@ -340,10 +343,13 @@ class PollClient:
         """Sends, receives, calls back. Returns the datagrams received."""
         self._engine.flush()
         received = self._engine.poll()[1]
-        for completion in self._engine.completions():
+        self._ended += self._engine.completions()
+        while self._ended:
+            completion = self._ended.popleft()
             callback, target = self._waiting.pop(completion.tag)
             callback(_outcome(completion, target))
-        self._engine.flush()
+        if not self._closed:
+            self._engine.flush()
         return received
 
     def next_deadline_ns(self) -> int | None:
@@ -358,6 +364,7 @@ class PollClient:
         """Frees the engine; waiting calls end without a callback. Idempotent."""
         self._closed = True
         self._waiting.clear()
+        self._ended.clear()
         self._engine.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -422,6 +423,37 @@ def test_a_poll_mode_client_is_called_back(backend: str) -> None:
         assert got["second"] == b"SECOND" * 1000
         assert isinstance(got["nobody"], CallTimeout)
         client.close()
+        server.close()
+
+
+def test_a_callback_that_raises_costs_the_others_nothing_and_one_may_close() -> None:
+    service = Service()
+    service.handler()(bytes.upper)
+    with open_port(PortSpec("uv", "127.0.0.1")) as there, open_port(PortSpec("uv", "127.0.0.1")) as here:
+        server, client = Server(service, there.address, keep=there), PollClient(here)
+        got: list[object] = []
+
+        def broken(reply: bytes | CallError) -> None:
+            got.append(reply)
+            raise RuntimeError("of the caller")
+
+        def closing(reply: bytes | CallError) -> None:
+            got.append(reply)
+            client.close()
+
+        for callback in (broken, got.append, closing, got.append):
+            client.call(address_of(there), b"x", callback)
+        raised = 0
+        for _ in range(200):
+            try:
+                client.poll_once()
+            except RuntimeError:
+                raised += 1
+            server.poll_once()
+            if not client.waiting_count:
+                break
+            time.sleep(0.005)  # all answers come at once
+        assert (got, raised) == ([b"X"] * 3, 1)
         server.close()
 
 
