@@ -7,7 +7,7 @@ Wraps ``r2p2._engine`` (see ``r2p2/csrc/r2p2_engine_api.h``). CData stays in thi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -268,6 +268,13 @@ class Engine:
         _check("r2p2_reply_later", status)
 
     # ---- the replicated policy ----
+
+    def set_group(self, cluster_id: int, peers: Collection[tuple[int, int]]) -> None:
+        """Raft messages of another cluster are dropped from now on; ``peers``: where members are, for whom there is
+        room in any case.
+        """
+        targets = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in peers])
+        _check("r2p2_set_group", lib.r2p2_set_group(self._engine, cluster_id, targets, len(peers)))
 
     def set_role(self, role: int) -> None:
         """What becomes of replicated requests from now on: one of ``ROLE_*``."""

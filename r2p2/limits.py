@@ -50,6 +50,8 @@ CONFIGURATION_BYTES_MAX: Final = 8 + 20 * 48
 LOG_PAGE_BYTES: Final = 262_144
 # A Raft group has few members; also bounds one send's targets.
 TARGETS_MAX: Final = 16
+# Addresses of members for whom a part of the tables is kept free: 48 of a configuration, and 16 of a cluster file.
+PEERS_MAX: Final = 64
 
 # Half messages. 4096 of them, or 64 MiB, whichever comes first; older than this their sender has given up.
 REASSEMBLY_COUNT_MAX: Final = 4096

@@ -16,7 +16,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,7 @@ from r2p2.files import Files
 from r2p2.forming import ELSEWHERE, Forming
 from r2p2.log_time import LogTime, UnixClock, system_clock_ns
 from r2p2.membership import MEMBER_REQUEST, addresses_of
+from r2p2.node_counters import ENGINE_REASONS
 from r2p2.reads import ReadGroups
 from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests
 from r2p2.snapshots import Taking
@@ -208,7 +209,8 @@ class Node:
         self.config = config
         self.app = app
         self.engine = Engine(port_address, config.engine, keep=keep)
-        self.counters: dict[str, int] = {f"raft_bad_{reason.value}": 0 for reason in Reason}
+        reasons = [reason for reason in Reason if reason not in ENGINE_REASONS]
+        self.counters: dict[str, int] = {f"raft_bad_{reason.value}": 0 for reason in reasons}
         self.counters |= {
             "raft_bad_entries": 0,
             "raft_drop_forming": 0,
@@ -330,8 +332,14 @@ class Node:
             join=bool(config.join),
             can_join=self.app.has_snapshots,
         )
+        self._tell_group(())
         # Until the cluster has formed, requests wait within the bounds of a follower without a leader.
         self._set_role(ROLE_HOLD)
+
+    def _tell_group(self, members: Iterable[tuple[int, int]]) -> None:
+        """The engine's part of the gateway: whose messages are taken in, and for whom there is room in any case."""
+        known = dict.fromkeys((*members, *self._hello_addresses.values()))
+        self.engine.set_group(self.config.cluster_id, list(known)[: limits.PEERS_MAX])
 
     # ---- the loop ----
 
@@ -510,7 +518,9 @@ class Node:
                 self.counters["raft_drop_snapshot_too_large"] += 1
                 return None
         except MessageError as error:
-            self.counters[f"raft_bad_{error.reason.value}"] += 1
+            # The head's version is the engine's to look at: here it is that of a configuration behind it.
+            reason = Reason.FIELD if error.reason in ENGINE_REASONS else error.reason
+            self.counters[f"raft_bad_{reason.value}"] += 1
             return None
         kind = message.KIND
         if raw.type != _R2P2_TYPE[kind]:
@@ -775,6 +785,7 @@ class Node:
         if len(self._addresses) >= ADDRESSES_MAX:
             self._addresses = {m: address for m, address in self._addresses.items() if m in members}
         self._upkeep.configuration_changed(configuration)
+        self._tell_group(where.values())
         self._moved = True  # the leader may be somewhere else now
 
     def _look_after(self, raft: Raft, now_ns: int, is_due: bool) -> None:

@@ -9,10 +9,15 @@ from typing import Final
 
 from raft.codec import Reason
 
-__all__ = ["NODE_COUNTERS"]
+__all__ = ["ENGINE_REASONS", "NODE_COUNTERS"]
+
+# These the engine finds before a message is Python's, and counts under the same names.
+ENGINE_REASONS: Final = (Reason.VERSION, Reason.CLUSTER)
 
 _BAD: Final[dict[str, str]] = {
-    f"raft_bad_{reason.value}": f"Raft messages dropped: {reason.name.lower().replace('_', ' ')}" for reason in Reason
+    f"raft_bad_{reason.value}": f"Raft messages dropped: {reason.name.lower().replace('_', ' ')}"
+    for reason in Reason
+    if reason not in ENGINE_REASONS
 }
 
 NODE_COUNTERS: Final[dict[str, str]] = _BAD | {

@@ -14,12 +14,14 @@
     X(rx_bad_order, "p_order of 0, beyond 254, or beyond the message")                                                 \
     X(rx_bad_length, "packets of a multi-packet message without payload or with too much")                             \
     X(rx_bad_session, "requests whose session extension contradicts itself or leaves its window")                      \
-    X(rx_bad_raft, "Raft messages that are empty or too large")                                                        \
+    X(rx_bad_raft, "Raft messages that are empty or shorter than the head of all of them")                             \
+    X(raft_bad_version, "Raft messages, or first packets of them, dropped: of another version")                        \
+    X(raft_bad_cluster, "Raft messages, or first packets of them, dropped: of another cluster")                        \
     X(rx_unexpected, "messages of a type that this side does not take (FEEDBACK, Raft without a group)")               \
     X(rx_duplicate_packets, "packets of a half message that were there already")                                       \
     X(rx_replaced_halves, "half messages replaced by a new one with the same key")                                     \
     X(rx_expired_halves, "half messages that did not become whole in time")                                            \
-    X(rx_evicted_halves, "half messages of one packet that gave way to new ones in a full table")                      \
+    X(rx_evicted_halves, "half messages of one packet, of no first one or of strangers that gave way in a full table") \
     X(rx_drop_source_quota, "packets refused because their source had its quota of half messages")                     \
     X(rx_drop_reassembly_full, "packets refused because half messages were at their bound")                            \
     X(rx_drop_raft_full, "Raft messages refused because a poll's lane was full")                                       \

@@ -52,7 +52,7 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
         status = r2p2_reassembly_init(&engine->client_halves, config->reassembly_count_max, config->reassembly_bytes_max,
                                       config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
     if (port->rx_room_count) engine->client_halves.granted_max = port->rx_room_count / 2;
-    if (!status) /* whoever sends them: a half may come without the cluster's id, which only its first packet has */
+    if (!status)
         status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
                                       config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
     /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. */
@@ -67,6 +67,15 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     }
     *error = 0;
     return engine;
+}
+
+int32_t r2p2_set_group(r2p2_engine *engine, uint32_t cluster_id, const r2p2_target *peers, uint32_t peers_count) {
+    if (peers_count > R2P2_PEERS_MAX) return R2P2_ERROR_ARGUMENT;
+    if (peers_count) memcpy(engine->peers, peers, peers_count * sizeof *peers);
+    engine->peers_count = peers_count;
+    engine->cluster_id = cluster_id;
+    engine->has_cluster = 1;
+    return R2P2_OK;
 }
 
 static void raft_release(r2p2_engine *engine) {
@@ -157,6 +166,34 @@ static void whole_response(r2p2_engine *engine, const r2p2_rx_packet *packet, ui
                     engine->sink, engine->sink_context);
 }
 
+_Static_assert(R2P2_RAFT_HEAD_BYTES == R2P2_STEADY_HEAD_BYTES, "the head is the head");
+
+/* Whether a Raft message, or its first packet, is of our cluster; counted when not. Its bytes begin with the head. */
+static int is_of_cluster(r2p2_engine *engine, const uint8_t *payload, uint32_t bytes) {
+    if (!engine->has_cluster) return 1;
+    switch (r2p2_raft_head_check(payload, bytes, engine->cluster_id)) {
+    case R2P2_RAFT_HEAD_SHORT: engine->counters.rx_bad_raft++; return 0;
+    case R2P2_RAFT_HEAD_VERSION: engine->counters.raft_bad_version++; return 0;
+    case R2P2_RAFT_HEAD_CLUSTER: engine->counters.raft_bad_cluster++; return 0;
+    case R2P2_RAFT_HEAD_OK: break;
+    }
+    return 1;
+}
+
+/* Whether it comes from where a member is. While nobody knows where, everybody may be one. */
+static int is_of_member(const r2p2_engine *engine, const r2p2_rx_packet *packet) {
+    for (uint32_t i = 0; i < engine->peers_count; i++)
+        if (engine->peers[i].ip == packet->source_ip && engine->peers[i].port == packet->source_port) return 1;
+    return engine->peers_count == 0;
+}
+
+/* Half of what a poll keeps for Python is for members alone: a cluster's id is no secret. */
+static int lane_has_room(const r2p2_engine *engine, const r2p2_rx_packet *packet, uint32_t bytes, const r2p2_half *half) {
+    uint32_t used = engine->raft_arena_used + (half ? 0 : bytes);
+    if (engine->raft_count < R2P2_RAFT_MESSAGES_MAX / 2 && used <= R2P2_RAFT_ARENA_BYTES / 2) return 1;
+    return engine->raft_count < R2P2_RAFT_MESSAGES_MAX && used <= R2P2_RAFT_ARENA_BYTES && is_of_member(engine, packet);
+}
+
 static void whole_raft(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header,
                        const uint8_t *payload, uint32_t bytes, r2p2_half *half) {
     /* Behind a message that waits for Python everything waits, so that all are decided in the order in which they came. */
@@ -166,8 +203,8 @@ static void whole_raft(r2p2_engine *engine, const r2p2_rx_packet *packet, const 
         if (half) r2p2_reassembly_finish(&engine->raft_halves, half);
         return;
     }
-    int fits = half || engine->raft_arena_used + bytes <= R2P2_RAFT_ARENA_BYTES;
-    if (engine->raft_count == R2P2_RAFT_MESSAGES_MAX || !fits) {
+    if (!half && !is_of_cluster(engine, payload, bytes)) return; /* of a longer one its first packet has been looked at */
+    if (!lane_has_room(engine, packet, bytes, half)) {
         engine->counters.rx_drop_raft_full++;
         if (half) r2p2_reassembly_finish(&engine->raft_halves, half);
         return;
@@ -273,8 +310,9 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
                  uint32_t bytes) {
     r2p2_engine_counters *counters = &engine->counters;
     int is_raft = header->type >= R2P2_TYPE_RAFT_REQ;
-    /* A response nobody waits for is not worth a half message. */
+    /* Neither is what nobody waits for worth a half message, nor what is of another cluster. */
     if (header->type == R2P2_TYPE_RESPONSE && !answered_client(engine, packet, header->rid)) return;
+    if (is_raft && header->is_first && !is_of_cluster(engine, payload, bytes)) return;
     int is_announced = header->type == R2P2_TYPE_REQUEST && header->is_first;
     if (is_announced && header->policy == R2P2_POLICY_REPLICATED) { /* what will not be taken need not come */
         r2p2_asker asker = {packet->source_ip, packet->source_port, packet->local_port, header->rid, header->policy, 0};
@@ -283,7 +321,8 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
     r2p2_whole message;
     enum r2p2_reassembly_result result =
         r2p2_reassembly_add(is_raft ? &engine->raft_halves : &engine->client_halves, header, payload, bytes,
-                            packet->source_ip, packet->source_port, packet->local_port, engine->now_ns, &message);
+                            packet->source_ip, packet->source_port, packet->local_port,
+                            is_raft ? is_of_member(engine, packet) : 1, engine->now_ns, &message);
     switch (result) {
     case R2P2_HALF_REPLACED: counters->rx_replaced_halves++; break;
     case R2P2_HALF_DUPLICATE: counters->rx_duplicate_packets++; break;
@@ -321,7 +360,7 @@ static inline void packet_in(r2p2_engine *engine, const r2p2_rx_packet *packet) 
         engine->counters.rx_unexpected++;
         return;
     }
-    if (header.type >= R2P2_TYPE_RAFT_REQ && bytes == 0) {
+    if (header.type >= R2P2_TYPE_RAFT_REQ && bytes == 0) { /* also without a group, and of later packets */
         engine->counters.rx_bad_raft++;
         return;
     }

@@ -109,6 +109,10 @@ struct r2p2_engine {
     r2p2_reads reads;
     int32_t storage_full; /* new requests for the log are refused */
 
+    uint32_t cluster_id;
+    int32_t has_cluster; /* else Raft messages of any are taken */
+    r2p2_target peers[R2P2_PEERS_MAX]; /* where members are; none: not known */
+    uint32_t peers_count;
     r2p2_raft_slot raft[R2P2_RAFT_MESSAGES_MAX];
     uint32_t raft_count, raft_taken;
     uint8_t *raft_arena;

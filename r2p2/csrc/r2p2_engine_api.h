@@ -136,7 +136,9 @@ int32_t r2p2_requests_reply(r2p2_engine *engine, const uint8_t *slab, uint64_t s
  * refuses it instead. Once each: the engine does not remember them. */
 int32_t r2p2_reply_later(r2p2_engine *engine, const uint8_t *asker, const uint8_t *payload, uint64_t length, int32_t drop);
 
-/* Server, replicated. */
+/* Server, replicated. The group: Raft messages of another cluster are dropped from now on, before they take any room. peers: where its members
+ * are, as far as it is known; anybody else who speaks as one is served as long as that leaves room for them. */
+int32_t r2p2_set_group(r2p2_engine *engine, uint32_t cluster_id, const r2p2_target *peers, uint32_t peers_count);
 void r2p2_set_role(r2p2_engine *engine, int32_t role);
 /* Sends what is held to the leader: header (a Raft FORWARD header without counts, completed by the engine with
  * u32 entries count and u32 entries bytes) and the entries. At most one message a call; call until held_count is 0. */

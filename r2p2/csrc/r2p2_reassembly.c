@@ -119,6 +119,11 @@ static void list_remove(struct r2p2_half_list *list, r2p2_half *half, int by) {
     else list->newest = links->older;
 }
 
+/* Whether the half is one of those that give way where there is no room. It may only cease to be. */
+static int may_give_way(const r2p2_half *half) {
+    return half->received_count == 1 || half->expected_count == 0 || !half->is_vouched;
+}
+
 /* Whether the half may give way has changed, or its age. */
 static void set_first_to_go(r2p2_reassembly *table, r2p2_half *half, int is_first_to_go) {
     if (half->is_first_to_go) list_remove(&table->first_to_go, half, R2P2_LINKS_TO_GO);
@@ -143,9 +148,15 @@ static void forget(r2p2_reassembly *table, r2p2_half *half) {
     table->count--;
 }
 
+static void give_way(r2p2_reassembly *table, r2p2_half *half) {
+    forget(table, half);
+    table->evicted_count++;
+}
+
 /* A half without bytes becomes a memory. */
 static void remember(r2p2_reassembly *table, r2p2_half *half) {
     r2p2_grants_end(table, half);
+    set_first_to_go(table, half, 0);
     source_leave(table, half->source);
     half->source = NULL;
     list_remove(&table->active, half, R2P2_LINKS_TIME);
@@ -194,8 +205,13 @@ uint32_t r2p2_reassembly_expire(r2p2_reassembly *table, uint64_t now_ns) {
 /* Changes the half's room to `capacity` bytes within the bounds. */
 static enum r2p2_reassembly_result resize(r2p2_reassembly *table, r2p2_half *half, uint32_t capacity) {
     uint64_t more = capacity - half->capacity;
-    if (table->bytes + more > table->bytes_max) return R2P2_HALF_FULL;
     if (half->source->bytes + more > table->source_bytes_max) return R2P2_HALF_QUOTA;
+    while (table->bytes + more > table->bytes_max) {
+        r2p2_half *oldest = table->first_to_go.oldest;
+        if (oldest == half) oldest = half->links[R2P2_LINKS_TO_GO].newer;
+        if (!oldest) return R2P2_HALF_FULL;
+        give_way(table, oldest);
+    }
     uint8_t *bytes = realloc(half->bytes, capacity);
     if (!bytes) return R2P2_HALF_FULL;
     half->bytes = bytes;
@@ -282,10 +298,8 @@ static r2p2_half *half_new(r2p2_reassembly *table, uint32_t ip, int has_quota, u
     }
     if (!table->unused) {
         if (table->done.oldest) forget(table, table->done.oldest);
-        else if (table->first_to_go.oldest) {
-            forget(table, table->first_to_go.oldest);
-            table->evicted_count++;
-        } else {
+        else if (table->first_to_go.oldest) give_way(table, table->first_to_go.oldest);
+        else {
             *result = R2P2_HALF_FULL;
             return NULL;
         }
@@ -321,7 +335,7 @@ int r2p2_reassembly_is_repeat(const r2p2_reassembly *table, const r2p2_header *h
 
 enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                                                 uint32_t length, uint32_t source_ip, uint16_t source_port,
-                                                uint16_t local_port, uint64_t now_ns, r2p2_whole *whole) {
+                                                uint16_t local_port, int is_vouched, uint64_t now_ns, r2p2_whole *whole) {
     if (length > R2P2_PAYLOAD_BYTES_MAX || length == 0) return R2P2_HALF_BAD_LENGTH;
     uint32_t index = header->is_first ? 0 : header->p_order;
     enum r2p2_reassembly_result result = R2P2_HALF_STORED;
@@ -343,6 +357,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
         half->rid = header->rid;
         half->type = header->type;
         half->policy = header->policy;
+        half->is_vouched = (uint8_t)is_vouched;
         r2p2_half **bucket = bucket_for(table, half);
         half->hash_next = *bucket;
         *bucket = half;
@@ -370,7 +385,7 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
     half->slot_of[index] = (uint8_t)half->received_count;
     half->received[index >> 6] |= (uint64_t)1 << (index & 63);
     half->received_count++;
-    if (half->received_count <= 2) set_first_to_go(table, half, half->received_count == 1);
+    if (may_give_way(half) != half->is_first_to_go) set_first_to_go(table, half, !half->is_first_to_go);
     if (index) r2p2_grants_arrived(table, half);
     if (half->received_count != half->expected_count) return result;
     result = make_contiguous(table, half, whole);

@@ -5,8 +5,9 @@
  * FIRST packet that differs from the one already held means that the rid is in use anew: the stale half is replaced.
  * Memory follows what was received, not what a FIRST packet announces: packets lie in the order of their arrival and are put in
  * order when the message is whole (in order already, unless the network reordered them). Count and bytes are bounded, and each
- * source address has a quota of both. When the table is full the oldest half of which only one packet came gives way: a flood of
- * first packets pushes out its own, while an honest sender's second packet follows within a round trip.
+ * source address has a quota of both. When the table or its bytes are full, halves give way, the oldest first: those of which only one packet
+ * came (a flood of first packets pushes out its own, while an honest sender's second packet follows within a round trip); those whose
+ * FIRST packet has not come, since that alone tells what a message is part of; and those for whose sender nobody vouches.
  * Halves expire in the order in which they began. A message that became whole is remembered for a
  * short while without its bytes, so that late duplicates of its packets do not make it twice; memories give way to new halves. Not so
  * a request with a session extension: its FIRST packet coming again is its client's retry, and the session table knows duplicates.
@@ -36,6 +37,7 @@ typedef struct r2p2_half {
     uint8_t type, policy;
     uint8_t is_done; /* a memory: whole, and its bytes are gone */
     uint8_t is_first_to_go; /* in the list of those that may give way */
+    uint8_t is_vouched;  /* its sender is known: it gives way no more once two packets are here */
     uint8_t has_session; /* packet 0 begins with the session extension, and so does the message */
     uint64_t first_digest; /* of the FIRST packet's payload */
     uint16_t expected_count; /* packets; 0 until the FIRST packet came */
@@ -78,7 +80,7 @@ typedef struct r2p2_reassembly {
     struct r2p2_half_list {
         r2p2_half *oldest, *newest;
     } active, done;
-    struct r2p2_half_list first_to_go; /* of the active: one packet came */
+    struct r2p2_half_list first_to_go; /* of the active: those that may give way */
     uint32_t count, count_max;
     uint64_t bytes, bytes_max;
     uint64_t timeout_ns, now_ns;
@@ -119,7 +121,7 @@ int r2p2_reassembly_init(r2p2_reassembly *table, uint32_t count_max, uint64_t by
 void r2p2_reassembly_destroy(r2p2_reassembly *table);
 enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                                                 uint32_t length, uint32_t source_ip, uint16_t source_port,
-                                                uint16_t local_port, uint64_t now_ns, r2p2_whole *whole);
+                                                uint16_t local_port, int is_vouched, uint64_t now_ns, r2p2_whole *whole);
 /* Whether this FIRST packet has been here: it would be R2P2_HALF_DUPLICATE. */
 int r2p2_reassembly_is_repeat(const r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                               uint32_t length, uint32_t source_ip, uint16_t source_port, uint16_t local_port);

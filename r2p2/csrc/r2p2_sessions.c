@@ -294,8 +294,6 @@ static void store_u32(uint8_t *out, uint32_t v) {
     r2p2_store_u16(out + 2, (uint16_t)v);
 }
 
-static uint32_t load_u32(const uint8_t *in) { return (uint32_t)r2p2_load_u16(in) << 16 | r2p2_load_u16(in + 2); }
-
 static uint64_t padded(uint64_t length) { return (length + 7) & ~(uint64_t)7; }
 
 /* One session; returns its bytes, written when out is not NULL. */
@@ -347,7 +345,7 @@ static int load_kept(r2p2_sessions *table, uint32_t index, uint64_t count, const
     for (uint64_t i = 0; i < count; i++) {
         if (length - *at < SAVE_KEPT_BYTES) return R2P2_ERROR_MALFORMED;
         const uint8_t *head = data + *at;
-        uint64_t sequence = r2p2_load_u64(head), bytes = load_u32(head + 8);
+        uint64_t sequence = r2p2_load_u64(head), bytes = r2p2_load_u32(head + 8);
         uint8_t state = head[12];
         if (sequence < next || sequence >= table->sessions[index].end) return R2P2_ERROR_MALFORMED;
         if (bytes > R2P2_MESSAGE_BYTES_MAX || length - *at - SAVE_KEPT_BYTES < padded(bytes)) return R2P2_ERROR_MALFORMED;
@@ -388,7 +386,7 @@ static int load_session(r2p2_sessions *table, uint64_t through_index, const uint
 }
 
 int r2p2_sessions_load(r2p2_sessions *table, uint64_t through_index, const uint8_t *data, uint64_t length) {
-    if (length < SAVE_HEADER_BYTES || load_u32(data) != SAVE_VERSION || load_u32(data + 4)) return R2P2_ERROR_MALFORMED;
+    if (length < SAVE_HEADER_BYTES || r2p2_load_u32(data) != SAVE_VERSION || r2p2_load_u32(data + 4)) return R2P2_ERROR_MALFORMED;
     r2p2_sessions loaded;
     int status = r2p2_sessions_init(&loaded, table->count_max, table->bytes_max);
     uint64_t count = r2p2_load_u64(data + 8), at = SAVE_HEADER_BYTES;

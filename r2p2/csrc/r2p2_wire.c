@@ -32,6 +32,12 @@ enum r2p2_header_error r2p2_header_parse(const uint8_t *data, size_t length, r2p
     return R2P2_HEADER_OK;
 }
 
+enum r2p2_raft_head r2p2_raft_head_check(const uint8_t *data, size_t length, uint32_t cluster_id) {
+    if (length < R2P2_RAFT_HEAD_BYTES) return R2P2_RAFT_HEAD_SHORT;
+    if (data[0] != R2P2_RAFT_VERSION) return R2P2_RAFT_HEAD_VERSION;
+    return r2p2_load_u32(data + 4) == cluster_id ? R2P2_RAFT_HEAD_OK : R2P2_RAFT_HEAD_CLUSTER;
+}
+
 void r2p2_header_write(uint8_t *out, uint8_t type, uint8_t policy, int is_first, int is_last, uint16_t rid,
                        uint16_t p_order) {
     out[0] = R2P2_MAGIC;

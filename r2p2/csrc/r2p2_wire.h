@@ -94,6 +94,16 @@ static inline int r2p2_session_valid(const r2p2_session_extension *extension) {
            extension->sequence - extension->oldest_pending < R2P2_SESSION_WINDOW_MAX && extension->sequence < UINT64_MAX;
 }
 
+/*
+ * The head that every Raft message begins with (docs/wire.md), as far as it says whose message this is: version u8, kind u8, sender u16,
+ * cluster_id u32, incarnation u64, term u64. Everything behind the cluster's id is raft/codec.py's to check.
+ */
+#define R2P2_RAFT_HEAD_BYTES 24
+#define R2P2_RAFT_VERSION 1u
+enum r2p2_raft_head { R2P2_RAFT_HEAD_OK = 0, R2P2_RAFT_HEAD_SHORT, R2P2_RAFT_HEAD_VERSION, R2P2_RAFT_HEAD_CLUSTER };
+/* Reads no more than `length` bytes at `data`: a whole message, or the first packet of one. */
+enum r2p2_raft_head r2p2_raft_head_check(const uint8_t *data, size_t length, uint32_t cluster_id);
+
 /* Writes the 8 bytes of a plain header (no extension) to `out`. */
 void r2p2_header_write(uint8_t *out, uint8_t type, uint8_t policy, int is_first, int is_last, uint16_t rid, uint16_t p_order);
 
@@ -102,6 +112,7 @@ static inline void r2p2_store_u16(uint8_t *p, uint16_t v) {
     p[0] = (uint8_t)(v >> 8);
     p[1] = (uint8_t)v;
 }
+static inline uint32_t r2p2_load_u32(const uint8_t *p) { return (uint32_t)r2p2_load_u16(p) << 16 | r2p2_load_u16(p + 2); }
 static inline uint64_t r2p2_load_u64(const uint8_t *p) {
     uint64_t v;
     memcpy(&v, p, 8);

@@ -284,7 +284,7 @@ def test_two_clusters_on_one_network_do_not_mix() -> None:
         stranger = Node(config, port, world.make_app())
         world.network.run([*world.nodes.values(), stranger], 300 * MS)
         assert not stranger.status()["formed"]
-        assert sum(node.counters["raft_bad_cluster"] for node in world.nodes.values()) > 0
+        assert sum(node.engine.counters()["raft_bad_cluster"] for node in world.nodes.values()) > 0
         stranger.close()
 
 

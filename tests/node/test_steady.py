@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from r2p2.apps.kv import encode_command
-from r2p2.limits import LOG_BYTES_MAX, PAYLOAD_BYTES_MAX
+from r2p2.limits import PAYLOAD_BYTES_MAX
 from r2p2.node import Node
 from raft import Append, AppendReply, Identity, Message, PreVote, ReadIndex, encode, incarnation_of, slot_of
 from tests.engine.support import packet
@@ -31,9 +31,15 @@ TYPES = {1: 5, 2: 6, 4: 6, 5: 5, 6: 6, 7: 7, 10: 5}
 class Lone:
     """A member whose fellows are gone: the test speaks for them."""
 
-    def __init__(self, seed: int, *, leads: bool, steady: bool, log_bytes_max: int = LOG_BYTES_MAX) -> None:
+    def __init__(self, seed: int, *, leads: bool, steady: bool, **engine: int) -> None:
         size = 5 if seed % 2 else 3
-        self.world = World(size, seed=seed, steady_step=steady, launch=False, log_bytes_max=log_bytes_max)
+        self.world = World(
+            size,
+            seed=seed,
+            steady_step=steady,
+            launch=False,
+            **engine,  # type: ignore[arg-type]  # they are of EngineConfig alone
+        )
         self.world.network.faults(delay_min_ns=DELAY_NS, delay_max_ns=DELAY_NS)
         for i in range(size):
             self.world.launch(i)
