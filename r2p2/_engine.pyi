@@ -20,6 +20,7 @@ class Lib:
     R2P2_TARGETS_MAX: Final[int]
     R2P2_PEERS_MAX: Final[int]
     R2P2_SOURCE_SHARE: Final[int]
+    R2P2_ANSWER_HALVES_MAX: Final[int]
     R2P2_GRANT_PACKETS_MAX: Final[int]
     R2P2_GRANT_OVERDUE_NS: Final[int]
     R2P2_GRANT_WINDOW_NS: Final[int]

@@ -61,6 +61,9 @@ assert REASSEMBLY_BYTES_MAX > MESSAGE_BYTES_MAX * TARGETS_MAX
 # One source address may hold a quarter of them: several clients behind one address are served, and no one address
 # takes all.
 SOURCE_SHARE: Final = 4
+# Half answers to one call. One is awaited, but a repeated call may be answered by two servers, and whoever knows its
+# number may answer, too.
+ANSWER_HALVES_MAX: Final = 4
 
 # Packets of requests that were announced, acknowledged and have not come (r2p2_grants.h): half of what the port says
 # may wait to be received, and where it does not say, this. What has not come after so long counts no more: within a few

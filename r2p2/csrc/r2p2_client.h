@@ -104,6 +104,10 @@ static inline r2p2_pair *r2p2_client_waiting(r2p2_client *client, uint16_t rid) 
     r2p2_pair *pair = &client->pairs[rid];
     return pair->state == R2P2_PAIR_WAITING ? pair : NULL;
 }
+/* Whether the request that waits under rid went there when it was last sent. */
+static inline int r2p2_client_asked(const r2p2_client *client, uint16_t rid, uint32_t ip, uint16_t port) {
+    return client->pairs[rid].target.ip == ip && client->pairs[rid].target.port == port;
+}
 /* Whether an answer with this session extension (NULL: none) is to the request that waits under rid. */
 static inline int r2p2_client_is_asked(const r2p2_client *client, uint16_t rid, const uint8_t *extension) {
     const r2p2_pair *pair = &client->pairs[rid];

@@ -21,7 +21,7 @@
     X(rx_duplicate_packets, "packets of a half message that were there already")                                       \
     X(rx_replaced_halves, "half messages replaced by a new one with the same key")                                     \
     X(rx_expired_halves, "half messages that did not become whole in time")                                            \
-    X(rx_evicted_halves, "half messages of one packet, of no first one or of strangers that gave way in a full table") \
+    X(rx_evicted_halves, "half messages of one packet, of no first one or of strangers that gave way for want of room")\
     X(rx_drop_source_quota, "packets refused because their source had its quota of half messages")                     \
     X(rx_drop_reassembly_full, "packets refused because half messages were at their bound")                            \
     X(rx_drop_raft_full, "Raft messages refused because a poll's lane was full")                                       \

@@ -309,10 +309,17 @@ static void acknowledge(r2p2_engine *engine, const r2p2_half *half) {
 static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_header *header, const uint8_t *payload,
                  uint32_t bytes) {
     r2p2_engine_counters *counters = &engine->counters;
-    int is_raft = header->type >= R2P2_TYPE_RAFT_REQ;
+    int is_raft = header->type >= R2P2_TYPE_RAFT_REQ, is_vouched = 1;
     /* Neither is what nobody waits for worth a half message, nor what is of another cluster. */
-    if (header->type == R2P2_TYPE_RESPONSE && !answered_client(engine, packet, header->rid)) return;
-    if (is_raft && header->is_first && !is_of_cluster(engine, payload, bytes)) return;
+    if (header->type == R2P2_TYPE_RESPONSE) {
+        r2p2_client *client = answered_client(engine, packet, header->rid);
+        if (!client) return;
+        is_vouched = r2p2_client_asked(client, header->rid, packet->source_ip, packet->source_port);
+    }
+    if (is_raft) {
+        if (header->is_first && !is_of_cluster(engine, payload, bytes)) return;
+        is_vouched = is_of_member(engine, packet);
+    }
     int is_announced = header->type == R2P2_TYPE_REQUEST && header->is_first;
     if (is_announced && header->policy == R2P2_POLICY_REPLICATED) { /* what will not be taken need not come */
         r2p2_asker asker = {packet->source_ip, packet->source_port, packet->local_port, header->rid, header->policy, 0};
@@ -322,7 +329,7 @@ static void part(r2p2_engine *engine, const r2p2_rx_packet *packet, const r2p2_h
     enum r2p2_reassembly_result result =
         r2p2_reassembly_add(is_raft ? &engine->raft_halves : &engine->client_halves, header, payload, bytes,
                             packet->source_ip, packet->source_port, packet->local_port,
-                            is_raft ? is_of_member(engine, packet) : 1, engine->now_ns, &message);
+                            is_vouched, engine->now_ns, &message);
     switch (result) {
     case R2P2_HALF_REPLACED: counters->rx_replaced_halves++; break;
     case R2P2_HALF_DUPLICATE: counters->rx_duplicate_packets++; break;

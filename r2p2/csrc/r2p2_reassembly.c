@@ -90,8 +90,10 @@ static void bytes_free(r2p2_reassembly *table, r2p2_half *half) {
     half->capacity = 0;
 }
 
+/* All answers to one call lie in one bucket, whoever sends them: there are few. */
 static uint32_t bucket_of(const r2p2_reassembly *table, uint32_t ip, uint16_t port, uint16_t local_port, uint16_t rid,
                           uint8_t type) {
+    if (type == R2P2_TYPE_RESPONSE) ip = port = 0;
     uint64_t h = ((uint64_t)ip << 32 | (uint32_t)port << 16 | rid) ^ ((uint64_t)local_port << 24 | (uint64_t)type << 56);
     h *= 0x9e3779b97f4a7c15u;
     h ^= h >> 29;
@@ -326,6 +328,20 @@ static r2p2_half *half_find(const r2p2_reassembly *table, const r2p2_header *hea
     return half;
 }
 
+/* Room for one more answer to a call. A bucket has the newest first. */
+static void bound_answers(r2p2_reassembly *table, uint16_t local_port, uint16_t rid) {
+    uint32_t count = 0;
+    r2p2_half *oldest = NULL;
+    for (r2p2_half *half = table->buckets[bucket_of(table, 0, 0, local_port, rid, R2P2_TYPE_RESPONSE)]; half; half = half->hash_next) {
+        if (half->type != R2P2_TYPE_RESPONSE || half->rid != rid || half->local_port != local_port) continue;
+        count++;
+        if (half->is_done || !half->is_vouched) oldest = half;
+    }
+    if (count < R2P2_ANSWER_HALVES_MAX || !oldest) return; /* all are of servers that were asked: as few as these */
+    if (oldest->is_done) forget(table, oldest);
+    else give_way(table, oldest);
+}
+
 int r2p2_reassembly_is_repeat(const r2p2_reassembly *table, const r2p2_header *header, const uint8_t *payload,
                               uint32_t length, uint32_t source_ip, uint16_t source_port, uint16_t local_port) {
     const r2p2_half *half = half_find(table, header, source_ip, source_port, local_port);
@@ -349,7 +365,8 @@ enum r2p2_reassembly_result r2p2_reassembly_add(r2p2_reassembly *table, const r2
         half = NULL;
     }
     if (!half) {
-        /* A response belongs to a call of ours; their number is bounded already. */
+        /* A response belongs to a call of ours, whose number is bounded, and so are the answers to each. */
+        if (header->type == R2P2_TYPE_RESPONSE) bound_answers(table, local_port, header->rid);
         half = half_new(table, source_ip, header->type != R2P2_TYPE_RESPONSE, now_ns, &result);
         if (!half) return result;
         half->source_port = source_port;

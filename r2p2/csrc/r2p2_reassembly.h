@@ -7,7 +7,8 @@
  * order when the message is whole (in order already, unless the network reordered them). Count and bytes are bounded, and each
  * source address has a quota of both. When the table or its bytes are full, halves give way, the oldest first: those of which only one packet
  * came (a flood of first packets pushes out its own, while an honest sender's second packet follows within a round trip); those whose
- * FIRST packet has not come, since that alone tells what a message is part of; and those for whose sender nobody vouches.
+ * FIRST packet has not come, since that alone tells what a message is part of; and those for whose sender nobody vouches. Of one call there
+ * are R2P2_ANSWER_HALVES_MAX half answers or memories of them; the oldest for whose sender nobody vouches makes room for another.
  * Halves expire in the order in which they began. A message that became whole is remembered for a
  * short while without its bytes, so that late duplicates of its packets do not make it twice; memories give way to new halves. Not so
  * a request with a session extension: its FIRST packet coming again is its client's retry, and the session table knows duplicates.

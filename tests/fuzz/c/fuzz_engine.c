@@ -505,6 +505,17 @@ static uint64_t gives_way(const r2p2_half *half) {
     return half->received_count == 1 || !(half->received[0] & 1) || !half->is_vouched;
 }
 
+/* The answers to the call that one of them is to; scripts ask fewer servers for one call than there may be. */
+static void check_answers(const r2p2_reassembly *table, const r2p2_half *half) {
+    uint64_t count = 0;
+    for (uint32_t done = 0; done < 2; done++)
+        for (const r2p2_half *other = done ? table->done.oldest : table->active.oldest; other;
+             other = other->links[R2P2_LINKS_TIME].newer) {
+            count += other->type == R2P2_TYPE_RESPONSE && other->rid == half->rid && other->local_port == half->local_port;
+        }
+    expect_at_most("answers to a call", count, R2P2_ANSWER_HALVES_MAX);
+}
+
 /* A table's bounds and books; returns the packets of its half messages. */
 static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_bytes) {
     uint64_t count = 0, bytes = detached_bytes, packets = 0, to_go = 0;
@@ -516,6 +527,7 @@ static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_byte
         expect("no half is empty", half->received_count == 0, 0);
         expect("no half is a memory", half->is_done, 0);
         check_source(table, half);
+        if (half->type == R2P2_TYPE_RESPONSE) check_answers(table, half);
         count++;
         bytes += half->capacity;
         packets += here;
