@@ -10,6 +10,7 @@ class Lib:
     DPDK_ROUTES_MAX: Final[int]
     DPDK_NEIGHBOURS_STATIC_MAX: Final[int]
     DPDK_NEIGHBOURS_LEARNED_MAX: Final[int]
+    DPDK_NEIGHBOURS_KEPT_MAX: Final[int]
     DPDK_BURST_MAX: Final[int]
     def dpdk_error_text(self) -> Any: ...
     def dpdk_log_tail(self, out: Any, size: int) -> int: ...

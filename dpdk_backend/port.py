@@ -12,6 +12,7 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -51,6 +52,8 @@ class PortConfig:
         local_ports_count: how many UDP ports are open, from ``local_port`` on; what comes for others is dropped.
         neighbours: IPv4 address -> MAC, fixed; further ones are learned from ARP and from valid datagrams to us.
         neighbour_ttl_s: a learned neighbour not heard of for so long is asked for again, by ARP.
+        neighbour_seed: decides which learned neighbours share a place when there are many; None: drawn, so that nobody
+            outside can tell. Named where two runs have to do the same.
         mbufs_count: packet buffers, 2 or 4 kB each; a power of two minus one is the best use of memory.
         mbuf_data_bytes: room of one buffer with DPDK's headroom of 128 bytes; None: what suits the devices, see
             :attr:`buffer_data_bytes`.
@@ -65,6 +68,7 @@ class PortConfig:
     local_ports_count: int = 1
     neighbours: Mapping[str, str] = field(default_factory=dict)
     neighbour_ttl_s: float = 60.0
+    neighbour_seed: int | None = None
     mbufs_count: int = 16_383
     mbuf_data_bytes: int | None = None
     tx_retry_max: int = 8
@@ -164,9 +168,11 @@ class DpdkPort:
     def _open(self) -> None:
         ffi, lib = self._native.ffi, self._native.lib
         config = self.config
+        random = SystemRandom() if config.neighbour_seed is None else Random(config.neighbour_seed)
         c_config = ffi.new(
             "dpdk_stack_config *",
             {
+                "neighbour_random": [random.getrandbits(64), random.getrandbits(64)],
                 "neighbour_ttl_ns": int(config.neighbour_ttl_s * 1e9),
                 "local_ip": _ip_number(config.local_ip),
                 "local_port": config.local_port,

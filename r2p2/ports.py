@@ -280,7 +280,7 @@ def open_replay_port(
     ip, port = address
     try:
         device = pcap(0, rx_path=rx_path, tx_path=tx_path, mac=mac)
-        opened = DpdkPort(PortConfig(ip, (device,), local_port=port, neighbours=neighbours))
+        opened = DpdkPort(PortConfig(ip, (device,), local_port=port, neighbours=neighbours, neighbour_seed=0))
     except DpdkError as error:
         raise UserError(str(error).partition("\n  remedy: ")[0], error.remedy) from error
     except ValueError as error:

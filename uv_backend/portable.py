@@ -24,7 +24,7 @@ from uv_backend.errors import open_error
 
 __all__ = ["PortablePort"]
 
-PORT_ABI: Final = 2
+PORT_ABI: Final = 3
 DATAGRAM_BYTES_MAX: Final = 1472
 BURST_MAX: Final = 64
 BUFFERS_COUNT: Final = 1024
@@ -84,6 +84,7 @@ typedef struct r2p2_port {
     void (*tx_commit)(void *self, r2p2_tx_packet *packets, uint32_t count);
     void (*tx_broadcast)(void *self, const uint8_t *data, uint32_t length, uint16_t local_port,
                          const r2p2_port_target *targets, uint32_t count);
+    void (*keep_peers)(void *self, const r2p2_port_target *peers, uint32_t count);
     uint64_t (*now_ns)(void *self);
     r2p2_port_counters *counters;
 } r2p2_port;

@@ -78,10 +78,12 @@ int32_t dpdk_device_xstats(uint16_t port_id, dpdk_xstat *xstats, uint32_t max);
 #define DPDK_ROUTES_MAX 64
 #define DPDK_NEIGHBOURS_STATIC_MAX 1024
 #define DPDK_NEIGHBOURS_LEARNED_MAX 1024
+#define DPDK_NEIGHBOURS_KEPT_MAX 64
 
 typedef struct dpdk_stack dpdk_stack;
 
 typedef struct dpdk_stack_config {
+    uint64_t neighbour_random[2]; /* which learned neighbours share a set: drawn, so that nobody outside can tell */
     uint64_t neighbour_ttl_ns; /* a learned neighbour not heard of for so long is asked for again */
     uint32_t local_ip;
     uint16_t local_port;      /* the first UDP port: what tx packets with local_port 0 leave from */

@@ -4,6 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
+void neighbour_init(neighbour_table *table, const uint64_t random[2]) {
+    memset(table, 0, sizeof *table);
+    table->hash_multiplier = random[0];
+    table->hash_addend = random[1];
+}
+
 static int is_static(const neighbour_table *table, const neighbour *entry) {
     return entry >= table->fixed && entry < table->fixed + NEIGHBOUR_STATIC_SLOTS;
 }
@@ -19,7 +25,7 @@ static void fill(neighbour *entry, uint32_t ip, const uint8_t *mac, const uint8_
 
 int neighbour_add_static(neighbour_table *table, uint32_t ip, const uint8_t *mac, const uint8_t *our_mac, uint8_t device) {
     neighbour_forget(table, ip);
-    uint32_t i = neighbour_hash(ip) % NEIGHBOUR_STATIC_SLOTS;
+    uint32_t i = neighbour_hash(table, ip) % NEIGHBOUR_STATIC_SLOTS;
     while (table->fixed[i].ip != 0 && table->fixed[i].ip != ip)
         i = (i + 1) % NEIGHBOUR_STATIC_SLOTS;
     if (table->fixed[i].ip == 0) {
@@ -31,23 +37,44 @@ int neighbour_add_static(neighbour_table *table, uint32_t ip, const uint8_t *mac
     return 0;
 }
 
+static int is_to_keep(const neighbour_table *table, uint32_t ip) {
+    for (uint32_t i = 0; i < table->kept_count; i++)
+        if (table->kept[i] == ip)
+            return 1;
+    return 0;
+}
+
+/* The smallest goes first: a free place, a stranger's by age, one that is kept by age. */
+static uint64_t worth(const neighbour *entry) {
+    return entry->ip == 0 ? 0 : (uint64_t)entry->is_kept << 63 | entry->confirmed_ns;
+}
+
 void neighbour_learn(neighbour_table *table, uint32_t ip, const uint8_t *mac, const uint8_t *our_mac, uint8_t device,
                      uint64_t now_ns) {
     neighbour *entry = neighbour_find(table, ip);
     if (entry != NULL && is_static(table, entry))
         return;
     if (entry == NULL) {
-        neighbour *set = table->learned[neighbour_hash(ip) % NEIGHBOUR_SETS];
+        neighbour *set = table->learned[neighbour_hash(table, ip) % NEIGHBOUR_SETS];
         entry = &set[0];
-        for (uint32_t way = 0; way < NEIGHBOUR_WAYS && entry->ip != 0; way++)
-            if (set[way].ip == 0 || set[way].confirmed_ns < entry->confirmed_ns)
+        for (uint32_t way = 1; way < NEIGHBOUR_WAYS; way++)
+            if (worth(&set[way]) < worth(entry))
                 entry = &set[way];
+        entry->is_kept = (uint8_t)is_to_keep(table, ip);
     }
     fill(entry, ip, mac, our_mac, device, now_ns);
 }
 
+void neighbour_keep(neighbour_table *table, const uint32_t *ips, uint32_t count) {
+    table->kept_count = count < DPDK_NEIGHBOURS_KEPT_MAX ? count : DPDK_NEIGHBOURS_KEPT_MAX;
+    memcpy(table->kept, ips, table->kept_count * sizeof *ips);
+    neighbour *entries = &table->learned[0][0];
+    for (uint32_t i = 0; i < DPDK_NEIGHBOURS_LEARNED_MAX; i++)
+        entries[i].is_kept = (uint8_t)(entries[i].ip != 0 && is_to_keep(table, entries[i].ip));
+}
+
 void neighbour_forget(neighbour_table *table, uint32_t ip) {
-    neighbour *set = table->learned[neighbour_hash(ip) % NEIGHBOUR_SETS];
+    neighbour *set = table->learned[neighbour_hash(table, ip) % NEIGHBOUR_SETS];
     for (uint32_t way = 0; way < NEIGHBOUR_WAYS; way++)
         if (set[way].ip == ip)
             memset(&set[way], 0, sizeof set[way]);

@@ -371,6 +371,16 @@ static void port_tx_broadcast(void *self, const uint8_t *data, uint32_t length, 
     flush_all(stack);
 }
 
+static void port_keep_peers(void *self, const r2p2_port_target *peers, uint32_t count) {
+    dpdk_stack *stack = self;
+    uint32_t ips[DPDK_NEIGHBOURS_KEPT_MAX];
+    if (count > DPDK_NEIGHBOURS_KEPT_MAX)
+        count = DPDK_NEIGHBOURS_KEPT_MAX;
+    for (uint32_t i = 0; i < count; i++)
+        ips[i] = peers[i].ip;
+    neighbour_keep(&stack->neighbours, ips, count);
+}
+
 void stack_fill_port(dpdk_stack *stack) {
     stack->port = (r2p2_port){
         .abi = R2P2_PORT_ABI,
@@ -384,6 +394,7 @@ void stack_fill_port(dpdk_stack *stack) {
         .tx_reserve = port_tx_reserve,
         .tx_commit = port_tx_commit,
         .tx_broadcast = port_tx_broadcast,
+        .keep_peers = port_keep_peers,
         .now_ns = port_now_ns,
         .counters = &stack->counters,
     };

@@ -56,6 +56,7 @@ dpdk_stack *dpdk_stack_new(const char *name, const dpdk_stack_config *config) {
         dpdk_fail(ENOMEM, "no memory for a stack");
         return NULL;
     }
+    neighbour_init(&stack->neighbours, config->neighbour_random);
     stack->config = *config;
     stack->tx_retry_max = config->tx_retry_max;
     stack->last = &NOBODY;

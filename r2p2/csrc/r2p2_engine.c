@@ -75,6 +75,11 @@ int32_t r2p2_set_group(r2p2_engine *engine, uint32_t cluster_id, const r2p2_targ
     engine->peers_count = peers_count;
     engine->cluster_id = cluster_id;
     engine->has_cluster = 1;
+    if (engine->port->keep_peers) {
+        r2p2_port_target targets[R2P2_PEERS_MAX];
+        for (uint32_t i = 0; i < peers_count; i++) targets[i] = (r2p2_port_target){peers[i].ip, peers[i].port, 0};
+        engine->port->keep_peers(engine->port->self, targets, peers_count);
+    }
     return R2P2_OK;
 }
 

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define R2P2_PORT_ABI 2u
+#define R2P2_PORT_ABI 3u
 
 typedef struct r2p2_rx_packet {
     const uint8_t *data; /* the UDP payload: one R2P2 packet */
@@ -96,6 +96,9 @@ typedef struct r2p2_port {
     /* The same `length` bytes to each target; dropped and counted per target like tx_commit. */
     void (*tx_broadcast)(void *self, const uint8_t *data, uint32_t length, uint16_t local_port,
                          const r2p2_port_target *targets, uint32_t count);
+    /* With whom the engine talks in any case, as far as it knows: what the port has learned of them it keeps, however many others send to
+     * it. NULL: it learns nothing. */
+    void (*keep_peers)(void *self, const r2p2_port_target *peers, uint32_t count);
     /* A monotonic clock; for the in-memory port a virtual one. */
     uint64_t (*now_ns)(void *self);
     r2p2_port_counters *counters; /* lives as long as the port; read by anyone, written by the port */

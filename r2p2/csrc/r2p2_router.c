@@ -121,6 +121,11 @@ r2p2_router *r2p2_router_new(uintptr_t port_address, const r2p2_router_config *c
         r2p2_router_free(router);
         return NULL;
     }
+    if (port->keep_peers) {
+        r2p2_port_target targets[R2P2_ROUTER_SERVERS_MAX];
+        for (uint32_t i = 0; i < servers_count; i++) targets[i] = (r2p2_port_target){servers[i].ip, servers[i].port, 0};
+        port->keep_peers(port->self, targets, servers_count);
+    }
     *error = R2P2_OK;
     return router;
 }

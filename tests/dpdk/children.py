@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import dpdk_backend as dpdk
 from dpdk_backend import _native
 from dpdk_backend.hugepages import free_mb
+from r2p2.engine import Engine
 
 NOBODY = 65534
 Result = dict[str, Any]
@@ -95,6 +97,22 @@ def flood(rx_path: str, sources: int) -> Result:
     kept = sum(port.neighbour(ip) == mac for ip, mac in statics.items())
     learned = sum(port.neighbour(f"10.2.{i // 256}.{i % 256}") is not None for i in range(sources))
     return summary(port) | {"received": received, "kept": kept, "learned": learned, "grown_kb": grown_kb}
+
+
+def crowded(rx_path: str, peer: str, keep: bool, seed: int | None) -> Result:
+    """Datagrams from many sources; keep: an engine has told the port that `peer` is a member's address."""
+    device = dpdk.pcap(0, rx_path=rx_path, tx_path=None)
+    port = dpdk.DpdkPort(dpdk.PortConfig("10.0.0.1", (device,), mbufs_count=2047, neighbour_seed=seed))
+    engine = Engine(port.address)
+    if keep:
+        engine.set_group(1, [(int(IPv4Address(peer)), 9000)])
+    port.replay(10**9, 5001)  # all at one time of the port's clock
+    while port.replay_left():
+        port.receive()
+    known = port.neighbour(peer)
+    learned = [i for i in range(5000) if port.neighbour(f"10.2.{i // 256}.{i % 256}") is not None]
+    engine.close()
+    return summary(port) | {"known": known, "learned": learned}
 
 
 def memif_echo(socket_path: str, role: Any, duration_s: float = 60.0, ring_log2: int = 10) -> Result:

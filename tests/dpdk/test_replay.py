@@ -154,6 +154,32 @@ def test_ping_is_answered(children: Children, tmp_path: Path) -> None:
     assert result["counters"] == {"icmp_echoes": len(payloads)}
 
 
+def from_source(ip: str) -> Any:
+    frame = Ether(bytes(udp(b"x")))
+    frame[IP].src = ip
+    del frame[IP].chksum, frame[UDP].chksum
+    return frame
+
+
+def test_who_gives_way_to_a_stranger_is_not_for_him_to_choose(children: Children, tmp_path: Path) -> None:
+    """Addresses with the last 24 bits in common met in every table, as long as all hashed alike."""
+    frames = [udp(b"x"), *(from_source(f"{i}.0.0.9") for i in range(11, 19))]
+    ((result, _),) = replay(children, tmp_path, frames)
+    assert result["known"][PEER_IP] == PEER_MAC
+
+
+def test_a_member_does_not_give_way_to_strangers_and_chance_has_a_seed(children: Children, tmp_path: Path) -> None:
+    crowd = [udp(b"x"), *(from_source(f"10.2.{i // 256}.{i % 256}") for i in range(5000))]
+    path = write(tmp_path / "crowd.pcap", crowd)
+    stayed = []
+    for keep, seed in ((True, None), (False, None), (False, 7), (False, 7)):
+        result = children.run("crowded", rx_path=path, peer=PEER_IP, keep=keep, seed=seed)
+        assert result["known"] == (PEER_MAC if keep else None)
+        assert (result["in_use"], result["leaked"]) == (0, 0)
+        stayed.append(result["learned"])
+    assert stayed[2] == stayed[3] != stayed[1]
+
+
 def test_a_flood_of_sources_costs_bounded_memory_and_no_static_neighbour(children: Children, tmp_path: Path) -> None:
     sources = 3000
     frames = []
