@@ -37,7 +37,7 @@ int neighbour_add_static(neighbour_table *table, uint32_t ip, const uint8_t *mac
     return 0;
 }
 
-static int is_to_keep(const neighbour_table *table, uint32_t ip) {
+int neighbour_is_kept(const neighbour_table *table, uint32_t ip) {
     for (uint32_t i = 0; i < table->kept_count; i++)
         if (table->kept[i] == ip)
             return 1;
@@ -60,7 +60,7 @@ void neighbour_learn(neighbour_table *table, uint32_t ip, const uint8_t *mac, co
         for (uint32_t way = 1; way < NEIGHBOUR_WAYS; way++)
             if (worth(&set[way]) < worth(entry))
                 entry = &set[way];
-        entry->is_kept = (uint8_t)is_to_keep(table, ip);
+        entry->is_kept = (uint8_t)neighbour_is_kept(table, ip);
     }
     fill(entry, ip, mac, our_mac, device, now_ns);
 }
@@ -70,7 +70,7 @@ void neighbour_keep(neighbour_table *table, const uint32_t *ips, uint32_t count)
     memcpy(table->kept, ips, table->kept_count * sizeof *ips);
     neighbour *entries = &table->learned[0][0];
     for (uint32_t i = 0; i < DPDK_NEIGHBOURS_LEARNED_MAX; i++)
-        entries[i].is_kept = (uint8_t)(entries[i].ip != 0 && is_to_keep(table, entries[i].ip));
+        entries[i].is_kept = (uint8_t)(entries[i].ip != 0 && neighbour_is_kept(table, entries[i].ip));
 }
 
 void neighbour_forget(neighbour_table *table, uint32_t ip) {

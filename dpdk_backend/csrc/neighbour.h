@@ -72,6 +72,7 @@ void neighbour_learn(neighbour_table *table, uint32_t ip, const uint8_t *mac, co
                      uint64_t now_ns);
 /* What is learned of these gives way to no stranger from now on; of others it does. At most DPDK_NEIGHBOURS_KEPT_MAX: further ones are not kept. */
 void neighbour_keep(neighbour_table *table, const uint32_t *ips, uint32_t count);
+int neighbour_is_kept(const neighbour_table *table, uint32_t ip);
 /* Forgets a learned entry. */
 void neighbour_forget(neighbour_table *table, uint32_t ip);
 

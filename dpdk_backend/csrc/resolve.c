@@ -37,11 +37,29 @@ static void forget(dpdk_stack *stack, resolution *entry) {
     stack->resolver.count--;
 }
 
+/* The place of a stranger, emptied: a dead one's, or that of the one asked for the longest time. NULL: there are none. */
+static resolution *take_place(dpdk_stack *stack) {
+    resolution *taken = NULL;
+    for (uint32_t i = 0; i < RESOLVE_MAX; i++) {
+        resolution *entry = &stack->resolver.entries[i];
+        if (neighbour_is_kept(&stack->neighbours, entry->ip))
+            continue;
+        if (taken == NULL || entry->is_dead > taken->is_dead ||
+            (entry->is_dead == taken->is_dead && entry->attempts_count > taken->attempts_count))
+            taken = entry;
+    }
+    if (taken != NULL)
+        forget(stack, taken);
+    return taken;
+}
+
 void resolve_wait(dpdk_stack *stack, uint32_t ip, const waiting_packet *packet) {
     int device = net_is_host_ip(ip) && ip != stack->port.local_ip ? route_find(&stack->neighbours, ip) : -1;
     resolution *entry = device < 0 ? NULL : find(&stack->resolver, ip);
     if (device >= 0 && entry == NULL) {
         entry = find(&stack->resolver, 0);
+        if (entry == NULL && neighbour_is_kept(&stack->neighbours, ip))
+            entry = take_place(stack);
         if (entry != NULL) {
             stack->resolver.count++;
             stack->now_ns = stack_now_ns(stack);

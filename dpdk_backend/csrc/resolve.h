@@ -3,7 +3,8 @@
  *
  * Bounds: RESOLVE_MAX addresses at once, RESOLVE_PACKETS datagrams each (the oldest gives way), RESOLVE_ATTEMPTS questions, then the
  * datagrams are dropped and counted as tx_drop_no_route; the address then counts as dead for RESOLVE_DEAD_NS, so that a
- * sender to a dead host causes no storm of questions.
+ * sender to a dead host causes no storm of questions. Where all places are taken, one that the port is to keep (neighbour_keep) takes
+ * that of another: answers to strangers who are not there must not keep members from being found.
  * Ownership: a datagram that waits belongs here, until it is queued again or freed.
  */
 #ifndef DPDK_BACKEND_RESOLVE_H

@@ -345,6 +345,16 @@ def resolution(socket_path: str) -> Result:
         to(last, b"x")
     result["flood_dropped"] = port.counters()["tx_drop_no_route"] - before
     result["flood_asked"] = len(turn(0.05))
+    # All of them hold a place while nobody answers; a member gets one all the same.
+    engine = Engine(port.address)
+    engine.set_group(1, [(0x0A000009, 9000)])
+    to(9, b"member")
+    to(10, b"x")
+    asked = turn(0.02)
+    result["member_asked"] = [frame.hex() for frame in asked]
+    answer(asked[0])
+    result["member_sent"] = [frame.hex() for frame in turn(0.02)]
+    engine.close()
     before = port.counters()["tx_drop_no_route"]
     for ip in ("10.1.0.1", "255.255.255.255", "224.0.0.1", "0.0.0.0", "127.0.0.1"):
         port.send([dpdk.Datagram(b"x", ip, 9000)])

@@ -1,4 +1,6 @@
-"""Fuzzes the frame parsers (fuzz_net.c) under sanitizers for a moment; needs gcc, not DPDK."""
+"""Fuzzes the frame parsers (fuzz_net.c) and the neighbours (fuzz_neighbour.c) under sanitizers for a moment; needs gcc,
+not DPDK.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,24 @@ SANITIZE = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitiz
 
 @pytest.fixture(scope="module")
 def fuzz_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fuzzer, built."""
-    target = tmp_path_factory.mktemp("fuzz") / "fuzz_net"
-    sources = [str(HERE / "fuzz_net.c"), str(CSRC / "net.c")]
+    """The fuzzer of frames, built."""
+    return build(tmp_path_factory.mktemp("fuzz") / "fuzz_net", "net.c")
+
+
+def build(target: Path, source: str) -> Path:
+    """The fuzzer of one of the stack's files."""
+    sources = [str(HERE / f"{target.name}.c"), str(CSRC / source)]
     flags = [*SANITIZE, "-fno-sanitize-recover=all", f"-I{CSRC}"]
     subprocess.run(["gcc", *flags, *sources, "-o", str(target)], check=True)
     return target
+
+
+def test_no_order_of_neighbours_breaks_the_table(tmp_path: Path) -> None:
+    program = build(tmp_path / "fuzz_neighbour", "neighbour.c")
+    run = subprocess.run([str(program), "1", str(SECONDS)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    counts = {name: int(count) for name, count in (line.split() for line in run.stdout.splitlines())}
+    assert min(counts.values()) > 0, counts
 
 
 @pytest.mark.parametrize("seed", [1, 20260])

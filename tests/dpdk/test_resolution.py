@@ -40,6 +40,8 @@ def test_an_unknown_neighbour_is_asked_for_and_what_waits_is_sent(children: Chil
     # 64 addresses at once, one of which is taken.
     assert result["flood_dropped"] == 200 - 63
     assert result["flood_asked"] == 63
+    assert [Ether(bytes.fromhex(frame))[ARP].pdst for frame in result["member_asked"]] == ["10.0.0.9"]
+    assert payloads(result["member_sent"]) == [("02:00:0a:00:00:09", b"member")]
     assert result["nobody"] == 5
     assert result["nobody_asked"] == 0
     assert result["leaked"] == 0
