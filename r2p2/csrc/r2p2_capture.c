@@ -6,7 +6,7 @@
 
 #include "r2p2_wire.h"
 
-#define SECOND_NS 1000000000u
+#define SECOND_NS 1000000000
 #define APPEND_KIND 5
 #define FORWARD_KIND 7
 
@@ -17,7 +17,7 @@ int r2p2_capture_start(r2p2_capture *capture, uint64_t rate, uint32_t snap_bytes
     capture->used = 0;
     capture->missed = 0;
     capture->rate = rate;
-    capture->tokens_ns = SECOND_NS;
+    capture->tokens_ns = capture->rare_tokens_ns = SECOND_NS;
     capture->refilled_ns = now_ns;
     capture->snap_bytes = snap_bytes < R2P2_DATAGRAM_BYTES_MAX ? snap_bytes : R2P2_DATAGRAM_BYTES_MAX;
     return R2P2_OK;
@@ -44,34 +44,43 @@ static int belongs_to_taken(r2p2_capture *capture, uint64_t ips, uint64_t ports,
     if (flags == (R2P2_FLAG_FIRST | R2P2_FLAG_LAST)) return 0;
     uint64_t key = ips * 0x9e3779b97f4a7c15u ^ (ports << 32 | (uint64_t)r2p2_load_u16(data + 4) << 8 | data[2]);
     if (key == 0) key = 1;
-    uint64_t *slot = &capture->taking[(key ^ key >> 32) & (R2P2_CAPTURE_MESSAGES - 1)];
+    struct r2p2_capture_message *message = &capture->taking[(key ^ key >> 32) & (R2P2_CAPTURE_MESSAGES - 1)];
     if (flags & R2P2_FLAG_FIRST) {
-        if (affordable) *slot = key;
-        else if (*slot == key) *slot = 0;
+        uint32_t packets = r2p2_load_u16(data + 6);
+        if (affordable) *message = (struct r2p2_capture_message){key, packets < R2P2_PACKETS_MAX ? packets : R2P2_PACKETS_MAX};
+        else if (message->key == key) message->key = 0;
         return 0;
     }
-    return *slot == key;
+    if (message->key != key || message->packets_left <= 1) return 0;
+    message->packets_left--;
+    return 1;
+}
+
+static void refill(int64_t *tokens_ns, uint64_t passed_ns) {
+    *tokens_ns += passed_ns < INT64_MAX / 2 ? (int64_t)passed_ns : INT64_MAX / 2;
+    if (*tokens_ns > SECOND_NS) *tokens_ns = SECOND_NS;
 }
 
 void r2p2_capture_add(r2p2_capture *capture, uint64_t now_ns, uint32_t source_ip, uint16_t source_port, uint32_t target_ip,
                       uint16_t target_port, const uint8_t *data, uint32_t length) {
     /* The bucket holds a second's worth; a packet costs a second / rate. */
-    capture->tokens_ns += now_ns - capture->refilled_ns;
+    refill(&capture->tokens_ns, now_ns - capture->refilled_ns);
+    refill(&capture->rare_tokens_ns, now_ns - capture->refilled_ns);
     capture->refilled_ns = now_ns;
-    if (capture->tokens_ns > SECOND_NS) capture->tokens_ns = SECOND_NS;
-    uint64_t cost_ns = SECOND_NS / capture->rate;
+    int64_t cost_ns = SECOND_NS / (int64_t)capture->rate;
     uint32_t captured = length < capture->snap_bytes ? length : capture->snap_bytes;
     uint64_t bytes = (sizeof(r2p2_capture_record) + captured + 7) & ~(uint64_t)7;
     int affordable = capture->tokens_ns >= cost_ns;
     uint64_t ips = (uint64_t)source_ip << 32 | target_ip, ports = (uint64_t)source_port << 16 | target_port;
-    int wanted = belongs_to_taken(capture, ips, ports, data, length, affordable) || is_rare(data, length);
+    int belongs = belongs_to_taken(capture, ips, ports, data, length, affordable);
+    int wanted = belongs || (capture->rare_tokens_ns >= cost_ns && is_rare(data, length));
     /* Under load the rest of a message that was not taken is of no use, even when it could be afforded. */
     if (capture->tokens_ns < SECOND_NS / 2 && length >= R2P2_HEADER_BYTES && data[0] == R2P2_MAGIC && !(data[3] & R2P2_FLAG_FIRST)) affordable = wanted;
     if (capture->used + bytes > R2P2_CAPTURE_BYTES || (!affordable && !wanted)) {
         capture->missed++;
         return;
     }
-    capture->tokens_ns -= capture->tokens_ns < cost_ns ? capture->tokens_ns : cost_ns;
+    *(affordable || belongs ? &capture->tokens_ns : &capture->rare_tokens_ns) -= cost_ns;
     r2p2_capture_record record = {
         .time_ns = now_ns,
         .source_ip = source_ip,
