@@ -677,7 +677,13 @@ static void change_log(r2p2_engine *engine, script *input) {
         if (below(input, 2)) (void)r2p2_log_append_time(engine);
         else (void)r2p2_log_append_noop(engine);
         break;
-    case 1: (void)r2p2_log_truncate_suffix(engine, engine->applied_index + below(input, 20)); break;
+    case 1: {
+        uint64_t from = engine->applied_index + below(input, 20);
+        /* What is committed stays, as Raft has it; only the step knows how much that is. */
+        if (engine->steady.role == R2P2_STEADY_FOLLOWS && from <= engine->steady.state.commit_index) break;
+        (void)r2p2_log_truncate_suffix(engine, from);
+        break;
+    }
     case 2: (void)r2p2_log_drop_prefix(engine, first + below(input, 40) - 1); break;
     default: {
         uint64_t from = first + below(input, 20), bytes_max = take(input, 3);
