@@ -43,7 +43,7 @@ typedef struct router_server {
     uint32_t outstanding; /* JBSQ: 0 <= outstanding <= bound */
     uint32_t misses;      /* expired in a row; misses_max when it is put out */
     uint8_t is_down;
-    uint8_t is_probed;  /* down, and one request is trying it */
+    uint8_t is_probed;  /* one request is trying it, or was when it was down: it has not ended */
     uint64_t retry_ns;  /* down: when it may be tried */
     uint64_t sent, answered, expired, dropped;
 } router_server;
@@ -342,7 +342,8 @@ static enum sending request_send(r2p2_router *router, const router_request *requ
     entry->is_client_due = request->has_more && router->config.mode == R2P2_ROUTER_DIRECT;
     if (!is_replicated(request->policy)) {
         server->outstanding++;
-        entry->is_probe = server->is_probed = server->is_down;
+        entry->is_probe = server->is_down;
+        server->is_probed |= server->is_down; /* one that tried it before it came back may still be on its way */
     }
     server->sent++;
     router->counters.requests_sent++;

@@ -1,6 +1,7 @@
-"""Fuzzing of the whole C engine under AddressSanitizer and UBSan: seconds here, ``R2P2_FUZZ_SECONDS=3600`` by hand.
+"""Fuzzing of the whole C engine and of the router under AddressSanitizer and UBSan: seconds here,
+``R2P2_FUZZ_SECONDS=3600`` by hand.
 
-The seconds are of its own processor time; the second test takes a quarter of them.
+The seconds are of its own processor time; all tests but the first take a quarter of them.
 
 ``R2P2_FUZZ_SEED`` chooses other scripts than the usual ones. A failure names what to run to play its script again:
 ``fuzz_engine SEED 0 NUMBER``, compiled as below.
@@ -21,11 +22,11 @@ SEED = os.environ.get("R2P2_FUZZ_SEED", "1")
 SANITIZE = ["-O2", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 
 
-def build(folder: Path, flags: list[str]) -> Path:
-    """The fuzzer with the engine in it."""
+def build(folder: Path, flags: list[str], name: str = "fuzz_engine", without: str = "") -> Path:
+    """A fuzzer with the engine in it, without the file that it includes."""
     csrc = ROOT / "r2p2" / "csrc"
-    program = folder / "fuzz_engine"
-    sources = [Path(__file__).parent / "c" / "fuzz_engine.c", *sorted(csrc.glob("*.c"))]
+    program = folder / name
+    sources = [Path(__file__).parent / "c" / f"{name}.c", *(c for c in sorted(csrc.glob("*.c")) if c.name != without)]
     command = ["gcc", *BASE_FLAGS, *flags, *WARNINGS, f"-I{csrc}", "-o", str(program), *map(str, sources), "-lm"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     assert compiled.returncode == 0, compiled.stderr
@@ -51,3 +52,10 @@ def test_no_byte_leaves_that_nobody_wrote(tmp_path: Path) -> None:
     seconds = max(SECONDS // 4, 1)
     scripts = scripts_played(build(tmp_path, ["-O2"]), seconds, "twice")
     assert scripts > seconds, "so few scripts prove nothing"
+
+
+@pytest.mark.timeout(4 * SECONDS + 120)
+def test_no_script_breaks_the_router(tmp_path: Path) -> None:
+    seconds = max(SECONDS // 4, 1)
+    program = build(tmp_path, SANITIZE, "fuzz_router", without="r2p2_router.c")
+    assert scripts_played(program, seconds) > seconds, "so few scripts prove nothing"
