@@ -45,6 +45,7 @@ NODE_COUNTERS: Final[dict[str, str]] = _BAD | {
     "members_evicted": "members removed because they held the log",
     "snapshots_taken": "snapshots of the application taken",
     "snapshots_restored": "snapshots of the application restored",
+    "snapshots_abandoned": "snapshots that came in part only: the log overtook them, or their leader's term ended",
     "snapshots_unused": "snapshots taken and thrown away: the log went beyond, or a member was being sent another",
     "snapshots_over_budget": "snapshots that held the loop up for longer at once than a handler may",
     "snapshot_chunks_sent": "pieces of snapshots sent",

@@ -154,6 +154,10 @@ class Assembly:
             raise ValueError(f"a chunk at {offset} behind {len(self._data)} bytes")
         self._data += chunk
 
+    def clear(self) -> None:
+        """The rest will not come."""
+        self._data = bytearray()
+
     def take(self) -> bytes:
         """All of it; afterwards there is none."""
         data, self._data = bytes(self._data), bytearray()
@@ -166,14 +170,20 @@ class Snapshots:
     Args:
         app: whose state it is.
         engine: whose log and digest.
-        counters: the node's: ``snapshots_taken``, ``snapshots_restored``, ``snapshots_over_budget`` are counted there.
+        counters: the node's: :attr:`COUNTERS` are counted there.
         budget_ns: processor time that one may take at once unnoticed.
 
     Attributes:
         index: of the snapshot held; 0: none.
     """
 
-    COUNTERS: Final = ("snapshots_taken", "snapshots_restored", "snapshots_over_budget", "snapshot_chunks_sent")
+    COUNTERS: Final = (
+        "snapshots_taken",
+        "snapshots_restored",
+        "snapshots_abandoned",
+        "snapshots_over_budget",
+        "snapshot_chunks_sent",
+    )
 
     def __init__(self, app: StateMachine, engine: Engine, counters: dict[str, int], budget_ns: int) -> None:
         self._app = app
@@ -265,6 +275,11 @@ class Snapshots:
     def receive(self, offset: int, chunk: bytes) -> None:
         """A chunk that the core has accepted, in order."""
         self._incoming.add(offset, chunk)
+
+    def abandon(self) -> None:
+        """The rest of what is coming in will not come."""
+        self._incoming.clear()
+        self._counters["snapshots_abandoned"] += 1
 
     def install(self, index: int) -> bytes:
         """Restores what has come in (:meth:`restore`) and returns its bytes."""

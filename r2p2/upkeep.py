@@ -19,6 +19,7 @@ from r2p2.membership import Membership, addresses_of
 from r2p2.snapshots import Snapshots, Taking
 from r2p2.truncation import Act, Situation, compact_through, decide, is_near
 from raft import (
+    AbandonSnapshot,
     AppendConfiguration,
     Configuration,
     Formed,
@@ -160,6 +161,8 @@ class Upkeep:
             handle = op.payload
             assert isinstance(handle, int)
             self.snapshots.receive(op.offset, self._engine.message_tail(handle, op.bytes_count))
+        elif isinstance(op, AbandonSnapshot):
+            self.snapshots.abandon()
         elif isinstance(op, RestoreSnapshot):
             data = self.snapshots.install(op.index)
             self._on_event(f"restored a snapshot of the first {op.index} entries")

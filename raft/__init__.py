@@ -37,6 +37,7 @@ from raft.messages import (
     VoteReply,
 )
 from raft.ready import (
+    AbandonSnapshot,
     AppendConfiguration,
     AppendEntries,
     AppendNoop,
@@ -49,6 +50,7 @@ from raft.ready import (
 from raft.term_runs import TermRuns
 
 __all__ = [
+    "AbandonSnapshot",
     "Append",
     "AppendConfiguration",
     "AppendEntries",

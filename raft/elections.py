@@ -43,6 +43,7 @@ class Elections(Members):
 
     def _become_candidate(self, now_ns: int) -> None:
         self._change_role(CANDIDATE)
+        self._abandon_snapshot()
         self.term += 1
         self.vote = self._node_id
         self._hard_changed = True

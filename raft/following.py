@@ -45,6 +45,8 @@ class Following(Elections):
             return
         if message.commit > self.commit_index:
             self.commit_index = max(self.commit_index, min(message.commit, last))
+            if self._incoming is not None and self._incoming.index <= self.commit_index:
+                self._abandon_snapshot()
         if message.global_commit > self.global_commit:
             self.global_commit = max(self.global_commit, min(message.global_commit, self.applied_index))
         self._answer_append(message, accepted=True, match=last)

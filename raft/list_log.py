@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from raft.ready import (
+    AbandonSnapshot,
     AppendConfiguration,
     AppendEntries,
     AppendNoop,
@@ -60,7 +61,7 @@ class ListLog:
         if isinstance(op, Truncate):
             self.truncate(op.from_index)
             return
-        if isinstance(op, SnapshotChunk):
+        if isinstance(op, SnapshotChunk | AbandonSnapshot):
             return  # not the log's
         if isinstance(op, RestoreSnapshot):
             self.entries.clear()

@@ -61,6 +61,11 @@ class SnapshotChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class AbandonSnapshot:
+    """No further chunk of the snapshot that was on its way will come: let go what was kept of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreSnapshot:
     """All chunks are here: make them the state machine's state, empty the log, let it begin behind ``index``.
 
@@ -72,7 +77,9 @@ class RestoreSnapshot:
     configuration: Configuration
 
 
-LogOp: TypeAlias = Truncate | AppendNoop | AppendEntries | AppendConfiguration | SnapshotChunk | RestoreSnapshot
+LogOp: TypeAlias = (
+    Truncate | AppendNoop | AppendEntries | AppendConfiguration | SnapshotChunk | AbandonSnapshot | RestoreSnapshot
+)
 
 
 class Ready:

@@ -36,23 +36,20 @@ class Receiving(Following):
         if index <= self.last_index and runs.term_at(index) == message.index_term:
             # The log holds the entry, hence everything before it (Log Matching): it is committed, and nothing is lost.
             self.commit_index = index
+            if self._incoming is not None and self._incoming.index <= index:
+                self._abandon_snapshot()
             self._answer_snapshot(message, message.total_bytes, installed=True)
             return
         incoming = self._incoming
-        if incoming is not None and (message.term, index) < (incoming.leader_term, incoming.index):
+        if incoming is not None and index < incoming.index:
             self.ignored["old_reply"] += 1
             return
-        if incoming is None or (message.term, index, message.total_bytes) != (
-            incoming.leader_term,
-            incoming.index,
-            incoming.total_bytes,
-        ):
+        if incoming is None or (index, message.total_bytes) != (incoming.index, incoming.total_bytes):
             if message.offset or message.configuration is None:
-                self._incoming = None
+                self._abandon_snapshot()
                 self._answer_snapshot(message, 0)
                 return
-            incoming = Incoming(message.term, index, message.total_bytes, message.configuration)
-            self._incoming = incoming
+            incoming = self._incoming = Incoming(index, message.total_bytes, message.configuration)
         if message.offset != incoming.offset:
             self._answer_snapshot(message, incoming.offset)
             return

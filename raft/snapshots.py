@@ -22,9 +22,11 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Incoming:
-    """A snapshot on its way in from the leader of ``leader_term``: its first ``offset`` bytes are here."""
+    """A snapshot on its way in from the leader of the current term: its first ``offset`` bytes are here.
 
-    leader_term: int
+    Beyond the commit, and of one leader's bytes: it ends with the term, and when the log has passed it.
+    """
+
     index: int
     total_bytes: int
     configuration: Configuration

@@ -17,7 +17,7 @@ from raft.messages import (
 )
 from raft.progress import Progress
 from raft.reads import Read, Reads
-from raft.ready import LogOp
+from raft.ready import AbandonSnapshot, LogOp
 from raft.roles import TRANSITIONS
 from raft.snapshots import Incoming, Snapshot
 from raft.term_runs import TermRuns
@@ -241,6 +241,7 @@ class State:
         node that cannot win does not keep those quiet who can.
         """
         if term != self.term:
+            self._abandon_snapshot()
             self.term = term
             self.vote = None
             self._hard_changed = True
@@ -262,6 +263,13 @@ class State:
         if reads.waiting or reads.asked:
             for read in reads.fail():
                 self._answer_read(read, granted=False)
+            self._pending = True
+
+    def _abandon_snapshot(self) -> None:
+        """What has come of a snapshot is of no use any more: its leader's term is over, or the log has passed it."""
+        if self._incoming is not None:
+            self._incoming = None
+            self._log_ops.append(AbandonSnapshot())
             self._pending = True
 
     def _answer_read(self, read: Read, *, granted: bool) -> None:

@@ -13,6 +13,7 @@ dissertation's names (figure 3.2):
   there by the log or by a snapshot;
 * monotony: terms, commit, applied and global commit of one process never fall, a term not even over a restart;
 * linearizable reads: a read sees at least what anybody had applied when it was asked for;
+* snapshots: nobody keeps pieces of one whose rest will not come, or is not needed;
 * forgetting: nobody drops an entry that neither every member's disk nor a snapshot of its own holds.
 
 Which configuration is in force they read from the logs themselves. Left to others: making things happen (world.py),
@@ -122,6 +123,8 @@ class Checkers:
                 f"{member}: global <= applied <= commit <= last does not hold: "
                 f"{(global_commit, applied, commit, raft.last_index)}, first {first}",
             )
+        if node.incoming:
+            self._still_comes(member, node)
         if node.touched_from:
             self._log_matching(member, node)
         before_index, before_configuration = seen.configuration_index, seen.configuration
@@ -178,6 +181,13 @@ class Checkers:
             raise Violation("linearizable reads", f"{member} confirms ticket {ticket}, which nobody waits for")
         if index < known:
             raise Violation("linearizable reads", f"{member} reads at {index}, {known} was applied when it was asked")
+
+    def _still_comes(self, member: int, node: SimNode) -> None:
+        """It keeps pieces of a snapshot: so many as it says, and the rest is of use to it."""
+        incoming = node.raft._incoming
+        if incoming is None or incoming.index <= node.raft.commit_index or incoming.offset != len(node.incoming):
+            kept, commit = len(node.incoming), node.raft.commit_index
+            raise Violation("snapshots", f"{member} keeps {kept} bytes of {incoming}, commit {commit}")
 
     def _in_force(self, node: SimNode) -> tuple[int, Configuration]:
         """The newest configuration of its log; else the newest committed one before the log (index, configuration)."""

@@ -331,11 +331,24 @@ MUTANTS = [
     Mutant(
         "a_snapshot_completed_with_another",
         "S14: chunks of two snapshots in one",
-        "        if incoming is None or (message.term, index, message.total_bytes) != (\n"
-        "            incoming.leader_term,\n            incoming.index,\n"
-        "            incoming.total_bytes,\n        ):\n",
+        "        if incoming is None or (index, message.total_bytes) != (incoming.index, incoming.total_bytes):\n",
         "        if incoming is None:\n",
         scenario="test_museum_members:test_s14_pieces_of_two_snapshots_make_none",
+    ),
+    Mutant(
+        "a_snapshot_completed_by_another_leader",
+        "S14: what came in one term is gone on with in the next",
+        "            self._abandon_snapshot()\n            self.term = term\n",
+        "            self.term = term\n",
+        scenario="test_museum_members:test_s14_pieces_of_two_leaders_make_none",
+    ),
+    Mutant(
+        "half_a_snapshot_stays",
+        "S14: Appends have overtaken it, and its rest will not come; seen here",
+        "            if self._incoming is not None and self._incoming.index <= self.commit_index:\n"
+        "                self._abandon_snapshot()\n",
+        "",
+        scenario="test_snapshot_races:test_a_half_snapshot_goes_when_its_own_leaders_appends_overtake_it",
     ),
     Mutant(
         "a_newer_snapshot_while_one_is_on_its_way",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from r2p2.sim.machine import Machine, Reply, Request
 from raft import (
+    AbandonSnapshot,
     Append,
     AppendConfiguration,
     AppendEntries,
@@ -123,7 +124,7 @@ class SimNode:
         self._proposed_first = 0
         self._snapshot = b""  # what the core may send, of snapshot_index
         self.snapshot_index = 0
-        self._incoming = bytearray()
+        self.incoming = bytearray()  # what has come of a snapshot
 
     def _known_configurations(self) -> list[tuple[int, Configuration]]:
         known = self.disk.configurations()
@@ -180,6 +181,8 @@ class SimNode:
                 write.ops.append(self._durable_op(op))
                 if isinstance(op, SnapshotChunk):
                     self._take_chunk(op)
+                elif isinstance(op, AbandonSnapshot):
+                    self.incoming.clear()
                 elif isinstance(op, RestoreSnapshot):
                     self._restore(op, write)
                 else:
@@ -241,14 +244,14 @@ class SimNode:
     def _take_chunk(self, op: SnapshotChunk) -> None:
         assert isinstance(op.payload, bytes) and len(op.payload) == op.bytes_count
         if op.offset == 0:
-            self._incoming.clear()
-        if op.offset != len(self._incoming):
-            raise AssertionError(f"{op.offset} of a snapshot, behind {len(self._incoming)} bytes")
-        self._incoming += op.payload
+            self.incoming.clear()
+        if op.offset != len(self.incoming):
+            raise AssertionError(f"{op.offset} of a snapshot, behind {len(self.incoming)} bytes")
+        self.incoming += op.payload
 
     def _restore(self, op: RestoreSnapshot, write: Write) -> None:
-        write.restored = bytes(self._incoming)
-        self._incoming.clear()
+        write.restored = bytes(self.incoming)
+        self.incoming.clear()
         digest, exported = marshal.loads(write.restored)
         self.digests = {op.index: digest}
         self.machine = Machine.of(exported)
@@ -275,7 +278,7 @@ class SimNode:
         if write.hard_state is not None:
             self.disk.hard_state = write.hard_state
         for op in write.ops:
-            if isinstance(op, SnapshotChunk):
+            if isinstance(op, SnapshotChunk | AbandonSnapshot):
                 continue
             self.disk.log.execute(op)
             if isinstance(op, RestoreSnapshot):

@@ -25,6 +25,7 @@ from raft import (
     MessageError,
     Role,
     TimeoutNow,
+    Vote,
     decode,
     encode,
 )
@@ -153,6 +154,59 @@ def test_s14_pieces_of_two_snapshots_make_none() -> None:
         replies = answered(f, piece)
     assert [reply.installed for reply in replies] == [True]
     assert f.raft.applied_index == 12
+
+
+def test_s14_pieces_of_two_leaders_make_none() -> None:
+    """Of the same index and size, and not of the same bytes: each leader keeps its own. A new term begins anew,
+    whatever tells of it first; etcd, RedisRaft issues 43 and 45.
+    """
+    first, second = leader_with_snapshot(10), leader_with_snapshot(10)
+    second._snapshot = snapshot_data(7, Machine())
+    assert len(first._snapshot) == len(second._snapshot)
+    old, new = chunks(first, 100), chunks(second, 100, term=2)
+    new[0] = dataclasses.replace(new[0], configuration=Configuration((0, 1, 2), (), (9,)))
+    for news in (new[1], Vote(1, 0, 2, 0, 0, transfer=True), append(2, 30, 1)):
+        f = member(0, Disk())
+        assert [reply.offset for reply in answered(f, old[0])] == [100]
+        answered(f, news)
+        assert [(reply.term, reply.offset) for reply in answered(f, new[1])] == [(2, 0)]
+        assert [(reply.term, reply.offset) for reply in answered(f, old[1])] == [(2, 0)]
+        assert len(f.incoming) == 0, "nobody sends the rest of the first one"
+        assert [reply.offset for reply in answered(f, new[0])] == [100]
+        assert [(reply.term, reply.offset) for reply in answered(f, old[1])] == [(2, 0)]
+        for piece in new[1:]:
+            replies = answered(f, piece)
+        assert [reply.installed for reply in replies] == [True]
+        assert (f.digest, f.raft.configuration.learners) == (7, (9,))
+
+
+@pytest.mark.parametrize("pieces", range(1, 8))
+def test_s14_a_crash_between_pieces_begins_again(pieces: int) -> None:
+    """What had come is gone with the process; the leader hears so and goes back to the first piece."""
+    cluster = Cluster(3, append_bytes_max=40)
+    leader = cluster.elect(0)
+    cluster.propose("a")
+    cluster.cut(2)
+    cluster.propose(*range(20))
+    leader.take_snapshot()
+    cluster.settle()
+    sent = 0
+
+    def pass_on(message: Message) -> bool:
+        nonlocal sent
+        sent += isinstance(message, InstallSnapshot)
+        return sent <= pieces
+
+    cluster.pass_on = pass_on
+    while sent <= pieces:
+        cluster.run(10)
+    assert len(cluster.nodes[2].incoming) == 40 * pieces
+    cluster.nodes[2] = cluster.start(2, cluster.nodes[2].crash())
+    cluster.heal()
+    offsets = [m.offset for m in cluster.run(100) if isinstance(m, InstallSnapshot)]
+    assert offsets == [40 * pieces, *range(0, 300, 40)]
+    assert cluster.nodes[2].restores_count == 1
+    assert {node.digest for node in cluster.nodes} == {leader.digest}
 
 
 def test_s14_a_snapshot_older_than_the_commit_takes_nothing_back() -> None:

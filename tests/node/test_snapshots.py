@@ -121,6 +121,14 @@ def test_one_node_to_another(engine: Engine) -> None:
     assert (mine.index, mine.held_bytes) == (0, 0)
 
 
+def test_what_came_of_one_whose_rest_will_not_come_is_let_go(engine: Engine) -> None:
+    counters: dict[str, int] = {}
+    snapshots = Snapshots(KeyValue(), engine, counters, 10**12)
+    snapshots.receive(0, b"half")
+    snapshots.abandon()
+    assert (snapshots.incoming_bytes, counters["snapshots_abandoned"]) == (0, 1)
+
+
 def test_one_over_the_budget_is_counted_and_said_once(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     counters: dict[str, int] = {}
     snapshots = Snapshots(KeyValue(), engine, counters, -1)

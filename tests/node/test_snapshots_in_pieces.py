@@ -163,6 +163,32 @@ def test_none_for_the_log_takes_the_place_of_one_that_a_member_is_being_sent() -
         world.run_until(lambda: in_sync(world), 1000)
 
 
+def test_half_of_one_goes_with_the_leader_that_sent_it() -> None:
+    """Whoever leads next sends its own; meanwhile the member does not keep what it cannot use."""
+    with World(5, seed=8) as world:
+        leader = world.elect()
+        victim = (leader + 1) % 5
+        fill(world, leader, 400, size=1000)
+        world.kill(victim)
+        world.network.faults(delay_min_ns=500_000, delay_max_ns=600_000)
+        world.launch(victim)
+
+        def incoming_bytes() -> int:
+            return int(world.nodes[victim].status().get("snapshot_incoming_bytes", 0))
+
+        world.run_until(lambda: incoming_bytes() > 0, 3000)
+        world.kill(leader)
+        world.part(victim)
+        term = world.nodes[victim].status()["term"]
+        world.run_until(lambda: world.leader is not None, 3000)
+        assert (world.nodes[victim].status()["term"], incoming_bytes() > 0) == (term, True)
+        world.part(victim, blocked=False)
+        world.run_until(lambda: incoming_bytes() == 0, 3000)
+        assert world.nodes[victim].status()["counters"]["snapshots_abandoned"] == 1
+        world.run_until(lambda: votes(world, victim), 5000)
+        world.run_until(lambda: in_sync(world), 1000)
+
+
 def durable(path: Path) -> World:
     return World(seed=9, make_app=InPieces, storage=path, log_bytes_max=64_000)
 

@@ -35,6 +35,7 @@ from dataclasses import replace
 
 from r2p2.sim.node import Disk, SimNode
 from raft import (
+    AbandonSnapshot,
     Append,
     AppendConfiguration,
     AppendNoop,
@@ -90,6 +91,8 @@ def done(op: LogOp) -> str:
         return f"appends members {op.index}@{op.term}={listed(op.configuration)}"
     if isinstance(op, SnapshotChunk):
         return f"keeps bytes {op.offset}..{op.offset + op.bytes_count - 1} of {op.total_bytes}"
+    if isinstance(op, AbandonSnapshot):
+        return "lets go what has come of a snapshot"
     if isinstance(op, RestoreSnapshot):
         return f"restores the snapshot of {op.index}@{op.term}, members {listed(op.configuration)}"
     return f"appends {op.first_index}..{op.first_index + op.count - 1}@{op.term}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -14,10 +15,14 @@ from raft import (
     Configuration,
     HardState,
     InstallSnapshot,
+    InstallSnapshotReply,
     Message,
     MessageError,
     Raft,
+    Role,
     TermRuns,
+    TimeoutNow,
+    Vote,
     decode_configuration,
     encode_configuration,
 )
@@ -206,3 +211,124 @@ def test_addresses_are_checked_where_they_come_from(address: tuple[int, int, int
     """Not when they are encoded."""
     with pytest.raises(ValueError, match="addresses"):
         Configuration((1,), (), (), (address,))
+
+
+def half_installed(*, pre_vote: bool = True) -> tuple[Cluster, SimNode]:
+    """Member 2 has the first pieces of member 0's snapshot; member 1 has all of the log still, and hears nobody."""
+    cluster = Cluster(3, append_bytes_max=16, pre_vote=pre_vote)
+    leader = cluster.elect(0)
+    cluster.propose("a")
+    cluster.cut(2)
+    for value in "bcde":
+        cluster.propose(value)
+    leader.take_snapshot()
+    cluster.settle()
+    pieces = 0
+
+    def pass_on(message: Message) -> bool:
+        nonlocal pieces
+        pieces += isinstance(message, InstallSnapshot)
+        return pieces <= 3 and 1 not in (message.sender, message.target)
+
+    cluster.pass_on = pass_on
+    while pieces <= 3:
+        cluster.run(10)
+    assert received(cluster.nodes[2]) == (3 * 16, 3 * 16)
+    return cluster, leader
+
+
+def received(node: SimNode) -> tuple[int | None, int]:
+    """What the core says has come of a snapshot, and the bytes that are kept."""
+    incoming = node.raft._incoming
+    return None if incoming is None else incoming.offset, len(node.incoming)
+
+
+def test_a_half_snapshot_goes_when_appends_overtake_it() -> None:
+    """Another leader still has the log, so the rest of the snapshot is never sent: its bytes stayed for ever, and the
+    steady step was never taken again.
+    """
+    cluster, _ = half_installed()
+    cluster.cut(0)
+    cluster.run(1000)
+    assert cluster.leaders[-1] is cluster.nodes[1]
+    cluster.run(100)
+    late = cluster.nodes[2]
+    assert late.raft.commit_index == cluster.nodes[1].raft.last_index
+    assert received(late) == (None, 0)
+    assert late.raft.follows_steadily
+
+
+def overtaken() -> tuple[Cluster, SimNode, InstallSnapshot, int]:
+    """Appends that were on their way before the log was forgotten have arrived behind the first pieces of the snapshot.
+    The next piece is on its way, and the log reaches beyond the snapshot's index.
+    """
+    cluster, leader = half_installed()
+    late = cluster.nodes[2]
+    pieces = [message for message in cluster.lost if isinstance(message, InstallSnapshot)]
+    appends = [message for message in cluster.lost if isinstance(message, Append) and message.target == 2]
+    for append in [message for message in appends if message.count]:
+        deliver(cluster, late, append)
+    assert late.raft.commit_index < leader.snapshot_index < late.raft.last_index + 1
+    assert received(late) == (48, 48), "what is not known to be committed may be taken back"
+    return cluster, late, pieces[-1], leader.raft.term
+
+
+def test_a_half_snapshot_goes_when_its_own_leaders_appends_overtake_it() -> None:
+    """A heartbeat tells of the commit."""
+    cluster, late, piece, term = overtaken()
+    deliver(cluster, late, Append(0, 2, term, piece.index, piece.index_term, 0, piece.index, 0, 99, 0, 0))
+    assert late.raft.commit_index == piece.index
+    assert received(late) == (None, 0)
+
+
+def test_a_half_snapshot_goes_when_the_log_is_found_to_hold_its_last_entry() -> None:
+    """By a piece of it; one of an older snapshot says nothing of this one."""
+    cluster, late, piece, _ = overtaken()
+    deliver(cluster, late, dataclasses.replace(piece, index=piece.index - 1))
+    assert late.raft.commit_index == piece.index - 1
+    assert received(late) == (48, 48)
+    deliver(cluster, late, piece)
+    assert late.raft.commit_index == piece.index
+    assert received(late) == (None, 0)
+
+
+@pytest.mark.parametrize("end", ["append", "vote", "piece", "timeout", "take over"])
+def test_a_half_snapshot_goes_with_its_leaders_term(end: str) -> None:
+    """Nobody sends the rest of it: whoever leads next begins with its own."""
+    cluster, leader = half_installed(pre_vote=False)
+    late, term = cluster.nodes[2], leader.raft.term
+    if end == "append":
+        deliver(cluster, late, Append(1, 2, term + 1, 50, 1, 0, 0, 0, 1, 0, 0))
+    elif end == "vote":
+        deliver(cluster, late, Vote(1, 2, term + 1, 1, 1, transfer=True))
+    elif end == "piece":  # the same snapshot, as far as its numbers say
+        other = InstallSnapshot(1, 2, term + 1, leader.snapshot_index, term, 48, 300, 16, None, payload=bytes(16))
+        (answer,) = deliver(cluster, late, other)
+        assert isinstance(answer, InstallSnapshotReply)
+        assert (answer.offset, answer.installed) == (0, False)
+    elif end == "timeout":
+        late.raft.tick(late.raft._election_deadline_ns)
+        late.work()
+        assert late.raft.role is Role.CANDIDATE
+    else:
+        deliver(cluster, late, TimeoutNow(0, 2, term))
+        assert late.raft.role is Role.CANDIDATE
+    assert late.raft.term == term + 1
+    assert received(late) == (None, 0)
+    cluster.heal()
+    cluster.run(1500)
+    assert {node.digest for node in cluster.nodes} == {cluster.nodes[1].digest}
+
+
+def test_a_half_snapshot_waits_for_its_leader_to_be_heard_again() -> None:
+    """Silence ends nothing: pre-votes do not end a term, and the leader goes on where it was."""
+    cluster, _ = half_installed()
+    late = cluster.nodes[2]
+    cluster.cut(2)
+    cluster.run(500)
+    assert late.raft.role is Role.PRE_CANDIDATE
+    assert received(late) == (48, 48)
+    cluster.heal()
+    cluster.run(300)
+    assert late.restores_count == 1
+    assert received(late) == (None, 0)
