@@ -132,6 +132,13 @@ MUTANTS = [
         scenario="test_museum_safety:test_s05_the_answer_claims_what_the_append_proved",
     ),
     Mutant(
+        "a_copy_of_the_first_append_after_compaction",
+        "S6: what is behind the commit is compared though it is gone",
+        "        first = max(message.prev_index, self.commit_index) + 1\n",
+        "        first = message.prev_index + 1\n",
+        scenario="test_museum_safety:test_s06_a_duplicate_first_append_after_compaction",
+    ),
+    Mutant(
         "match_falls",
         "S7: a reordered reply takes the match point back",
         "        if reached > peer.match_index:\n",
@@ -189,6 +196,20 @@ MUTANTS = [
         scenario="test_museum_safety:test_s16_the_write_of_a_truncated_entry_proves_nothing",
     ),
     Mutant(
+        "what_stands_in_the_place_of_a_durable_entry_counts",
+        "S16: the entry that was on the disk is truncated, the one in its place is not there yet",
+        "        self._durable_index = min(self._durable_index, self.last_index)\n        for waiting",
+        "        for waiting",
+        scenario="test_museum_safety:test_s16_an_entry_in_the_place_of_a_durable_one_is_not_durable",
+    ),
+    Mutant(
+        "bytes_in_flight_are_not_given_back",
+        "S17: the window shrinks to one message at a time",
+        "                peer.inflight_bytes -= inflight.popleft()[1]\n",
+        "                inflight.popleft()\n",
+        scenario="test_museum_safety:test_s17_the_window_is_full_only_while_it_is",
+    ),
+    Mutant(
         "applied_reported_before_durable",
         "others forget what a crash can still take from the leader",
         "me.applied_index = min(self.applied_index, self._durable_index)",
@@ -244,6 +265,27 @@ MUTANTS = [
         scenario="test_museum_liveness:test_l10_a_leader_that_comes_back_trusts_nothing_it_knew",
     ),
     Mutant(
+        "no_pre_vote",
+        "L1: a member that was cut off comes back with a higher term",
+        "if not self._config.pre_vote:",
+        "if True:",
+        scenario="test_museum_liveness:test_l01_an_isolated_member_comes_back_without_an_election",
+    ),
+    Mutant(
+        "pre_votes_while_a_leader_lives",
+        "L1: a member that only the leader does not reach goes from term to term",
+        "        if message.term > self.term and self._leader_alive(now_ns):\n",
+        "        if False:\n",
+        scenario="test_museum_liveness:test_l01_a_member_that_only_the_leader_does_not_reach_asks_in_vain",
+    ),
+    Mutant(
+        "no_check_quorum",
+        "L3: a leader that is not answered leads on",
+        "if self._config.check_quorum and not self._hears_majority(now_ns):",
+        "if False:",
+        scenario="test_museum_liveness:test_l03_a_leader_that_hears_nobody_steps_down",
+    ),
+    Mutant(
         "a_lost_tail_stays_lost",
         "L7: silence is never noticed",
         "if peer.inflight and peer.progress_ns <= silent_ns:",
@@ -256,6 +298,58 @@ MUTANTS = [
         "hint=self.last_index, round_=NO_ROUND\n            )",
         "pass",
         options=Options(pre_vote=False, crashes=False, fault_mean_ns=150 * MS),
+    ),
+    Mutant(
+        "a_refused_pre_vote_tells_no_term",
+        "L4: a candidate whose term is too low to be heard stays there",
+        "        if not message.granted:\n            self._newer_or_same(message, now_ns)\n",
+        "        if not message.granted:\n            pass\n",
+        scenario="test_museum_liveness:test_l04_a_higher_term_with_an_older_log_does_not_keep_the_rest_from_electing",
+    ),
+    Mutant(
+        "a_refused_append_is_no_sign_of_life",
+        "L5: a follower that does not match its leader yet starts an election",
+        "        self._election_deadline_ns = self.deadline_ns = now_ns + self._election_timeout_ns\n"
+        "\n"
+        "        prev = message.prev_index\n",
+        "        if message.prev_index <= self.last_index:\n"
+        "            self._election_deadline_ns = self.deadline_ns = now_ns + self._election_timeout_ns\n"
+        "\n"
+        "        prev = message.prev_index\n",
+        scenario="test_museum_liveness:test_l05_a_follower_that_only_refuses_starts_no_election",
+    ),
+    Mutant(
+        "no_heartbeats_while_appends_are_in_flight",
+        "L5: a follower that is slow to answer hears nothing",
+        "            known = peer.match_index if peer.state == REPLICATE else peer.next_index - 1\n"
+        "            prev = max(known, self.first_index - 1)\n"
+        "            shared = self._send_append(peer, prev, prev, shared)\n            if peer.state == SNAPSHOT:\n",
+        "            if peer.inflight:\n                continue\n"
+        "            known = peer.match_index if peer.state == REPLICATE else peer.next_index - 1\n"
+        "            prev = max(known, self.first_index - 1)\n"
+        "            shared = self._send_append(peer, prev, prev, shared)\n            if peer.state == SNAPSHOT:\n",
+        scenario="test_museum_liveness:test_l05_heartbeats_are_sent_while_appends_are_in_flight",
+    ),
+    Mutant(
+        "a_lost_timeout_now_is_not_said_again",
+        "L6: one lost datagram ends a transfer",
+        "        self._transfer_urged = False\n        if self.transfer_target is not None and now",
+        "        if self.transfer_target is not None and now",
+        scenario="test_museum_liveness:test_l06_a_lost_timeout_now_is_said_again",
+    ),
+    Mutant(
+        "a_transfer_never_ends",
+        "L6: its target is dead",
+        "if self.transfer_target is not None and now_ns >= self._transfer_deadline_ns:",
+        "if False:",
+        scenario="test_museum_liveness:test_l06_a_transfer_to_the_dead_is_given_up",
+    ),
+    Mutant(
+        "equal_election_timeouts",
+        "L9: votes are split again and again",
+        "int(self._rng.random() * span_ns)",
+        "span_ns // 2",
+        scenario="test_museum_liveness:test_l09_split_votes_end",
     ),
     Mutant(
         "a_no_op_is_missing",
@@ -363,6 +457,13 @@ MUTANTS = [
         "        self._after.append(\n            InstallSnapshotReply(",
         "        self._out.append(\n            InstallSnapshotReply(",
         options=_CHANGES,
+    ),
+    Mutant(
+        "a_write_that_a_snapshot_overtook_counts",
+        "S14: a tail that the snapshot has taken the place of is written meanwhile",
+        "            waiting.last_index = min(waiting.last_index, before)\n",
+        "            pass\n",
+        scenario="test_museum_members:test_s14_an_earlier_write_that_a_snapshot_overtakes_proves_nothing",
     ),
     Mutant(
         "the_snapshot_of_a_logs_last_configuration",

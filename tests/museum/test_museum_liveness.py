@@ -35,6 +35,21 @@ def test_l01_an_isolated_member_comes_back_without_an_election() -> None:
     assert cluster.nodes[2].raft.commit_index == leader.raft.commit_index
 
 
+def test_l01_a_member_that_only_the_leader_does_not_reach_asks_in_vain() -> None:
+    """The third member hears both: it gives no pre-vote while its leader lives, so no term ends, cut or healed."""
+    cluster = Cluster()
+    leader = cluster.elect()
+    cluster.propose("a")
+    term = leader.raft.term
+    cut_links(cluster, {(0, 2), (2, 0)})
+    cluster.run(6_000)
+    assert {node.raft.term for node in cluster.nodes} == {term}
+    cluster.heal()
+    cluster.run(500)
+    assert cluster.leaders == [leader]
+    assert {node.raft.term for node in cluster.nodes} == {term}
+
+
 LINKS = list(itertools.permutations(range(3), 2))
 
 
@@ -112,6 +127,45 @@ def test_l04_a_stuck_candidate_of_a_higher_term_is_freed() -> None:
     assert stuck.commit_index == cluster.leaders[0].raft.commit_index
 
 
+def test_l04_a_higher_term_with_an_older_log_does_not_keep_the_rest_from_electing() -> None:
+    """The leader is dead; of the two that are left one cannot win and the other's term is too low to be heard.
+
+    etcd/raft's TestPreVoteMigrationWithFreeStuckPreCandidate: the refusal has to tell the term.
+    """
+    cluster = Cluster()
+    cluster.elect(0)
+    cluster.cut(2)
+    cluster.propose("a")
+    ahead = cluster.nodes[2].raft
+    ahead.step(Vote(0, 2, ahead.term + 5, 1, 1), cluster.now + 500 * MS)
+    ahead_term = ahead.term
+    cluster.stopped = {0}
+    cluster.heal()
+    cluster.run(1000)
+    leader = cluster.nodes[1]
+    assert (leader.raft.role, leader.raft.term > ahead_term) == (Role.LEADER, True)
+    assert ahead.commit_index == leader.raft.last_index
+
+
+@pytest.mark.parametrize("lost_ms", [5, 50, 150, 1000])
+def test_l04_the_votes_of_a_transfer_are_lost(lost_ms: int) -> None:
+    """Its target is ahead of everybody by a term that nobody has heard of. redpanda issue 31547."""
+    cluster = Cluster()
+    leader = cluster.elect(0)
+    cluster.propose("a")
+    cluster.pass_on = lambda m: not isinstance(m, Vote)
+    leader.raft.transfer(2, cluster.now)
+    cluster.settle()
+    assert cluster.nodes[2].raft.role is Role.CANDIDATE
+    cluster.run(lost_ms)
+    cluster.heal()
+    cluster.run(1000)
+    assert len(cluster.leaders) == 1
+    cluster.propose("b")
+    cluster.run(20)
+    assert {node.raft.commit_index for node in cluster.nodes} == {cluster.leaders[0].raft.last_index}
+
+
 def test_l05_a_follower_that_only_refuses_starts_no_election() -> None:
     """Ten timeouts of refused Appends: the leader is alive, and heard. redpanda issues 30817, 31547, 20801, 2072."""
     cluster = Cluster()
@@ -137,9 +191,32 @@ def test_l05_heartbeats_are_sent_while_appends_are_in_flight() -> None:
     cluster.pass_on = lambda m: not (isinstance(m, AppendReply) and m.sender == 2)
     cluster.propose("a")
     cluster.propose("b")
-    cluster.run(2000)
+    for _ in range(200):  # as a follower that is slow, whose answers are of use when they come
+        late = cluster.lost[-1:]
+        delivered = cluster.run(10)
+        assert [m for m in delivered if isinstance(m, Append) and m.target == 2], "a heartbeat in every interval"
+        for message in late:
+            leader.raft.step(message, cluster.now)
     assert cluster.leaders == [leader]
     assert cluster.nodes[2].raft.role is Role.FOLLOWER
+
+
+def test_l05_a_slow_state_machine_costs_no_election() -> None:
+    """It applies nothing for ten election timeouts, while entries come in."""
+    cluster = Cluster()
+    leader = cluster.elect()
+    term = leader.raft.term
+    for node in cluster.nodes:
+        node._apply = lambda commit_index: None  # type: ignore[method-assign]
+    for i in range(200):
+        leader.propose([i], cluster.now)
+        cluster.run(10)
+    assert cluster.leaders == [leader] and {node.raft.term for node in cluster.nodes} == {term}
+    assert {node.raft.applied_index for node in cluster.nodes} == {1}
+    for node in cluster.nodes:
+        del node._apply
+    cluster.run(20)
+    assert {node.raft.applied_index for node in cluster.nodes} == {leader.raft.last_index}
 
 
 @pytest.mark.parametrize("fate", ["well", "slow", "dead", "dies", "deaf"])
@@ -176,6 +253,29 @@ def test_l06_a_transfer_ends_and_loses_nothing(fate: str) -> None:
     assert len({node.raft.commit_index for node in cluster.nodes}) == 1
     assert len({node.digest for node in cluster.nodes}) == 1
     assert leader.raft.commit_index > written * 0.9 or fate == "dies"
+
+
+def test_l06_a_lost_timeout_now_is_said_again() -> None:
+    """Within the time of the transfer, not more than once a heartbeat. hashicorp/raft issue 413."""
+    cluster = Cluster()
+    leader = cluster.elect()
+    cluster.pass_on = lambda m: not isinstance(m, TimeoutNow)
+    leader.raft.transfer(2, cluster.now)
+    cluster.run(25)
+    assert 2 <= sum(isinstance(m, TimeoutNow) for m in cluster.lost) <= 4
+    cluster.heal()
+    cluster.run(15)
+    assert cluster.leaders == [cluster.nodes[2]]
+
+
+def test_l06_a_transfer_to_the_dead_is_given_up() -> None:
+    """After the shortest election timeout; the leader leads on. hashicorp/raft issues 581 and 570."""
+    cluster = Cluster()
+    leader = cluster.elect()
+    cluster.cut(2)
+    leader.raft.transfer(2, cluster.now)
+    cluster.run(120)
+    assert (cluster.leaders, leader.raft.transfer_target) == ([leader], None)
 
 
 def test_l07_the_last_append_of_a_burst_is_lost_and_then_nothing_is_said() -> None:

@@ -180,6 +180,30 @@ def test_s14_pieces_of_two_leaders_make_none() -> None:
         assert (f.digest, f.raft.configuration.learners) == (7, (9,))
 
 
+def test_s14_an_earlier_write_that_a_snapshot_overtakes_proves_nothing() -> None:
+    """A tail is being written when the snapshot takes the log's place; it returns, and new entries stand there by then.
+
+    The same as a truncation (S16), since the tail is gone.
+    """
+    f = member(0, log_of(1, 1))
+    f.sync_at_once = False
+    f.raft.step(append(1, 2, 1, (1,) * 18), 0)
+    f.work()
+    for piece in chunks(leader_with_snapshot(10), 300, term=2):
+        piece.index_term = 2  # the tail is of another history
+        f.raft.step(piece, 0)
+    f.work()
+    f.raft.step(append(2, 10, 2, (2,) * 10), 0)
+    f.work()
+    assert f.raft.last_index == 20
+    f.sync(1)
+    assert f.raft._durable_index <= 2
+    f.sync(1)
+    assert f.raft._durable_index == 10
+    f.sync()
+    assert f.raft._durable_index == 20
+
+
 @pytest.mark.parametrize("pieces", range(1, 8))
 def test_s14_a_crash_between_pieces_begins_again(pieces: int) -> None:
     """What had come is gone with the process; the leader hears so and goes back to the first piece."""

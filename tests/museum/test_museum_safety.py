@@ -402,6 +402,17 @@ def test_s16_the_write_of_a_truncated_entry_proves_nothing() -> None:
     assert f.raft._durable_index == 5
 
 
+def test_s16_an_entry_in_the_place_of_a_durable_one_is_not_durable() -> None:
+    """What was on disk is truncated; whoever is elected before the new entries are there does not count itself."""
+    f = member(0, log_of(1, 1, 1, 1, 1))
+    f.sync_at_once = False
+    f.raft.step(append(3, 2, 1, (3, 3, 3)), 0)
+    f.work()
+    assert (f.raft.last_index, f.raft._durable_index) == (5, 2)
+    f.sync()
+    assert f.raft._durable_index == 5
+
+
 def test_an_answer_waits_for_its_own_write() -> None:
     """A leader with writes under way is deposed: its answer to the new one does not leave with them; seen here."""
     node = member(0, Disk(), pre_vote=False)
@@ -437,6 +448,21 @@ def test_s17_boundary_sizes_lose_nothing_and_wedge_nobody(limit: int, window: in
     cluster.run(30)
     assert [node.raft.commit_index for node in cluster.nodes] == [41] * 3
     assert len({node.digest for node in cluster.nodes}) == 1
+    for peer in leader.raft._peers_list:  # what is counted as in flight for ever leaves no room for what is
+        assert (len(peer.inflight), peer.inflight_bytes) == (0, 0)
+
+
+def test_s17_the_window_is_full_only_while_it_is() -> None:
+    """Answered bytes make room again, however often it was filled to the last of them."""
+    cluster = Cluster(append_bytes_max=128, inflight_max=8, inflight_bytes_max=256)
+    leader = cluster.elect()
+    cluster.run(30)
+    for i in range(20):
+        leader.propose([i] * 8, cluster.now, bytes_count=64)
+        sent = [m for m in leader.work() if isinstance(m, Append) and m.target == 1]
+        assert [(m.count, m.bytes_count) for m in sent] == [(2, 128)] * 2, "both fit, and no third"
+        cluster.run(30)
+        assert leader.raft.commit_index == leader.raft.last_index
 
 
 @pytest.mark.parametrize("start", [2**8 - 2, 2**16 - 2, 2**31 - 2, 2**32 - 2, 2**62, 2**63 - 1000])
