@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from r2p2 import limits
 from r2p2.address import format_address, parse_address
@@ -41,6 +41,9 @@ REQUEST_BYTES_MAX: Final = 1024
 OPERATIONS_MAX: Final = 16
 OPERATION_NS: Final = 60 * limits.SECOND
 ASKERS_MAX: Final = 4  # of one request, sent again by a client that heard nothing
+ASKER_PLACE_BYTES: Final = 8  # of who asked: address and ports, the same for a command's whole life
+OVERRULED_MAX: Final = OPERATIONS_MAX * ASKERS_MAX
+BRINGING: Final = ("add", "replace")  # requests that wait for a process
 # A process that waits to be let in says so ten times a second.
 CANDIDATES_MAX: Final = 64
 CANDIDATE_NS: Final = 1 * limits.SECOND
@@ -114,6 +117,9 @@ class Candidate:
     heard_ns: int
 
 
+Key: TypeAlias = tuple[str, int, tuple[int, int] | None]
+
+
 @dataclass(slots=True)
 class Operation:
     """An operator's request under way; ``note`` is what it waits for."""
@@ -129,7 +135,7 @@ class Operation:
     old: int | None = field(default=None)  # replace: who is to go
 
     @property
-    def key(self) -> tuple[str, int, tuple[int, int] | None]:
+    def key(self) -> Key:
         """Equal for a request and its repetition."""
         return self.kind, self.slot, self.address
 
@@ -196,6 +202,8 @@ class Membership:
         self._on_event = on_event
         self._candidates: dict[tuple[int, tuple[int, int]], Candidate] = {}  # by slot and address
         self._operations: list[Operation] = []
+        # Requests that a later one has ended, by who asked: until when they are refused again, and why.
+        self._overruled: dict[tuple[Key, bytes], tuple[int, str]] = {}
         self._gone: dict[int, None] = {}
         self._told_ns: dict[int, int] = {}
         self._sought_ns = -SEEK_INTERVAL_NS
@@ -299,8 +307,27 @@ class Membership:
                 if asker not in known.askers:
                     known.askers = [*known.askers, asker][-ASKERS_MAX:]
                 return None
-        if len(self._operations) >= OPERATIONS_MAX:
+        return self._take(operation, now_ns)
+
+    def _take(self, operation: Operation, now_ns: int) -> bytes | None:
+        """A request that does not wait yet. Those that wait to bring somebody to its slot end: carried out beside it,
+        each would undo what the other does.
+        """
+        until_ns, text = self._overruled.get((operation.key, operation.askers[0][:ASKER_PLACE_BYTES]), (0, ""))
+        if now_ns < until_ns:  # a command that has not heard that it is over repeats its request
+            return _refusal("refused", text)
+        ends: list[Operation] = []
+        if operation.kind != "transfer":
+            ends = [o for o in self._operations if o.slot == operation.slot and o.kind in BRINGING]
+        if len(self._operations) - len(ends) >= OPERATIONS_MAX:
             return _refusal("busy", f"{OPERATIONS_MAX} changes are waiting already")
+        for known in ends:
+            text = f"{operation.kind} {operation.slot} was asked for later and takes its place"
+            for asker in known.askers:
+                if len(self._overruled) >= OVERRULED_MAX:
+                    del self._overruled[next(iter(self._overruled))]
+                self._overruled[known.key, asker[:ASKER_PLACE_BYTES]] = now_ns + limits.MEMBER_REPEAT_NS, text
+            self._refuse(known, "refused", text)
         self._operations.append(operation)
         return None
 

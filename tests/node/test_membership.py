@@ -20,6 +20,7 @@ from r2p2.membership import (
     GONE_MAX,
     MEMBER_REQUEST,
     OPERATIONS_MAX,
+    OVERRULED_MAX,
     Candidate,
     Membership,
     lost_members,
@@ -393,6 +394,74 @@ def test_what_has_begun_goes_on_when_nobody_asks_for_it_any_more() -> None:
         world.run_until(lambda: votes(world, 3) and in_sync(world), 3000)
 
 
+ADD = MEMBER_REQUEST + b'{"op":"add","slot":3,"address":"10.0.0.4:8000"}'
+
+
+@pytest.mark.parametrize("catches_up", [False, True], ids=["nobody is there", "it is catching up"])
+def test_a_remove_ends_an_add_that_waits(catches_up: bool) -> None:
+    """At once, and not only when nobody asks for it any more: until then whoever comes would be let in after all."""
+    with World(seed=36) as world:
+        leader = world.elect()
+        if catches_up:
+            fill(world, leader, 300, size=2000)
+            world.launch(3, join=True)
+        tag = world.call(ADD, leader, policy=1, ms=9000)
+        world.run_until(lambda: bool(member(world, leader, "list")["waiting"][0]["note"]), 3000)
+        learners = [m["slot"] for m in member(world, leader, "list")["members"] if m["learner"]]
+        assert learners == [3] * catches_up
+        if catches_up:
+            world.cut_off(world.addresses[3][0])
+        assert member(world, leader, "remove", 3)["ok"]
+        world.run_until(lambda: tag in world.client.ended, 50)
+        answer = json.loads(world.client.ended[tag][1])
+        assert (answer["error"], answer["text"]) == ("refused", "remove 3 was asked for later and takes its place")
+        assert member(world, leader, "list")["waiting"] == []
+        if catches_up:
+            world.cut_off(world.addresses[3][0], blocked=False)
+            with pytest.raises(RemovedError):
+                world.run(1000)
+            world.kill(3)
+        world.launch(3, join=True)
+        world.call(ADD, leader, policy=1)  # the command has not heard that it is over
+        world.run(1000)
+        assert [m["slot"] for m in member(world, leader, "list")["members"]] == [0, 1, 2], "who comes is not let in"
+        world.run(MEMBER_REPEAT_NS / MS)
+        assert member(world, leader, "add", 3, "10.0.0.4:8000")["ok"], "until somebody asks for it anew"
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        ({"op": "add", "slot": 3, "address": "10.0.0.9:8000"}, {"op": "add", "slot": 3, "address": "10.0.0.4:8000"}),
+        ({"op": "replace", "slot": 1, "address": "10.0.0.9:8000"}, {"op": "remove", "slot": 1}),
+        (
+            {"op": "replace", "slot": 1, "address": "10.0.0.9:8000"},
+            {"op": "replace", "slot": 1, "address": "10.0.0.8:8000"},
+        ),
+    ],
+    ids=["add add", "replace remove", "replace replace"],
+)
+def test_the_later_of_two_that_contradict_each_other_counts(first: dict[str, Any], later: dict[str, Any]) -> None:
+    """One would make a learner and the other take it out, again and again."""
+    with World(seed=37) as world:
+        membership = world.nodes[world.elect()]._upkeep.membership  # type: ignore[union-attr]
+        core = world.nodes[world.elect()]._upkeep._core  # type: ignore[union-attr]
+        for number, asked in enumerate((first, {"op": "transfer", "slot": asked_slot(first)}, later, later)):
+            payload = MEMBER_REQUEST + json.dumps(asked).encode()
+            assert membership.request(payload, b"%12d" % number, core, world.network.now_ns) is None
+        assert [(o.kind, o.address is not None) for o in membership._operations] == [
+            ("transfer", False),
+            (later["op"], later["op"] != "remove"),
+        ]
+        ((asker, answer),) = membership.take_answers()
+        assert (asker, json.loads(answer)["error"]) == (b"%12d" % 0, "refused")
+
+
+def asked_slot(asked: dict[str, Any]) -> int:
+    """Of whom a request is."""
+    return int(asked["slot"])
+
+
 @pytest.mark.parametrize("leads", [False, True], ids=["a follower", "the leader"])
 def test_a_removed_member_says_so_and_stops(leads: bool) -> None:
     with World(seed=14) as world:
@@ -704,6 +773,10 @@ def test_tables_are_bounded() -> None:
             payload = MEMBER_REQUEST + json.dumps({"op": "add", "slot": 10, "address": "10.9.9.9:1"}).encode()
             assert upkeep.request(payload, b"x%11d" % i, now_ns) is None
         assert len(membership._operations[0].askers) == ASKERS_MAX
+        for i in range(1000):  # each takes the place of the one before
+            payload = MEMBER_REQUEST + json.dumps({"op": "add", "slot": 10, "address": f"10.9.9.8:{i + 1}"}).encode()
+            assert upkeep.request(payload, b"y%11d" % i, now_ns) is None
+        assert (len(membership._operations), len(membership._overruled)) == (OPERATIONS_MAX, OVERRULED_MAX)
         for i in range(1000):
             membership.configuration_changed(configuration(member_id(0, i + 1)))
         assert len(membership._gone) == GONE_MAX
