@@ -65,12 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IP:PORT,...",
         help="every member of the Raft group in order of their slots, the one at --bind too; empty: not replicated",
     )
-    parser.add_argument("--cluster-id", type=int, default=1, help="the Raft group's")
-    parser.add_argument("--timers", default="default", choices=("default", "datacenter"), help="Raft's timers")
+    # Without a value of their own here, so that those which say nothing of a server alone are noticed.
+    parser.add_argument("--cluster-id", type=int, help="the Raft group's; default: 1")
+    parser.add_argument("--timers", choices=("default", "datacenter"), help="Raft's timers; default: default")
     parser.add_argument(
-        "--incarnation", default="1", metavar="HEX", help="the member's; it is in its status and in what it sent"
+        "--incarnation", metavar="HEX", help="the member's; it is in its status and in what it sent; default: 1"
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the member's election timeouts")
+    parser.add_argument("--seed", type=int, help="of the member's election timeouts; default: 1")
     parser.add_argument(
         "--start", default="", metavar="SECONDS", help="when the server started, since 1970; default: with the capture"
     )
@@ -125,19 +126,22 @@ def _mac(text: str) -> bytes:
 
 
 def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
-    in_range("--cluster-id", args.cluster_id, 0, CLUSTER_ID_MAX)
-    in_range("--seed", args.seed, 0, (1 << 64) - 1)
-    try:
-        incarnation = int(args.incarnation, 16)
-    except ValueError:
-        incarnation = 0
-    if not 0 < incarnation < 1 << 64:
-        raise UserError(f"--incarnation {args.incarnation!r} is no number of 64 bits above 0, in hex")
+    cluster_id = 1 if args.cluster_id is None else args.cluster_id
+    seed = 1 if args.seed is None else args.seed
+    in_range("--cluster-id", cluster_id, 0, CLUSTER_ID_MAX)
+    in_range("--seed", seed, 0, (1 << 64) - 1)
+    incarnation = _incarnation(args.incarnation)
     engine = EngineConfig()
     if args.router:
         router_ip, router_port = parse_address(args.router, default_port=limits.ROUTER_CONTROL_PORT)
         engine = EngineConfig(router_ip=router_ip, router_port=router_port)
     if not args.members:
+        of_members = ("cluster_id", "timers", "incarnation", "seed")
+        if given := [name for name in of_members if getattr(args, name) is not None]:
+            raise UserError(
+                f"--{given[0].replace('_', '-')} without --members",
+                "Name the members of the Raft group, or leave it out: a server alone has none.",
+            )
         return NodeConfig(engine=engine, unix_clock_ns=None)
     addresses = [parse_address(text) for text in args.members.split(",")]
     if bind not in addresses:
@@ -150,13 +154,23 @@ def _node_config(args: argparse.Namespace, bind: tuple[int, int]) -> NodeConfig:
     return NodeConfig(
         node_id=addresses.index(bind),
         members=dict(enumerate(addresses)),
-        cluster_id=args.cluster_id,
-        timers=Timers.profile(args.timers),
+        cluster_id=cluster_id,
+        timers=Timers.profile(args.timers or "default"),
         engine=engine,
         incarnation=incarnation,
-        seed=args.seed,
+        seed=seed,
         unix_clock_ns=None,
     )
+
+
+def _incarnation(text: str | None) -> int:
+    try:
+        incarnation = 1 if text is None else int(text, 16)
+    except ValueError:
+        incarnation = 0
+    if not 0 < incarnation < 1 << 64:
+        raise UserError(f"--incarnation {text!r} is no number of 64 bits above 0, in hex")
+    return incarnation
 
 
 def _start_ns(text: str, found: Split) -> int:

@@ -112,6 +112,11 @@ def test_the_clock_is_the_captures_and_not_the_walls(tmp_path: Path) -> None:
     [
         (["--members", "10.0.0.1:1,10.0.0.2:1"], "--bind 10.0.0.1:8000 is not one of --members"),
         (["--members", "10.0.0.1:8000", "--incarnation", "xyz"], "--incarnation"),
+        (["--seed", "7"], "--seed without --members"),
+        (["--incarnation", "77"], "--incarnation without --members"),
+        (["--cluster-id", "1"], "--cluster-id without --members"),
+        (["--timers", "default"], "--timers without --members"),
+        (["--seed", "-1"], "--seed is -1"),
         (["--start", "soon"], "--start"),
         (["--start", "1700000001"], "after the first packet"),
         (["--mac", "02:00"], "--mac"),
