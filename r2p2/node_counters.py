@@ -46,7 +46,7 @@ NODE_COUNTERS: Final[dict[str, str]] = _BAD | {
     "snapshots_taken": "snapshots of the application taken",
     "snapshots_restored": "snapshots of the application restored",
     "snapshots_abandoned": "snapshots that came in part only: the log overtook them, or their leader's term ended",
-    "snapshots_unused": "snapshots taken and thrown away: the log went beyond, or a member was being sent another",
+    "snapshots_unused": "snapshots of no use: the log went beyond, the leader's came, or a member was sent another",
     "snapshots_over_budget": "snapshots that held the loop up for longer at once than a handler may",
     "snapshot_chunks_sent": "pieces of snapshots sent",
     "storage_syncs": "fsyncs of the log",

@@ -164,6 +164,9 @@ class Upkeep:
         elif isinstance(op, AbandonSnapshot):
             self.snapshots.abandon()
         elif isinstance(op, RestoreSnapshot):
+            if self._taking is not None:  # of a state that is about to go
+                self._taking = None
+                self._counters["snapshots_unused"] += 1
             data = self.snapshots.install(op.index)
             self._on_event(f"restored a snapshot of the first {op.index} entries")
             return data

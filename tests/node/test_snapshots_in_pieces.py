@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from r2p2 import limits
+from r2p2.app import ApplicationFailed
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_OK
 from tests.node.support import World
@@ -187,6 +188,48 @@ def test_half_of_one_goes_with_the_leader_that_sent_it() -> None:
         assert world.nodes[victim].status()["counters"]["snapshots_abandoned"] == 1
         world.run_until(lambda: votes(world, victim), 5000)
         world.run_until(lambda: in_sync(world), 1000)
+
+
+class OfOneState(InPieces):
+    """It cannot go on with a snapshot once it has become another state; a Redis whose child is gone cannot, either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.restores_count = 0
+
+    def _small(self, data: bytes) -> Iterator[bytes]:
+        before = self.restores_count
+        for piece in super()._small(data):
+            if self.restores_count != before:
+                raise ApplicationFailed("of a state that is no more")
+            yield piece
+
+    def restore(self, data: bytes) -> None:
+        super().restore(data)
+        self.restores_count += 1
+
+
+def test_one_for_the_logs_sake_ends_when_one_from_the_leader_comes() -> None:
+    """It was gone on with, of a state that was no more; in memory as on the disk."""
+    with World(5, seed=8, make_app=OfOneState, log_bytes_max=200_000) as world:
+        leader = world.elect()
+        down, other = (leader + 1) % 5, (leader + 2) % 5
+        world.kill(down)
+        hold(world, other)
+        for i in range(1000):
+            fill(world, leader, 1, size=500, start=i)
+            if is_taking(world, other):
+                break
+        world.cut_off(world.addresses[other][0])
+        for i in range(800):
+            fill(world, leader, 1, size=500, start=10_000 + i)
+        world.cut_off(world.addresses[other][0], blocked=False)
+        counters = world.nodes[other].counters
+        world.run_until(lambda: counters["snapshots_restored"] == 1, 3000)
+        assert not is_taking(world, other)
+        let_go(world, other)
+        world.run_until(lambda: in_sync(world), 3000)
+        assert (counters["snapshots_taken"], counters["snapshots_unused"]) == (0, 1)
 
 
 def durable(path: Path) -> World:
