@@ -281,9 +281,10 @@ class Durability:
 
     def is_full(self, *, has_snapshots: bool) -> bool:
         """Whether new requests have to be refused; said once in the log where nothing will make room."""
-        if self.log_bytes < self._log_bytes_max:
+        full = self.log_bytes >= self._log_bytes_max
+        self.counters["storage_full"] = int(full)
+        if not full:
             return False
-        self.counters["storage_full"] = 1
         if not has_snapshots and not self._told_full:
             self._told_full = True
             log.warning(

@@ -264,6 +264,21 @@ def test_a_disk_gets_one_of_the_moment_it_began(tmp_path: Path, goes_on: bool) -
         assert len(app(world, other).data) == written + 20
 
 
+def test_the_disk_is_said_to_be_full_only_while_it_is(tmp_path: Path) -> None:
+    with durable(tmp_path) as world:
+        leader = world.elect()
+        hold(world, leader)
+        written = write_until(world, leader, leader)
+        while world.ask(encode_command("SET", f"k{written}", "v" * 400), leader)[0] == DONE_OK:
+            written += 1
+        assert world.nodes[leader].status()["counters"]["storage_full"] == 1
+        let_go(world, leader)
+        world.run_until(lambda: not is_taking(world, leader))
+        world.run(20)
+        assert world.ask(encode_command("SET", "k", "v"), leader)[0] == DONE_OK
+        assert "storage_full" not in world.nodes[leader].status()["counters"]
+
+
 def test_one_from_the_leader_overtakes_the_members_own(tmp_path: Path) -> None:
     with durable(tmp_path) as world:
         leader = world.elect()
