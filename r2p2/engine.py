@@ -84,6 +84,11 @@ class EngineConfig:
     router_ip: int = 0
     router_port: int = 0
 
+    @property
+    def append_bytes_max(self) -> int:
+        """Of entries in one Append, but for one that is larger alone."""
+        return min(limits.APPEND_BYTES_MAX, self.log_bytes_max // limits.APPENDS_PER_LOG)
+
 
 class RaftMessage(NamedTuple):
     """A whole Raft message: its first bytes, and a handle for its entries that is valid until the next poll."""
@@ -154,11 +159,13 @@ class Engine:
 
     def __init__(self, port_address: int, config: EngineConfig | None = None, *, keep: object = None) -> None:
         error = ffi.new("int32_t *")
-        c_config = ffi.new("r2p2_engine_config *", asdict(config or EngineConfig()))
+        config = config or EngineConfig()
+        c_config = ffi.new("r2p2_engine_config *", asdict(config))
         self._engine: Any = lib.r2p2_engine_new(port_address, c_config, error)
         if not self._engine:
             raise EngineError(f"r2p2_engine_new: {_STATUS_TEXT.get(error[0], 'unknown status')} ({error[0]})")
         self._keep = keep
+        self._append_bytes_max = config.append_bytes_max
         self._result = ffi.new("r2p2_poll_result *")
         self._result_view = memoryview(ffi.buffer(self._result)).cast("B").cast("Q")
         steady = memoryview(ffi.buffer(lib.r2p2_steady_read(self._engine))).cast("B").cast("Q")
@@ -409,7 +416,7 @@ class Engine:
             round_,
             rid,
             appends_room,
-            limits.APPEND_BYTES_MAX,
+            self._append_bytes_max,
         )
         if status:
             _check("r2p2_steady_lead", status)

@@ -738,7 +738,7 @@ class Node:
                 heartbeat_ns=timers.heartbeat_ns,
                 election_min_ns=timers.election_min_ns,
                 election_max_ns=timers.election_max_ns,
-                append_bytes_max=limits.APPEND_BYTES_MAX,
+                append_bytes_max=config.engine.append_bytes_max,
                 joining=joining,
                 commit_delay_ns=timers.heartbeat_ns // COMMIT_DELAYS_PER_HEARTBEAT,
             ),

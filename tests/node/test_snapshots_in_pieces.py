@@ -264,6 +264,21 @@ def test_a_disk_gets_one_of_the_moment_it_began(tmp_path: Path, goes_on: bool) -
         assert len(app(world, other).data) == written + 20
 
 
+def test_what_a_member_missed_goes_in_pieces_that_its_log_has_room_for(tmp_path: Path) -> None:
+    """All of it in one Append was more than there was room for, and nothing made room: it was refused for ever."""
+    with World(seed=9, storage=tmp_path, truncation="block", log_bytes_max=40_000) as world:
+        leader = world.elect()
+        other = (leader + 1) % 3
+        fill(world, leader, 115)
+        disk = world.nodes[other].status()["storage"]
+        assert 10_000 < disk["log_bytes"] < 20_000 and disk["snapshot_index"] == 0
+        world.cut_off(world.addresses[other][0])
+        fill(world, leader, 215, start=1000)
+        assert world.nodes[leader].status()["log_bytes"] + disk["log_bytes"] > 50_000
+        world.cut_off(world.addresses[other][0], blocked=False)
+        world.run_until(lambda: len(world.digests()) == 1, 3000)
+
+
 def test_the_disk_is_said_to_be_full_only_while_it_is(tmp_path: Path) -> None:
     with durable(tmp_path) as world:
         leader = world.elect()
