@@ -77,6 +77,11 @@ class MembershipCore(Protocol):
         ...
 
     @property
+    def has_been_member(self) -> bool:
+        """Whether this member is in any configuration that its log still tells apart."""
+        ...
+
+    @property
     def leads(self) -> bool:
         """Whether this member leads."""
         ...
@@ -275,15 +280,18 @@ class Membership:
     def told(self, formed: Formed, core: MembershipCore) -> bool:
         """A Formed for a running member: True when it says that this one has been removed.
 
-        A sender tells committed configurations only, so one of a higher index without this member is its end. It has to
-        name somebody whom this member knows: incarnations are random numbers, so that is a sign of this cluster, which
-        another one with the same cluster id, or a stray datagram, cannot give.
+        A sender tells committed configurations only, so one of a higher index without this member is its end; so is one
+        of the same index where the one in this member's log leaves it out, committed as far as it knows or not. It has
+        to name somebody whom this member knows: incarnations are random numbers, so that is a sign of this cluster,
+        which another one with the same cluster id, or a stray datagram, cannot give.
         """
         mine = (slot_of(self._member), incarnation_of(self._member))
         members = core.configuration.members
+        # Who waits to be let in has been in none, and only been told of one.
+        since_index = core.configuration_index + (self._member in members)
         return (
-            self._member in members
-            and formed.term > core.configuration_index
+            core.has_been_member
+            and formed.term >= since_index
             and mine not in formed.members
             and len(formed.members) < FORMED_MEMBERS_MAX
             and any(member_id(slot, incarnation) in members for slot, incarnation in formed.members)

@@ -64,6 +64,7 @@ from raft import (
     InstallSnapshot,
     Message,
     MessageError,
+    PreVote,
     Raft,
     Reason,
     RestoreSnapshot,
@@ -588,6 +589,8 @@ class Node:
                 else:
                     self.counters["raft_drop_log_full"] += 1
             else:
+                if isinstance(message, PreVote):  # it may have left, and nobody here remember
+                    upkeep.stranger(sender, address, now_ns)
                 raft.step(message, now_ns)
 
     def _can_answer(self, sender: int, address: tuple[int, int]) -> bool:

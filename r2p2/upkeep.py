@@ -62,6 +62,10 @@ class _Core:
         return self._raft.configuration_committed
 
     @property
+    def has_been_member(self) -> bool:
+        return any(self._member in configuration.members for _, configuration in self._raft.configurations())
+
+    @property
     def leads(self) -> bool:
         return self._raft.role is Role.LEADER
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -499,6 +500,37 @@ def test_a_member_removed_while_it_was_away_learns_it_when_it_is_back() -> None:
         assert world.nodes[leader].status()["term"] == term, "and it disturbs nobody meanwhile"
 
 
+@pytest.mark.parametrize("away", ["cut off", "down", "the others were, too"])
+def test_a_member_that_has_its_removal_and_not_its_commit_learns_it_when_it_is_back(tmp_path: Path, away: str) -> None:
+    """It is no member of the configuration in its log: it stood for election for ever, and believed nobody."""
+    with World(4, seed=38, storage=None if away == "cut off" else tmp_path) as world:
+        leader = world.elect()
+        victim = (leader + 1) % 4
+        raft = world.nodes[victim]._raft
+        assert raft is not None
+        world.call(MEMBER_REQUEST + json.dumps({"op": "remove", "slot": victim}).encode(), leader, policy=1)
+        while raft.is_voter or raft.configuration.joint:
+            world.run(0.01)
+        assert not raft.removed
+        if away == "cut off":
+            world.cut_off(world.addresses[victim][0])
+        else:
+            world.kill(victim)
+        fill(world, leader, 10)
+        world.run(1000)
+        assert slots(world, leader) == [i for i in range(4) if i != victim]
+        for other in [i for i in world.nodes if i != victim and away == "the others were, too"]:
+            world.kill(other)
+            world.launch(other)
+            world.run(500)
+        if away == "cut off":
+            world.cut_off(world.addresses[victim][0], blocked=False)
+        else:
+            world.launch(victim)
+        with pytest.raises(RemovedError, match=f"member {victim} "):
+            world.run(1000)
+
+
 def test_a_member_moves_to_another_address() -> None:
     with World(seed=16) as world:
         leader = world.elect()
@@ -725,6 +757,7 @@ def test_a_formed_is_believed_only_when_it_is_newer_and_leaves_this_member_out()
     class Core:
         configuration = configuration(member_id(0, 5), member_id(1, 5))
         configuration_index = 10
+        has_been_member = True
 
     membership = Membership(member_id(0, 5), Core.configuration, 1, print)
 
@@ -737,6 +770,10 @@ def test_a_formed_is_believed_only_when_it_is_newer_and_leaves_this_member_out()
     assert not says(11, (0, 5), (1, 5))
     assert not says(11, (0, 6), (1, 6)), "it knows none of them: another cluster's, or nobody's"
     Core.configuration = configuration(member_id(1, 5))
+    assert says(10, (1, 5)), "its removal is committed"
+    assert not says(9, (1, 5)), "this is from before it came"
+    assert not says(10, (0, 5), (1, 5)), "another change was committed there"
+    Core.has_been_member = False
     assert not says(11, (1, 5)), "it was none before"
 
 
