@@ -144,10 +144,10 @@ RAFT_MESSAGES_MAX: Final = 256
 APPEND_BYTES_MAX: Final = 128 << 10
 assert APPEND_BYTES_MAX + REQUEST_BYTES_MAX // 2 < MESSAGE_BYTES_MAX
 # And so much of the log's bound. A follower takes a quarter more than the bound, and below three quarters of it nothing
-# makes room: what did not fit then would be refused for ever. A larger request goes alone, and fits where the log has
-# at least a MiB.
+# makes room: what did not fit then would be refused for ever. A larger request goes alone; the largest is no more than
+# a quarter of a log of two MiB.
 APPENDS_PER_LOG: Final = 4
-assert 2 * REQUEST_BYTES_MAX < 1 << 20
+assert APPENDS_PER_LOG * REQUEST_BYTES_MAX < 2 << 20
 
 # A snapshot travels in chunks: large enough that a gigabyte is a few thousand round trips, small enough that a lost
 # packet costs little and other messages get their turn between two.

@@ -153,18 +153,34 @@ void r2p2_held_expire(r2p2_engine *engine) {
 
 /* ---- roles and forwarding ---- */
 
+/* What was held for a leader is now ours to append: as much as would be taken if it came now. A log that is much longer
+ * than its bound does not fit the followers'. */
+static void take_held(r2p2_engine *engine) {
+    const r2p2_log *log = &engine->log;
+    const r2p2_engine_config *config = &engine->config;
+    const uint8_t *entries = engine->held.data + engine->held_offset;
+    uint64_t used = log->tail - log->head, there = log->last_index + 1 - log->first_index;
+    uint64_t backlog = log->last_index - engine->applied_index, length = 0, count = 0;
+    while (!engine->storage_full && count < engine->held_count && used + length < config->log_bytes_max &&
+           there + count < config->log_entries_max && backlog + count < config->backlog_entries_max) {
+        r2p2_entry entry;
+        r2p2_entry_decode(entries + length, &entry);
+        length += r2p2_entry_bytes(entry.body_length);
+        count++;
+    }
+    if (count > 0 && r2p2_append_wire_at_time(engine, entries, length, count)) length = count = 0;
+    engine->appended_count += count;
+    if (count < engine->held_count) {
+        uint64_t *refusal = leader_refusal(engine);
+        if (!refusal) refusal = &engine->counters.drops_log_full;
+        drop_entries(engine, entries + length, engine->held_count - count, refusal);
+    }
+    held_clear(engine);
+}
+
 void r2p2_set_role(r2p2_engine *engine, int32_t role) {
     engine->role = role;
-    if (role == R2P2_ROLE_LEADER && engine->held_count > 0) {
-        /* What was held for a leader is now ours to append. */
-        const uint8_t *entries = engine->held.data + engine->held_offset;
-        uint64_t length = engine->held.length - engine->held_offset;
-        if (r2p2_append_wire_at_time(engine, entries, length, engine->held_count))
-            drop_entries(engine, entries, engine->held_count, &engine->counters.drops_log_full);
-        else
-            engine->appended_count += engine->held_count;
-        held_clear(engine);
-    }
+    if (role == R2P2_ROLE_LEADER && engine->held_count > 0) take_held(engine);
     if (role == R2P2_ROLE_NONE && engine->held_count > 0) {
         drop_entries(engine, engine->held.data + engine->held_offset, engine->held_count,
                      &engine->counters.drops_no_service);

@@ -127,3 +127,17 @@ def test_a_backlog_that_takes_longer_than_an_election_timeout_costs_no_election(
         worlds.clear()
         world.run(50)
         assert len(world.digests()) == 1
+
+
+def test_what_was_held_for_a_leader_is_taken_within_the_logs_bound() -> None:
+    """All of it went into the log, many times its bound: more than the followers' logs take."""
+    with World(seed=5, log_bytes_max=64_000) as world:
+        tags = [world.call(encode_command("SET", f"k{i}.{to}", "v" * 5000), to) for i in range(30) for to in range(3)]
+        leader = world.elect()
+        status = world.nodes[leader].status()
+        assert status["log_last_index"] > 5
+        assert status["counters"].get("drops_log_full", 0) > 5
+        appended = status["counters"]["log_appended"]
+        assert appended * 5000 < 2 * 64_000
+        world.run_until(lambda: all(tag in world.client.ended for tag in tags), 3000)
+        assert {world.client.ended[tag][0] for tag in tags} == {DONE_OK, DONE_DROPPED}
