@@ -245,6 +245,7 @@ class Node:
             self.engine, app, heartbeat_ns=config.timers.heartbeat_ns, hold_timeout_ns=config.engine.hold_timeout_ns
         )
         self._taken_bytes = 0  # of Appends of this poll: the engine's log may not hold them yet
+        self._no_room_until_ns = 0  # what comes behind an Append that was not taken is not refused before
         self._steady: SteadyStep | None = None
         self._is_armed = False  # the engine knows what Raft knows
         self._slow_logged = False
@@ -606,8 +607,10 @@ class Node:
 
     def _has_room(self, raft: Raft, message: Append, now_ns: int) -> bool:
         """A full log takes no entries; the leader's Append goes unanswered and comes again when the prefix has been
-        dropped.
+        dropped. So does what comes behind it for a while: a refusal would have the leader send all of it again at once.
         """
+        if message.prev_index > raft.last_index and now_ns < self._no_room_until_ns:
+            return False
         bound = self.config.engine.log_bytes_max
         self._taken_bytes += message.bytes_count
         if self._log_bytes() + self._taken_bytes <= bound + bound // 4:
@@ -621,9 +624,13 @@ class Node:
         # A log may be full of just what the leader's entries take the place of.
         removed_bytes = self.engine.range_bytes(first, raft.last_index)
         if self._log_bytes() - removed_bytes + message.bytes_count > bound + bound // 4:
-            return False
+            return self._without_room(now_ns)
         self._taken_bytes = message.bytes_count
         return True
+
+    def _without_room(self, now_ns: int) -> bool:
+        self._no_room_until_ns = now_ns + self.config.timers.heartbeat_ns
+        return False
 
     def _log_bytes(self) -> int:
         return self.engine.log_bytes if self._disk is None else max(self.engine.log_bytes, self._disk.log_bytes)

@@ -9,6 +9,7 @@ import pytest
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.requests import ReplySequence, Requests
+from raft import Append, Raft
 from tests.node.support import MS, World
 from tests.node.test_apply_thread import hold_threads
 
@@ -127,6 +128,32 @@ def test_a_backlog_that_takes_longer_than_an_election_timeout_costs_no_election(
         worlds.clear()
         world.run(50)
         assert len(world.digests()) == 1
+
+
+def test_what_comes_behind_an_append_without_room_is_not_asked_for_again_at_once() -> None:
+    """Its refusal had the leader send everything again, as fast as the network goes, as long as there was no room."""
+    with World(3, seed=3) as world:
+        leader = world.elect()
+        node = world.nodes[(leader + 1) % 3]
+        assert world.ask(encode_command("SET", "a", "1"), leader)[0] == DONE_OK
+        world.run(30)
+        before = world.nodes[leader].counters["appends_sent"]
+        taken = node.engine.log_last_index
+        node.engine.steady_off()
+        node._steady = None
+        has_room = node._has_room
+
+        def no_room_for_the_next(raft: Raft, message: Append, now_ns: int) -> bool:
+            return node._without_room(now_ns) if message.prev_index == taken else has_room(raft, message, now_ns)
+
+        node._has_room = no_room_for_the_next  # type: ignore[method-assign]
+        tags = [world.call(encode_command("SET", f"k{i}", "v" * 60_000), leader, ms=3000) for i in range(40)]
+        world.run(30)
+        assert node.counters["raft_drop_log_full"] > 0
+        assert world.nodes[leader].counters["appends_sent"] - before < 300
+        del node._has_room
+        world.run_until(lambda: all(tag in world.client.ended for tag in tags), 3000)
+        world.run_until(lambda: len(world.digests()) == 1, 1000)
 
 
 def test_what_was_held_for_a_leader_is_taken_within_the_logs_bound() -> None:
