@@ -248,7 +248,7 @@ def test_a_handler_that_blocks_costs_no_election() -> None:
             assert sorted([int((await task).split()[0]) for task in behind]) == list(range(3, 23))
             status = cluster.nodes[leader].status()
             assert (status["role"], status["term"]) == ("leader", term)
-            assert status["counters"]["handler_stalls"] == 1
+            assert status["counters"]["handler_stalls"] >= 1  # a machine with other work may hold up another batch
             assert len(app.seen) == len(set(app.seen)) == 22
             assert app.threads == {app.threads.copy().pop()} and threading.get_ident() not in app.threads
 
