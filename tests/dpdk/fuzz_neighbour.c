@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fuzz_random.h"
 #include "neighbour.h"
 
 #define ADDRESSES 6000u
@@ -24,18 +25,9 @@ typedef struct model {
     uint8_t is_static;
 } model;
 
-static uint64_t state, step, learned_count, pushed_count, kept_count, expired_count;
+static uint64_t step, learned_count, pushed_count, kept_count, expired_count;
 static model addresses[ADDRESSES];
 static const uint8_t our_mac[NET_MAC_BYTES] = {2, 0, 10, 0, 0, 1};
-
-static uint64_t next_random(void) { /* splitmix64 */
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static uint32_t below(uint32_t bound) { return (uint32_t)(next_random() % bound); }
 
 #define REQUIRE(condition)                                                                                             \
     do {                                                                                                               \
@@ -81,7 +73,7 @@ int main(int argc, char **argv) {
     static neighbour_table table;
     if (argc != 3)
         return 2;
-    state = strtoull(argv[1], NULL, 10);
+    fuzz_state = strtoull(argv[1], NULL, 10);
     time_t end = time(NULL) + atoi(argv[2]);
     do {
         const uint64_t random[2] = {next_random(), next_random()};

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fuzz_random.h"
 #include "net.h"
 
 #define FRAME_BYTES_MAX 2048u
@@ -17,16 +18,7 @@
 #define PEER_IP 0x0a000009u
 
 static const uint8_t our_mac[6] = {2, 0, 10, 0, 0, 1}, peer_mac[6] = {2, 0, 10, 0, 0, 9};
-static uint64_t state, frame_number, verdicts[NET_VERDICTS_COUNT], arp_verdicts[3];
-
-static uint64_t next_random(void) { /* splitmix64 */
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static uint32_t below(uint32_t bound) { return (uint32_t)(next_random() % bound); }
+static uint64_t frame_number, verdicts[NET_VERDICTS_COUNT], arp_verdicts[3];
 
 #define REQUIRE(condition)                                                                                             \
     do {                                                                                                               \
@@ -138,7 +130,7 @@ int main(int argc, char **argv) {
     static uint8_t scratch[FRAME_BYTES_MAX];
     if (argc != 3)
         return 2;
-    state = strtoull(argv[1], NULL, 10);
+    fuzz_state = strtoull(argv[1], NULL, 10);
     time_t end = time(NULL) + atoi(argv[2]);
     while (frame_number % 4096 != 0 || time(NULL) < end) {
         size_t length;

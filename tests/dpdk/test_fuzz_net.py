@@ -11,6 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "dpdk_backend" / "csrc"
+RANDOM = HERE.parent / "fuzz" / "c"
 SECONDS = 2
 FRAMES_MIN = 5_000
 SANITIZE = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined"]
@@ -25,7 +26,7 @@ def fuzz_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(target: Path, source: str) -> Path:
     """The fuzzer of one of the stack's files."""
     sources = [str(HERE / f"{target.name}.c"), str(CSRC / source)]
-    flags = [*SANITIZE, "-fno-sanitize-recover=all", f"-I{CSRC}"]
+    flags = [*SANITIZE, "-fno-sanitize-recover=all", f"-I{CSRC}", f"-I{RANDOM}"]
     subprocess.run(["gcc", *flags, *sources, "-o", str(target)], check=True)
     return target
 

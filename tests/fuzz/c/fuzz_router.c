@@ -9,6 +9,7 @@
  * `fuzz_router SEED SECONDS` plays random scripts for so many seconds of its own processor time; `fuzz_router SEED 0 NUMBER` plays one again.
  */
 #include "r2p2_router.c"
+#include "fuzz_random.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,16 +23,7 @@
 #define SERVER_IP 100u
 #define CLIENT_IP 200u
 
-static uint64_t state, script_seed, script_number;
-
-static uint64_t next_random(void) { /* splitmix64 */
-    uint64_t z = (state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static uint32_t below(uint32_t bound) { return (uint32_t)(next_random() % bound); }
+static uint64_t script_seed, script_number;
 
 static void expect(const char *what, uint64_t got, uint64_t wanted) {
     if (got == wanted) return;
@@ -203,7 +195,7 @@ static void play(uint64_t number) {
     r2p2_router_result result;
     int32_t error;
     script_number = number;
-    state = script_seed ^ (number * UINT64_C(0x9E3779B97F4A7C15));
+    fuzz_state = script_seed ^ (number * UINT64_C(0x9E3779B97F4A7C15));
     uint32_t servers_count = below(8) ? 1 + below(4) : 1 + below(R2P2_ROUTER_SERVERS_MAX);
     for (uint32_t i = 0; i < servers_count; i++) servers[i] = (r2p2_target){SERVER_IP + i, (uint16_t)(1 + below(2)), 0};
     r2p2_router_config config = {.seed = next_random(),
