@@ -13,6 +13,7 @@
  * hour on a busy machine too; `fuzz_engine SEED 0 NUMBER` plays script NUMBER again, the one
  * that a failure names. With clang -fsanitize=fuzzer -DFUZZ_LIBFUZZER, libFuzzer makes them.
  */
+#include "fuzz_buffers.h"
 #include "r2p2_engine.h"
 
 #include <inttypes.h>
@@ -107,13 +108,11 @@ typedef struct datagram {
 } datagram;
 
 typedef struct fuzz_port {
-    r2p2_port port;
+    fuzz_buffers buffers;
     r2p2_port_counters counters;
     uint64_t now_ns;
     datagram queue[QUEUE_MAX]; /* received in this order */
     uint32_t queue_count;
-    uint32_t out_rx, out_tx; /* buffers with the engine */
-    uint32_t tx_budget;      /* reserve gives no more than this at once: 0 is a port without buffers */
     uint32_t loop_every;     /* of every so many sent datagrams one comes back; 0: none */
     uint32_t loop_copies;    /* so many times */
     uint32_t sent; /* datagrams */
@@ -135,23 +134,7 @@ static uint32_t rx_burst(void *port, r2p2_rx_packet *packets, uint32_t max) {
     }
     memmove(self->queue, self->queue + count, (self->queue_count - count) * sizeof self->queue[0]);
     self->queue_count -= count;
-    self->out_rx += count;
-    return count;
-}
-
-static void rx_release(void *port, r2p2_rx_packet *packets, uint32_t count) {
-    ((fuzz_port *)port)->out_rx -= count;
-    for (uint32_t i = 0; i < count; i++) free(packets[i].owner);
-}
-
-static uint32_t tx_reserve(void *port, r2p2_tx_packet *packets, uint32_t count) {
-    fuzz_port *self = port;
-    if (count > self->tx_budget) count = self->tx_budget;
-    for (uint32_t i = 0; i < count; i++) {
-        uint8_t *data = malloc(R2P2_DATAGRAM_BYTES_MAX);
-        packets[i] = (r2p2_tx_packet){.data = data, .owner = data};
-    }
-    self->out_tx += count;
+    self->buffers.out_rx += count;
     return count;
 }
 
@@ -169,7 +152,7 @@ static void sent(fuzz_port *self, const uint8_t *data, uint32_t length, uint16_t
 
 static void tx_commit(void *port, r2p2_tx_packet *packets, uint32_t count) {
     fuzz_port *self = port;
-    self->out_tx -= count;
+    self->buffers.out_tx -= count;
     for (uint32_t i = 0; i < count; i++) {
         if (packets[i].length) sent(self, packets[i].data, packets[i].length, packets[i].local_port, packets[i].target_port);
         free(packets[i].owner);
@@ -847,7 +830,7 @@ static void step(r2p2_engine *engine, fuzz_port *port, script *input) {
         if (below(input, 16) == 0) hold_much(engine, port, input);
         forward(engine, port);
         break;
-    case 14: port->tx_budget = below(input, 3) ? R2P2_BURST_MAX : below(input, 8); break;
+    case 14: port->buffers.tx_budget = below(input, 3) ? R2P2_BURST_MAX : below(input, 8); break;
     case 15:
         port->loop_every = below(input, 4);
         port->loop_copies = 1 + below(input, 2);
@@ -880,20 +863,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static fuzz_port port; /* large; emptied at the end of every script */
     script input = {data, size};
     int32_t error;
-    port = (fuzz_port){.now_ns = 1, .tx_budget = R2P2_BURST_MAX, .loop_every = 1, .loop_copies = 1};
-    port.port = (r2p2_port){.abi = R2P2_PORT_ABI,
-                            .struct_size = sizeof(r2p2_port),
-                            .self = &port,
-                            .poll_fd = -1,
-                            .local_ip = LOCAL_IP,
-                            .local_port = SERVER_PORT,
-                            .rx_burst = rx_burst,
-                            .rx_release = rx_release,
-                            .tx_reserve = tx_reserve,
-                            .tx_commit = tx_commit,
-                            .tx_broadcast = tx_broadcast,
-                            .now_ns = now_ns,
-                            .counters = &port.counters};
+    port = (fuzz_port){.now_ns = 1, .buffers.tx_budget = R2P2_BURST_MAX, .loop_every = 1, .loop_copies = 1};
+    port.buffers.port = (r2p2_port){.abi = R2P2_PORT_ABI,
+                                    .struct_size = sizeof(r2p2_port),
+                                    .self = &port,
+                                    .poll_fd = -1,
+                                    .local_ip = LOCAL_IP,
+                                    .local_port = SERVER_PORT,
+                                    .rx_burst = rx_burst,
+                                    .rx_release = rx_release,
+                                    .tx_reserve = tx_reserve,
+                                    .tx_commit = tx_commit,
+                                    .tx_broadcast = tx_broadcast,
+                                    .now_ns = now_ns,
+                                    .counters = &port.counters};
     r2p2_engine_config config = {.reassembly_bytes_max = 5 * R2P2_MESSAGE_BYTES_MAX,
                                  .reassembly_timeout_ns = 10000000,
                                  .log_bytes_max = 1000000,
@@ -909,7 +892,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                  .packets_per_poll_max = below(&input, 2) ? 100 : 1000};
     later_count = 0;
     replies_changed = 0;
-    r2p2_engine *engine = r2p2_engine_new((uintptr_t)&port.port, &config, &error);
+    r2p2_engine *engine = r2p2_engine_new((uintptr_t)&port.buffers.port, &config, &error);
     expect("engine", engine != NULL, 1);
     table_now = &engine->sessions;
     expect("client", (uint64_t)(int64_t)r2p2_client_open(engine, CLIENT_PORT, CALLS_MAX), R2P2_OK);
@@ -917,8 +900,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     while (input.left > 0) step(engine, &port, &input);
     drain(engine, &port, &input);
     r2p2_engine_free(engine);
-    expect("received buffers back", port.out_rx, 0);
-    expect("sent buffers back", port.out_tx, 0);
+    expect("received buffers back", port.buffers.out_rx, 0);
+    expect("sent buffers back", port.buffers.out_tx, 0);
     for (uint32_t i = 0; i < port.queue_count; i++) free(port.queue[i].data);
     return 0;
 }

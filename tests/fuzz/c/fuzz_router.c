@@ -9,6 +9,7 @@
  * `fuzz_router SEED SECONDS` plays random scripts for so many seconds of its own processor time; `fuzz_router SEED 0 NUMBER` plays one again.
  */
 #include "r2p2_router.c"
+#include "fuzz_buffers.h"
 #include "fuzz_random.h"
 
 #include <inttypes.h>
@@ -35,11 +36,11 @@ static void expect(const char *what, uint64_t got, uint64_t wanted) {
 /* ---- the port ---- */
 
 typedef struct fuzz_port {
-    r2p2_port port;
+    fuzz_buffers buffers;
     r2p2_port_counters counters;
     uint64_t now_ns;
     r2p2_rx_packet queue[QUEUE_MAX];
-    uint32_t queue_count, out_rx, out_tx, tx_budget;
+    uint32_t queue_count;
     uint32_t kept_count; /* servers it was told to keep */
     int is_direct;
 } fuzz_port;
@@ -57,23 +58,7 @@ static uint32_t rx_burst(void *port, r2p2_rx_packet *packets, uint32_t max) {
     memcpy(packets, self->queue, count * sizeof *packets);
     memmove(self->queue, self->queue + count, (self->queue_count - count) * sizeof *packets);
     self->queue_count -= count;
-    self->out_rx += count;
-    return count;
-}
-
-static void rx_release(void *port, r2p2_rx_packet *packets, uint32_t count) {
-    ((fuzz_port *)port)->out_rx -= count;
-    for (uint32_t i = 0; i < count; i++) free(packets[i].owner);
-}
-
-static uint32_t tx_reserve(void *port, r2p2_tx_packet *packets, uint32_t count) {
-    fuzz_port *self = port;
-    if (count > self->tx_budget) count = self->tx_budget;
-    for (uint32_t i = 0; i < count; i++) {
-        uint8_t *data = malloc(R2P2_DATAGRAM_BYTES_MAX);
-        packets[i] = (r2p2_tx_packet){.data = data, .owner = data};
-    }
-    self->out_tx += count;
+    self->buffers.out_rx += count;
     return count;
 }
 
@@ -83,7 +68,7 @@ static uint64_t sent_count; /* of all scripts */
 
 static void tx_commit(void *port, r2p2_tx_packet *packets, uint32_t count) {
     fuzz_port *self = port;
-    self->out_tx -= count;
+    self->buffers.out_tx -= count;
     for (uint32_t i = 0; i < count; i++) {
         const r2p2_tx_packet *packet = &packets[i];
         r2p2_header header;
@@ -211,22 +196,22 @@ static void play(uint64_t number) {
                                  .choice = below(4),
                                  .local_port = ROUTER_PORT,
                                  .control_port = (uint16_t)(below(4) ? CONTROL_PORT : ROUTER_PORT)};
-    port = (fuzz_port){.now_ns = 1 + below(2) * UINT64_C(5000000000), .tx_budget = R2P2_BURST_MAX, .is_direct = config.mode == R2P2_ROUTER_DIRECT};
-    port.port = (r2p2_port){.abi = R2P2_PORT_ABI,
-                            .struct_size = sizeof(r2p2_port),
-                            .self = &port,
-                            .poll_fd = -1,
-                            .local_ip = ROUTER_IP,
-                            .local_port = ROUTER_PORT,
-                            .rx_burst = rx_burst,
-                            .rx_release = rx_release,
-                            .tx_reserve = tx_reserve,
-                            .tx_commit = tx_commit,
-                            .tx_broadcast = tx_broadcast,
-                            .keep_peers = keep_peers,
-                            .now_ns = now_ns,
-                            .counters = &port.counters};
-    r2p2_router *router = r2p2_router_new((uintptr_t)&port.port, &config, servers, servers_count, &error);
+    port = (fuzz_port){.now_ns = 1 + below(2) * UINT64_C(5000000000), .buffers.tx_budget = R2P2_BURST_MAX, .is_direct = config.mode == R2P2_ROUTER_DIRECT};
+    port.buffers.port = (r2p2_port){.abi = R2P2_PORT_ABI,
+                                    .struct_size = sizeof(r2p2_port),
+                                    .self = &port,
+                                    .poll_fd = -1,
+                                    .local_ip = ROUTER_IP,
+                                    .local_port = ROUTER_PORT,
+                                    .rx_burst = rx_burst,
+                                    .rx_release = rx_release,
+                                    .tx_reserve = tx_reserve,
+                                    .tx_commit = tx_commit,
+                                    .tx_broadcast = tx_broadcast,
+                                    .keep_peers = keep_peers,
+                                    .now_ns = now_ns,
+                                    .counters = &port.counters};
+    r2p2_router *router = r2p2_router_new((uintptr_t)&port.buffers.port, &config, servers, servers_count, &error);
     expect("router", router != NULL, 1);
     expect("servers kept", port.kept_count, servers_count);
     for (uint32_t i = below(STEPS); i > 0; i--) {
@@ -234,7 +219,7 @@ static void play(uint64_t number) {
         case 0: send_raw(&port); break;
         case 1: case 2: send_feedback(&port, servers_count); break;
         case 3: port.now_ns += below(2) ? below(400000) : below(4000000); break;
-        case 4: port.tx_budget = below(3) ? R2P2_BURST_MAX : below(6); break;
+        case 4: port.buffers.tx_budget = below(3) ? R2P2_BURST_MAX : below(6); break;
         case 5: case 6: case 7:
             r2p2_router_poll(router, &result);
             check(router);
@@ -244,7 +229,7 @@ static void play(uint64_t number) {
         default: send_built(&port, servers_count);
         }
     }
-    port.tx_budget = R2P2_BURST_MAX;
+    port.buffers.tx_budget = R2P2_BURST_MAX;
     for (uint32_t i = 0; i < 300 && (i < 4 || port.queue_count > 0); i++) {
         port.now_ns += 2000000;
         r2p2_router_poll(router, &result);
@@ -254,8 +239,8 @@ static void play(uint64_t number) {
     r2p2_router_poll(router, &result);
     if (port.queue_count == 0) expect("requests in the end", result.pending_count + result.queued_count, 0);
     r2p2_router_free(router);
-    expect("received buffers back", port.out_rx, 0);
-    expect("sent buffers back", port.out_tx, 0);
+    expect("received buffers back", port.buffers.out_rx, 0);
+    expect("sent buffers back", port.buffers.out_tx, 0);
     for (uint32_t i = 0; i < port.queue_count; i++) free(port.queue[i].owner);
 }
 
