@@ -6,7 +6,10 @@ Three modules, each from the C files of its own package:
 * ``uv_backend._udp``: the kernel UDP port (Linux: recvmmsg, sendmmsg);
 * ``dpdk_backend._dpdk``: the DPDK port, where ``pkg-config --exists libdpdk`` says the headers are there.
 
-And one without cffi, since it makes Python's own objects: ``r2p2.apps.kv._plain`` (always).
+And two without cffi, since they make Python's own objects (always):
+
+* ``r2p2.requests._batch``: what happens to each request of a batch around a handler in Python;
+* ``r2p2.apps.kv._plain``: the key-value store's plain SETs and GETs.
 
 ``setup.py`` asks :func:`modules` for what this machine can build. ``python cffi_build.py`` builds the same in
 place, which is what ``make`` does after a change of C. ``R2P2_SANITIZE=address,undefined`` builds with sanitizers.
@@ -106,14 +109,22 @@ def dpdk() -> FFI:
     return ffi
 
 
-def kv_extension() -> Extension:
-    """``r2p2.apps.kv._plain``, over Python's own C interface."""
+# Packages with a module over Python's own C interface -> that module, and which of the engine's headers it includes.
+PYTHON_MODULES = {
+    "r2p2/requests": ("r2p2.requests._batch", []),
+    "r2p2/apps/kv": ("r2p2.apps.kv._plain", ["r2p2/csrc/r2p2_resp.h"]),
+}
+
+
+def python_extension(package: str) -> Extension:
+    """The module of such a package."""
+    module, headers = PYTHON_MODULES[package]
     compile_flags, link_flags = _flags()
     return Extension(
-        "r2p2.apps.kv._plain",
-        c_sources("r2p2/apps/kv"),
+        module,
+        c_sources(package),
         include_dirs=["r2p2/csrc"],
-        depends=["r2p2/csrc/r2p2_resp.h"],
+        depends=headers,
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )
@@ -128,15 +139,20 @@ class _InPlace:
     def compile(self, verbose: bool = False) -> str:
         """The shared object."""
         command = Distribution({"ext_modules": [self._extension]}).get_command_obj("build_ext")
-        command.inplace, command.force, command.build_temp = True, True, str(ROOT / "build" / "kv")
+        command.inplace, command.force, command.build_temp = True, True, str(ROOT / "build" / "python")
         command.ensure_finalized()
         command.run()
         return str(command.get_ext_fullpath(self._extension.name))
 
 
+def batch() -> _InPlace:
+    """``r2p2.requests._batch``."""
+    return _InPlace(python_extension("r2p2/requests"))
+
+
 def kv() -> _InPlace:
     """``r2p2.apps.kv._plain``."""
-    return _InPlace(kv_extension())
+    return _InPlace(python_extension("r2p2/apps/kv"))
 
 
 def modules() -> list[str]:
@@ -151,6 +167,6 @@ def modules() -> list[str]:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    for name in [*modules(), "cffi_build.py:kv"]:
+    for name in [*modules(), "cffi_build.py:batch", "cffi_build.py:kv"]:
         builder = globals()[name.partition(":")[2]]
         print("built", builder().compile(verbose=False))

@@ -18,5 +18,5 @@ import cffi_build
 prebuilt = os.environ.get("R2P2_MODULES") == "prebuilt"
 setup(
     cffi_modules=[] if prebuilt else cffi_build.modules(),
-    ext_modules=[] if prebuilt else [cffi_build.kv_extension()],
+    ext_modules=[] if prebuilt else [cffi_build.python_extension(package) for package in cffi_build.PYTHON_MODULES],
 )

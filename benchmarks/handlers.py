@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 
+from r2p2 import RequestMachine
 from r2p2.apps.kv import KeyValue
 from r2p2.requests import Replies, ReplySequence, Requests
 
@@ -11,6 +12,24 @@ from r2p2.requests import Replies, ReplySequence, Requests
 def echo_one(request: bytes) -> bytes:
     """An echo as a user would write it: called for each request, an object each."""
     return request
+
+
+class FunctionStore(RequestMachine):
+    """Plain SETs and GETs as a user would write them: called for each request, which it cuts into words."""
+
+    def __init__(self) -> None:
+        self.data: dict[bytes, bytes] = {}
+
+    def handle(self, request: bytes, time_ms: int) -> bytes:
+        """Stores a value."""
+        words = request.split(b"\r\n")
+        self.data[words[4]] = words[6]
+        return b"+OK\r\n"
+
+    def query(self, request: bytes) -> bytes:
+        """Gives a value."""
+        value = self.data.get(request.split(b"\r\n")[4])
+        return b"$-1\r\n" if value is None else b"$%d\r\n%s\r\n" % (len(value), value)
 
 
 class PythonKeyValue(KeyValue):

@@ -112,7 +112,7 @@ class StateMachine(ABC):
         An exception of a query is the reply ``-ERR Name`` to that read; one out of an overridden ``query_batch``, to
         all of the group. But :class:`ApplicationFailed` ends the node.
         """
-        return [self.query_safely(request) for request in requests]
+        return _answer_each(self.query, requests)
 
     def query_safely(self, request: bytes) -> bytes:
         """:meth:`query`, an exception of which is the reply ``-ERR Name``."""
@@ -130,21 +130,37 @@ class StateMachine(ABC):
         """Lets go of what is outside the process's memory; called when the node ends. By default there is nothing."""
 
 
-def _answer(handler: Callable[..., bytes], request: bytes, *more: int) -> bytes:
-    """The handler's reply, or ``-ERR Name`` of its exception: the same on every replica, since handlers are
-    deterministic. Not so what says something about this machine: that ends the node. What is no reply counts as an
-    exception: in a batch it would end every member, at the same entry.
+def _settle(handler: Handler, request: bytes, returned: object, error: Exception | None) -> bytes:
+    """The reply where the handler of one request raised, or returned anything but bytes: ``-ERR Name``, the same on
+    every replica, since handlers are deterministic. Not so what says something about this machine: that ends the node.
+    What is no reply counts as an exception: in a batch it would end every member, at the same entry.
     """
     try:
-        reply = handler(request, *more)
-        if type(reply) is bytes and len(reply) <= _REPLY_BYTES_MAX:
-            return reply
-        return cast(bytes, reply_of(reply, _REPLY_BYTES_MAX))  # or DROP, as Replies.pack takes it
+        if error is not None:
+            raise error
+        return cast(bytes, reply_of(returned, _REPLY_BYTES_MAX))  # or DROP, as Replies.pack takes it
     except (ApplicationFailed, MemoryError):
         raise
-    except Exception as error:
+    except Exception as failure:
         log.exception("handler %r failed on a request of %d bytes", handler, len(request))
-        return f"-ERR {type(error).__name__}\r\n".encode()
+        return f"-ERR {type(failure).__name__}\r\n".encode()
+    finally:
+        del error  # its traceback holds this frame
+
+
+def _answer(handler: Handler, request: bytes) -> bytes:
+    """The handler's reply to one request, settled as in a batch."""
+    try:
+        returned = handler(request)
+    except Exception as error:
+        return _settle(handler, request, None, error)
+    return _settle(handler, request, returned, None)
+
+
+def _answer_each(handler: Callable[..., bytes], requests: Requests, *more: object) -> list[bytes]:
+    """The handler's reply to each, in order."""
+    replies = requests.answer_each(handler, *more, bytes_max=_REPLY_BYTES_MAX, settle=_settle)
+    return cast(list[bytes], replies)
 
 
 class RequestMachine(StateMachine):
@@ -170,7 +186,7 @@ class RequestMachine(StateMachine):
         """Calls :meth:`handle` for each request."""
         handle, time_ms = self.handle, requests.time_ms
         self.time_passed(time_ms)
-        return [_answer(handle, request, time_ms) for request in requests]
+        return _answer_each(handle, requests, time_ms)
 
 
 class _FunctionMachine(StateMachine):
@@ -185,16 +201,17 @@ class _FunctionMachine(StateMachine):
         self._snapshot = snapshot
         self._restore = restore
 
-    def _one(self, request: bytes) -> bytes:
-        return _answer(self._handler, request)
-
     def apply(self, requests: Requests) -> ReplySequence:
         """Calls the function for each request."""
-        return [self._one(request) for request in requests]
+        return _answer_each(self._handler, requests)
 
     def query(self, request: bytes) -> bytes:
         """Calls the function: right for functions without state."""
-        return self._one(request)
+        return _answer(self._handler, request)
+
+    def query_batch(self, requests: Requests) -> ReplySequence:
+        """Calls the function for each."""
+        return _answer_each(self._handler, requests)
 
     def snapshot(self) -> bytes | None:
         """The function's own, if it has one."""

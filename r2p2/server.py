@@ -233,13 +233,15 @@ class Server:
             return [DROP] * count
         if STATUS_REQUEST in requests.slab:
             return self._by_one(requests)
-        if self._only is not None:
-            kind, handler = self._only
+        handlers, policies = self._service.handlers, requests.policies
+        found = self._only or (handlers.get(policies[0]) if policies.count(policies[0]) == count else None)
+        if found is not None:
+            kind, handler = found
             if kind == "batch":
                 replies: ReplySequence = handler(requests)
                 return replies
             if kind == "one":
-                return [self._call(handler, request) for request in requests]
+                return requests.answer_each(handler, bytes_max=limits.MESSAGE_BYTES_MAX, settle=self._settle)
         return self._by_one(requests)
 
     def _by_one(self, requests: Requests) -> list[bytes | SpecialReply]:
@@ -275,9 +277,23 @@ class Server:
 
     def _call(self, handler: One, request: bytes) -> bytes | SpecialReply:
         try:
-            return reply_of(handler(request), limits.MESSAGE_BYTES_MAX)
+            returned = handler(request)
         except Exception as error:
-            return self._error(handler, error)
+            return self._settle(handler, request, None, error)
+        return self._settle(handler, request, returned, None)
+
+    def _settle(
+        self, handler: Callable[..., Any], request: bytes, returned: object, error: Exception | None
+    ) -> bytes | SpecialReply:
+        """The reply where a handler of one request raised, or returned anything but bytes."""
+        try:
+            if error is not None:
+                raise error
+            return reply_of(returned, limits.MESSAGE_BYTES_MAX)
+        except Exception as failure:
+            return self._error(handler, failure)
+        finally:
+            del error  # its traceback holds this frame
 
     # ---- replies that come later ----
 

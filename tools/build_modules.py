@@ -30,6 +30,7 @@ MODULES = {
     "engine": "r2p2._engine",
     "udp": "uv_backend._udp",
     "dpdk": "dpdk_backend._dpdk",
+    "batch": "r2p2.requests._batch",
     "kv": "r2p2.apps.kv._plain",
 }
 
@@ -73,7 +74,7 @@ def start(builder: str) -> subprocess.Popen[str]:
 def main() -> int:
     """Builds what is stale."""
     STAMPS.mkdir(exist_ok=True)
-    builders = [name.partition(":")[2] for name in cffi_build.modules()] + ["kv"]
+    builders = [name.partition(":")[2] for name in cffi_build.modules()] + ["batch", "kv"]
     if os.environ.get("R2P2_WITH_DPDK") == "no" and "dpdk" in builders:
         builders.remove("dpdk")
     # A package whose C files are not there has no module to build.

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import cffi_build  # noqa: E402
 
-PACKAGES = ("r2p2", "r2p2/apps/kv", "uv_backend", "dpdk_backend")
+PACKAGES = ("r2p2", *cffi_build.PYTHON_MODULES, "uv_backend", "dpdk_backend")
 
 
 def dpdk_flags() -> list[str]:
@@ -52,7 +52,7 @@ def main() -> int:
             print(f"check_c: no libdpdk, {len(files)} files of dpdk_backend not checked", file=sys.stderr)
             continue
         extra = dpdk_flags() if package == "dpdk_backend" and files else []
-        if package == "r2p2/apps/kv":
+        if package in cffi_build.PYTHON_MODULES:
             extra = ["-isystem", sysconfig.get_path("include")]
         jobs += [(path, command(path, package, extra)) for path in files]
 

@@ -64,7 +64,8 @@ FIGURES: tuple[Figure, ...] = (
         "Three replicas, exactly-once sessions, in memory; a RESP SET 64 bytes long. Three replicas and the generator "
         "share two processors, and every replica executes every request. The key-value store executes a run of plain "
         "SETs in one call of a function in C (docs/adr/0016). `Python, batch` and `Python, one by one` are the same "
-        "store with that left out (`benchmarks/handlers.py`): a batch cut up at once, and a loop over the requests. "
+        "store with that left out (`benchmarks/handlers.py`): a batch cut up at once, and a loop over the requests; "
+        "`Python, a function` is a store of ten lines, called for each request, which it splits. "
         "The label is the number of calls outstanding; the last rows show placement.",
         (
             *_each(f"replicated {MEMIF} --pin {BEST_PIN} --outstanding {{}}", (64, 256, 512, 1024, 2048, 4096), 3.0),
@@ -74,7 +75,11 @@ FIGURES: tuple[Figure, ...] = (
                     f"replicated {MEMIF} --outstanding 512 --app benchmarks.handlers:{app} --pin {pin}",
                     3.0,
                 )
-                for label, app in (("Python, batch", "SlabKeyValue"), ("Python, one by one", "PythonKeyValue"))
+                for label, app in (
+                    ("Python, a function", "FunctionStore"),
+                    ("Python, batch", "SlabKeyValue"),
+                    ("Python, one by one", "PythonKeyValue"),
+                )
                 for pin in (BEST_PIN, "none")
             ),
             Case("512, unpinned", f"replicated {MEMIF} --outstanding 512", 3.0),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-
 from r2p2.app import StateMachine
 from r2p2.requests import Replies, ReplySequence, Requests
 
@@ -13,7 +11,7 @@ class Echo(StateMachine):
 
     def apply(self, requests: Requests) -> ReplySequence:
         """Every request is its reply."""
-        return Replies(requests.slab, array("I", requests.lengths))
+        return Replies(requests.slab, requests.lengths)
 
     def query(self, request: bytes) -> bytes:
         """The request."""

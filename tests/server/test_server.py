@@ -79,6 +79,34 @@ def test_handlers_by_policy() -> None:
         assert pair.ask(b"x", policy=2) == (DONE_DROPPED, b"")
 
 
+def test_requests_of_one_policy_come_as_a_batch() -> None:
+    service, seen = Service(), []
+
+    @service.batch_handler(0)
+    def batch(requests: Requests) -> list[bytes]:
+        seen.append(list(requests))
+        return [b"batch " + request for request in requests]
+
+    @service.handler(1)
+    def one(request: bytes) -> bytes:
+        return b"one " + request
+
+    def ask(*calls: tuple[bytes, int]) -> list[tuple[int, bytes]]:
+        tags = range(pair.tag + 1, pair.tag + 1 + len(calls))
+        for tag, (payload, policy) in zip(tags, calls, strict=True):
+            pair.caller.call(tag, payload, policy=policy)
+        pair.tag = tags[-1]
+        pair.run()
+        return [pair.caller.ended[tag] for tag in tags]
+
+    with Pair(service) as pair:
+        assert ask((b"a", 0), (b"b", 0)) == [(DONE_OK, b"batch a"), (DONE_OK, b"batch b")]
+        assert seen == [[b"a", b"b"]]
+        assert ask((b"a", 1), (b"b", 1)) == [(DONE_OK, b"one a"), (DONE_OK, b"one b")]
+        mixed = ask((b"a", 0), (b"b", 1), (b"c", 0))
+        assert mixed == [(DONE_OK, b"batch a"), (DONE_OK, b"one b"), (DONE_OK, b"batch c")]
+
+
 def test_a_policy_without_a_handler_is_refused() -> None:
     service = Service()
     service.handler(0)(bytes.upper)

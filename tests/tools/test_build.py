@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = "import build_modules as b; print([b.inputs_key(n) for n in ('engine', 'udp', 'dpdk', 'kv')])"
+KEYS = "import build_modules as b; print([b.inputs_key(n) for n in ('engine', 'udp', 'dpdk', 'batch', 'kv')])"
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of what modules are built from, in a folder with a space in its name."""
     copy = tmp_path / "a tree"
-    for package in ("r2p2", "r2p2/apps/kv", "uv_backend", "dpdk_backend"):
+    for package in ("r2p2", "r2p2/requests", "r2p2/apps/kv", "uv_backend", "dpdk_backend"):
         ignore = shutil.ignore_patterns("*.o")
         shutil.copytree(ROOT / package / "csrc", copy / package / "csrc", ignore=ignore)
     shutil.copytree(ROOT / "tools", copy / "tools")
@@ -29,19 +29,20 @@ def tree(tmp_path: Path) -> Path:
 def keys(tree: Path) -> list[str]:
     done = subprocess.run([sys.executable, "-c", KEYS], cwd=tree / "tools", capture_output=True, text=True, check=True)
     found = re.findall(r"[0-9a-f]{64}", done.stdout)
-    assert len(found) == 4
+    assert len(found) == 5
     return found
 
 
 @pytest.mark.parametrize(
     ("changed", "rebuilt"),
     [
-        ("uv_backend/csrc/udp_port.c", (False, True, False, False)),
-        ("r2p2/csrc/r2p2_engine.c", (True, False, False, False)),
-        ("r2p2/apps/kv/csrc/kv_plain.c", (False, False, False, True)),
-        ("r2p2/csrc/r2p2_port.h", (True, True, True, True)),
-        ("cffi_build.py", (True, True, True, True)),
-        ("tools/lock.sh", (False, False, False, False)),
+        ("uv_backend/csrc/udp_port.c", (False, True, False, False, False)),
+        ("r2p2/csrc/r2p2_engine.c", (True, False, False, False, False)),
+        ("r2p2/requests/csrc/batch.c", (False, False, False, True, False)),
+        ("r2p2/apps/kv/csrc/kv_plain.c", (False, False, False, False, True)),
+        ("r2p2/csrc/r2p2_port.h", (True, True, True, True, True)),
+        ("cffi_build.py", (True, True, True, True, True)),
+        ("tools/lock.sh", (False, False, False, False, False)),
     ],
 )
 def test_a_change_rebuilds_what_it_concerns(changed: str, rebuilt: tuple[bool, ...], tree: Path) -> None:

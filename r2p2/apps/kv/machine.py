@@ -66,7 +66,7 @@ class KeyValue(StateMachine):
             return Replies(slab, array("I", lengths))
         rest = Replies.pack(self._apply_any(requests.behind(done)))
         store.turn(count)
-        return Replies(slab + rest.slab, array("I", lengths) + rest.lengths)
+        return Replies(slab + rest.slab, array("I", lengths + rest.lengths.tobytes()))
 
     def _apply_any(self, requests: Requests) -> list[bytes]:
         """Executes requests of any kind."""
@@ -130,7 +130,7 @@ class KeyValue(StateMachine):
         if done == len(requests):
             return Replies(slab, array("I", lengths))
         rest = Replies.pack(self._query_any(requests.behind(done)))
-        return Replies(slab + rest.slab, array("I", lengths) + rest.lengths)
+        return Replies(slab + rest.slab, array("I", lengths + rest.lengths.tobytes()))
 
     def _query_any(self, requests: Requests) -> list[bytes]:
         """Reads of any kind, parsed as one stream where every request is one command."""

@@ -8,11 +8,17 @@ application has them laid out already.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Final, TypeAlias, overload
+from typing import Any, Final, TypeAlias, overload
 
 from r2p2.errors import ReplyTooLarge
+from r2p2.requests._batch import Cut, call_each, pack
+
+__all__ = ["DROP", "LATER", "Replies", "ReplySequence", "Requests", "SpecialReply", "reply_of"]
+
+
+_LENGTH_BYTES: Final = 4
 
 
 class SpecialReply:
@@ -104,38 +110,62 @@ class Requests(Sequence[bytes]):
         return self.slab[end - self.lengths[index] : end]
 
     def __iter__(self) -> Iterator[bytes]:
-        slab, start = self.slab, 0
-        for length in self.lengths:
-            yield slab[start : start + length]
-            start += length
+        return Cut(self.slab, self.lengths)
+
+    def answer_each(
+        self,
+        handler: Callable[..., Any],
+        *more: object,
+        bytes_max: int,
+        settle: Callable[[Callable[..., Any], bytes, object, Exception | None], bytes | SpecialReply],
+    ) -> list[bytes | SpecialReply]:
+        """The reply of ``handler(request, *more)`` to each request, in one call of C (docs/adr/0025).
+
+        Where it is not bytes of at most ``bytes_max``, or the handler raised, ``settle`` is asked for the reply, with
+        the handler, the request, what was returned and what was raised; what ``settle`` raises ends the batch.
+        """
+        return call_each(handler, self.slab, self.lengths, bytes_max, settle, *more)
 
 
 class Replies:
-    """Replies laid out by the application: ``slab`` and ``lengths`` (format ``I``), one length a request, in order."""
+    """Replies laid out by the application: ``slab`` and ``lengths``, one length a request, in order.
+
+    Args:
+        slab: all replies laid end to end.
+        lengths: their lengths in bytes, an array or memoryview of format ``I``; those of the requests, where they fit.
+
+    Raises:
+        TypeError: the lengths are not 32 bits wide.
+    """
 
     __slots__ = ("lengths", "slab")
 
-    def __init__(self, slab: bytes, lengths: array[int]) -> None:
+    def __init__(self, slab: bytes, lengths: array[int] | memoryview) -> None:
+        if lengths.itemsize != _LENGTH_BYTES:  # or C would read beyond them
+            raise TypeError(f"lengths of replies are of format I, not of {lengths.itemsize} bytes each")
         self.slab = slab
         self.lengths = lengths
 
     @classmethod
     def pack(cls, replies: Sequence[bytes | SpecialReply]) -> Replies:
-        """Lays ``replies`` out."""
-        try:
-            return cls(b"".join(replies), array("I", map(len, replies)))  # type: ignore[arg-type]
-        except TypeError:
-            lengths = array("I")
-            kept = []
-            for i, reply in enumerate(replies):
-                if isinstance(reply, SpecialReply):
-                    lengths.append(reply.length)
-                elif isinstance(reply, bytes | bytearray | memoryview):
-                    kept.append(bytes(reply))
-                    lengths.append(len(kept[-1]))
-                else:
-                    raise TypeError(f"reply {i} is {type(reply).__name__}, not bytes") from None
-            return cls(b"".join(kept), lengths)
+        """Lays ``replies`` out.
+
+        Raises:
+            TypeError: one is neither bytes nor special.
+        """
+        if (packed := pack(replies)) is not None:
+            return cls(packed[0], array("I", packed[1]))
+        lengths = array("I")
+        kept = []
+        for i, reply in enumerate(replies):
+            if isinstance(reply, SpecialReply):
+                lengths.append(reply.length)
+            elif isinstance(reply, bytes | bytearray | memoryview):
+                kept.append(bytes(reply))
+                lengths.append(len(kept[-1]))
+            else:
+                raise TypeError(f"reply {i} is {type(reply).__name__}, not bytes")
+        return cls(b"".join(kept), lengths)
 
 
 ReplySequence: TypeAlias = Sequence[bytes | SpecialReply] | Replies
