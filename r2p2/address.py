@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from r2p2.errors import UserError
 
@@ -24,6 +25,7 @@ def format_ip(ip: int) -> str:
     return str(ipaddress.IPv4Address(ip))
 
 
+@lru_cache(maxsize=256)  # clients give their servers as text, with each call
 def parse_address(text: str, *, default_port: int | None = None) -> tuple[int, int]:
     """``"10.0.0.1:8000"`` as ``(ip, port)``; the port may be left out where there is a default.
 

@@ -77,10 +77,11 @@ def _check(payload: object, timeout_s: float, retry_s: float = 0.0, policy: int 
         raise ValueError(f"policy is {policy}, not {LB_ROUTE}..{REPLICATED_READ}")
 
 
-def _outcome(completion: Completion, target: str) -> bytes | CallError:
-    """The reply, or the error that says what happened."""
+def _outcome(completion: Completion, asked: str | tuple[int, int]) -> bytes | CallError:
+    """The reply, or the error that says what happened to a call of ``asked``."""
     if completion.status == DONE_OK:
         return completion.payload
+    target = asked if isinstance(asked, str) else format_address(asked)
     after = f"after {completion.latency_ns / limits.MS:.1f} ms"
     if completion.status == DONE_DROPPED:
         return CallDropped(f"{target} refused the request {after} (DROP); it was not executed")
@@ -348,8 +349,8 @@ class PollClient:
             completion = self._ended.popleft()
             callback, target = self._waiting.pop(completion.tag)
             callback(_outcome(completion, target))
-        if not self._closed:
-            self._engine.flush()
+        if received and not self._closed:
+            self._engine.flush()  # what was called back calls on
         return received
 
     def next_deadline_ns(self) -> int | None:
@@ -634,7 +635,7 @@ class Client(_Calls):
             if waiting is None:
                 continue
             future, address, steers = waiting
-            outcome = _outcome(completion, format_address(address))
+            outcome = _outcome(completion, address)
             if steers:
                 self._steer(isinstance(outcome, CallError), address, (completion.source_ip, completion.source_port))
             if future.done():

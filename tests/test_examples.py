@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,15 @@ def test_the_service_and_its_failures() -> None:
     assert lines[2].startswith("RequestTooLarge - a request of 400000 bytes")
     assert lines[3].startswith("CallTimeout - no answer from 127.0.0.1:1 after")
     assert lines[4] == "CallDropped - this service has no replicas"
+
+
+@pytest.mark.parametrize("backend", [pytest.param("dpdk", marks=pytest.mark.needs("dpdk")), "uv"])
+def test_calls_past_the_kernel(backend: str) -> None:
+    command = [sys.executable, "examples/bypass.py", "--backend", backend, "--calls", "2000"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    said = re.findall(r"^(\d+) waiting: [0-9,]+ calls/s, p50 \d+ us, p99 \d+ us$", ended.stdout, re.MULTILINE)
+    assert said == ["1", "64"]
 
 
 def test_a_lease_ends_and_a_late_owner_is_fenced_off() -> None:
