@@ -47,9 +47,10 @@ class ApplicationFailed(UserError):
 class StateMachine(ABC):
     """A replicated application. Subclass it, or decorate a function with :func:`state_machine`.
 
-    An exception out of :meth:`apply` ends the node, and so do replies that are too few, too large or no bytes: part of
-    a batch may have been applied, and where a batch ends differs between replicas. Answer errors instead; the function
-    form and :class:`RequestMachine` do that, request by request.
+    An exception out of :meth:`apply` ends the node, and so do replies that are too few: part of a batch may have been
+    applied, and where a batch ends differs between replicas. Answer errors instead; the function form and
+    :class:`RequestMachine` do that, request by request. A reply that is not bytes is ``-ERR TypeError``, and one that
+    is too large ``-ERR ReplyTooLarge``: everything has been applied by then.
     """
 
     @abstractmethod

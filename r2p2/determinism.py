@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.engine import Engine
-from r2p2.requests import Replies, ReplySequence
+from r2p2.requests import ReplySequence, laid_out
 
 __all__ = ["Determinism"]
 
@@ -102,7 +102,7 @@ class Determinism:
 
         A place whose entries held nothing for the application has no note: notes are entries themselves.
         """
-        packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
+        packed = laid_out(replies, limits.REPLICATED_REPLY_BYTES_MAX)
         self._replies.update(packed.lengths.tobytes())
         self._replies.update(packed.slab)
         self._requests_count += len(packed.lengths)

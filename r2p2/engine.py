@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from r2p2 import limits
 from r2p2._engine import ffi, lib
 from r2p2.errors import EngineError, RequestTooLarge, SessionExpiredError
-from r2p2.requests import Replies, ReplySequence, Requests
+from r2p2.requests import Replies, ReplySequence, Requests, laid_out
 
 ROLE_NONE: Final[int] = lib.R2P2_ROLE_NONE
 ROLE_LEADER: Final[int] = lib.R2P2_ROLE_LEADER
@@ -56,6 +56,7 @@ _RAFT_PREFIX_OFFSET: Final[int] = ffi.offsetof("r2p2_raft_message", "prefix")
 _RAFT_MESSAGE: Final = Struct("=IIIHHBxH4x")
 assert _RAFT_MESSAGE.size == _RAFT_PREFIX_OFFSET
 FULL: Final[int] = lib.R2P2_ERROR_FULL
+_TOO_LARGE: Final[int] = lib.R2P2_ERROR_TOO_LARGE
 _COUNTER_NAMES: Final = [ffi.string(lib.r2p2_counter_name(i)).decode() for i in range(lib.r2p2_counters_count())]
 _COUNTER_HELPS: Final = [ffi.string(lib.r2p2_counter_help(i)).decode() for i in range(lib.r2p2_counters_count())]
 
@@ -261,12 +262,18 @@ class Engine:
         return self._requests()
 
     def reply(self, replies: ReplySequence) -> None:
-        """Answers them, one reply a request in order."""
-        packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
-        lengths = ffi.from_buffer("uint32_t[]", packed.lengths)
-        _check(
-            "r2p2_requests_reply",
-            lib.r2p2_requests_reply(self._engine, packed.slab, len(packed.slab), lengths, len(packed.lengths)),
+        """Answers them, one reply a request in order; what is no reply is an error, see :meth:`Replies.settled`."""
+        packed = laid_out(replies, limits.MESSAGE_BYTES_MAX)
+        status = self._reply(packed)
+        if status == _TOO_LARGE:
+            status = self._reply(Replies.settled(packed, limits.MESSAGE_BYTES_MAX))
+        if status:
+            _check("r2p2_requests_reply", status)
+
+    def _reply(self, packed: Replies) -> int:
+        slab, lengths = packed.slab, packed.lengths
+        return lib.r2p2_requests_reply(
+            self._engine, slab, len(slab), ffi.from_buffer("uint32_t[]", lengths), len(lengths)
         )
 
     def askers(self, count: int) -> bytes:
@@ -441,21 +448,26 @@ class Engine:
         return requests, self.askers(len(requests))
 
     def reads_reply(self, requests: Requests, askers: bytes, replies: ReplySequence) -> None:
-        """Answers a group, one reply a request in order."""
-        packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
-        lengths = ffi.from_buffer("uint32_t[]", packed.lengths)
-        status = lib.r2p2_reads_reply(
+        """Answers a group, one reply a request in order; what is no reply is an error."""
+        packed = laid_out(replies, limits.MESSAGE_BYTES_MAX)
+        status = self._reads_reply(requests, askers, packed)
+        if status == _TOO_LARGE:
+            status = self._reads_reply(requests, askers, Replies.settled(packed, limits.MESSAGE_BYTES_MAX))
+        if status:
+            _check("r2p2_reads_reply", status)
+
+    def _reads_reply(self, requests: Requests, askers: bytes, packed: Replies) -> int:
+        slab, lengths = packed.slab, packed.lengths
+        return lib.r2p2_reads_reply(
             self._engine,
             askers,
             len(requests),
             len(requests.slab),
-            packed.slab,
-            len(packed.slab),
-            lengths,
-            len(packed.lengths),
+            slab,
+            len(slab),
+            ffi.from_buffer("uint32_t[]", lengths),
+            len(lengths),
         )
-        if status:
-            _check("r2p2_reads_reply", status)
 
     def reads_drop(self, requests: Requests, askers: bytes) -> None:
         """Refuses a group: each client gets DROP."""
@@ -610,14 +622,23 @@ class Engine:
         return self._requests(batch.time_ms), batch.last_index
 
     def apply_reply(self, replies: ReplySequence, *, send: bool) -> None:
-        """Ends the prepared batch: answers each request when ``send``, and counts its entries as applied."""
-        packed = replies if isinstance(replies, Replies) else Replies.pack(replies)
-        lengths = ffi.from_buffer("uint32_t[]", packed.lengths)
-        status = lib.r2p2_apply_reply(
-            self._engine, packed.slab, len(packed.slab), lengths, len(packed.lengths), 1 if send else 0
-        )
+        """Ends the prepared batch: answers each request when ``send``, and counts its entries as applied.
+
+        What is no reply is an error on every member: the state has changed by then, and who reads the log again would
+        come to the same place.
+        """
+        packed = laid_out(replies, limits.REPLICATED_REPLY_BYTES_MAX)
+        status = self._apply_reply(packed, send)
+        if status == _TOO_LARGE:
+            status = self._apply_reply(Replies.settled(packed, limits.REPLICATED_REPLY_BYTES_MAX), send)
         if status:
             _check("r2p2_apply_reply", status)
+
+    def _apply_reply(self, packed: Replies, send: bool) -> int:
+        slab, lengths = packed.slab, packed.lengths
+        return lib.r2p2_apply_reply(
+            self._engine, slab, len(slab), ffi.from_buffer("uint32_t[]", lengths), len(lengths), 1 if send else 0
+        )
 
     def apply_abandon(self) -> None:
         """Forgets the prepared batch. Only for a snapshot that is restored next, sessions and all."""

@@ -7,6 +7,7 @@ application has them laid out already.
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
@@ -15,7 +16,9 @@ from typing import Any, Final, TypeAlias, overload
 from r2p2.errors import ReplyTooLarge
 from r2p2.requests._batch import Cut, call_each, pack
 
-__all__ = ["DROP", "LATER", "Replies", "ReplySequence", "Requests", "SpecialReply", "reply_of"]
+__all__ = ["DROP", "LATER", "Replies", "ReplySequence", "Requests", "SpecialReply", "laid_out", "reply_of"]
+
+log = logging.getLogger("r2p2.app")
 
 
 _LENGTH_BYTES: Final = 4
@@ -166,6 +169,44 @@ class Replies:
             else:
                 raise TypeError(f"reply {i} is {type(reply).__name__}, not bytes")
         return cls(b"".join(kept), lengths)
+
+    @classmethod
+    def settled(cls, replies: ReplySequence, bytes_max: int) -> Replies:
+        """Lays out replies among which are some that are none: each of those is ``-ERR TypeError`` or, over
+        ``bytes_max``, ``-ERR ReplyTooLarge``. The slow way.
+        """
+        if isinstance(replies, Replies):
+            replies = replies._apart()
+        kept: list[bytes | SpecialReply] = []
+        for i, reply in enumerate(replies):
+            try:
+                kept.append(reply if isinstance(reply, SpecialReply) else reply_of(reply, bytes_max))
+            except (TypeError, ReplyTooLarge) as error:
+                log.error("reply %d of a batch is none: %s", i, error)
+                kept.append(f"-ERR {type(error).__name__}\r\n".encode())
+        return cls.pack(kept)
+
+    def _apart(self) -> list[bytes | SpecialReply]:
+        """One by one."""
+        special = {reply.length: reply for reply in (DROP, LATER)}
+        replies: list[bytes | SpecialReply] = []
+        start = 0
+        for length in self.lengths:
+            replies.append(special.get(length, self.slab[start : start + length]))
+            start += 0 if length in special else length
+        return replies
+
+
+def laid_out(replies: ReplySequence, bytes_max: int) -> Replies:
+    """What a handler of batches returned, laid out; what is not bytes is ``-ERR TypeError``."""
+    if isinstance(replies, Replies):
+        return replies
+    if not isinstance(replies, list | tuple):
+        replies = list(replies)
+    try:
+        return Replies.pack(replies)
+    except TypeError:
+        return Replies.settled(replies, bytes_max)
 
 
 ReplySequence: TypeAlias = Sequence[bytes | SpecialReply] | Replies

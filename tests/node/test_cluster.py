@@ -17,7 +17,7 @@ from r2p2.errors import UserError
 from r2p2.forming import SupersededError
 from r2p2.memory import MemoryNetwork
 from r2p2.node import STATE_REQUEST, STATUS_REQUEST, Node, NodeConfig
-from r2p2.requests import Requests
+from r2p2.requests import Replies, ReplySequence, Requests
 from tests.engine.support import Caller, packet
 from tests.node.support import MS, World
 
@@ -449,6 +449,49 @@ def test_what_is_no_reply_is_an_error_of_that_request_and_the_members_go_on(poli
             (b"ok", b"ok"),
         ):
             assert world.ask(request, leader, policy) == (DONE_OK, reply)
+
+
+class ReturningBatches(StateMachine):
+    """The same for a batch, as a list or laid out; and counts what it has executed."""
+
+    def __init__(self, laid_out: bool) -> None:
+        self.laid_out = laid_out
+        self.executed = 0
+
+    def apply(self, requests: Requests) -> ReplySequence:
+        self.executed += len(requests)
+        replies = self.query_batch(requests)
+        return Replies.pack(replies) if self.laid_out and not isinstance(replies, Replies) else replies
+
+    def query_batch(self, requests: Requests) -> ReplySequence:
+        return [Returning.RETURNED[request] for request in requests]  # type: ignore[misc]  # what is tested
+
+    def state_digest(self) -> str:
+        return str(self.executed)
+
+
+@pytest.mark.parametrize("check", [0, 1])
+@pytest.mark.parametrize("policy", [2, 3])
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_a_batch_with_what_is_no_reply_is_answered_and_the_members_go_on(
+    policy: int, laid_out: bool, check: int
+) -> None:
+    with World(make_app=lambda: ReturningBatches(laid_out), check_determinism=check) as world:
+        leader = world.elect()
+        cases = [
+            (b"large", b"-ERR ReplyTooLarge\r\n" if policy == 2 else bytes(371_833)),
+            (b"as large as can be", bytes(371_832)),
+            (b"bytearray", b"bytes"),
+            (b"ok", b"ok"),
+        ]
+        if not laid_out:
+            cases += [(b"nothing", b"-ERR TypeError\r\n"), (b"text", b"-ERR TypeError\r\n")]
+        for request, reply in cases:
+            assert world.ask(request, leader, policy) == (DONE_OK, reply)
+        world.run(100)
+        if policy == 2:
+            assert {node.app.state_digest() for node in world.nodes.values()} == {str(len(cases))}
+        assert not any(node.counters.get("determinism_differences") for node in world.nodes.values())
 
 
 def test_a_function_that_returns_nothing_ends_no_member() -> None:

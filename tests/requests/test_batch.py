@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2p2.requests import DROP, LATER, Replies, Requests
+from r2p2.requests import DROP, LATER, Replies, Requests, laid_out
 from r2p2.requests._batch import Cut, call_each, pack
 
 batches = st.lists(st.binary(max_size=40), max_size=20)
@@ -233,3 +233,29 @@ def test_lengths_of_another_width_are_refused() -> None:
             Replies(b"a", array(code, [1]))
     lengths = Requests.of([b"a"]).lengths
     assert Replies(b"a", lengths).lengths is lengths
+
+
+LARGE = b"x" * 31
+
+
+def settled_of(reply: object) -> object:
+    if reply is DROP or reply is LATER:
+        return reply
+    if not isinstance(reply, bytes):
+        return b"-ERR TypeError\r\n"
+    return reply if len(reply) <= 30 else b"-ERR ReplyTooLarge\r\n"
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=9), st.sampled_from([DROP, LATER, None, "text", LARGE, 7]))), st.booleans()
+)
+def test_what_are_no_replies_is_settled(replies: list[Any], as_list: bool) -> None:
+    expected = Replies.pack([settled_of(reply) for reply in replies])  # type: ignore[misc]
+    packed = laid_out(replies if as_list else iter(replies), 30)  # type: ignore[arg-type]
+    packed = Replies.settled(packed, 30)  # what the engine asks for where one is too large
+    assert (packed.slab, list(packed.lengths)) == (expected.slab, list(expected.lengths))
+
+
+def test_replies_that_are_laid_out_are_taken_as_they_are() -> None:
+    packed = Replies.pack([b"a"])
+    assert laid_out(packed, 1) is packed

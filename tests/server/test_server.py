@@ -157,6 +157,14 @@ def test_what_is_no_reply_is_an_error_of_that_request_and_the_server_goes_on() -
         assert pair.server.counters["handler_errors"] == 3
 
 
+@pytest.mark.parametrize("policies", [(), (0, 1), (1,)])
+def test_what_is_no_reply_of_a_batch_is_an_error_and_the_server_goes_on(policies: tuple[int, ...]) -> None:
+    service = Service()
+    service.batch_handler(*policies)(lambda requests: [RETURNED[request] for request in requests])
+    with Pair(service) as pair:
+        assert {request: pair.ask(request) for request in RETURNED} == ANSWERED
+
+
 def test_a_coroutine_whose_result_is_no_reply_is_answered_and_over() -> None:
     service = Service()
 
