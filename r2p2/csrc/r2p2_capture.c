@@ -7,6 +7,8 @@
 #include "r2p2_wire.h"
 
 #define SECOND_NS 1000000000
+#define RESERVE_NS (SECOND_NS / 4)
+#define RESERVE_PACKETS 32
 #define APPEND_KIND 5
 #define FORWARD_KIND 7
 
@@ -19,6 +21,7 @@ int r2p2_capture_start(r2p2_capture *capture, uint64_t rate, uint32_t snap_bytes
     capture->rate = rate;
     capture->tokens_ns = capture->rare_tokens_ns = SECOND_NS;
     capture->refilled_ns = now_ns;
+    capture->draw = 0x9e3779b9u; /* anything but 0 */
     capture->snap_bytes = snap_bytes < R2P2_DATAGRAM_BYTES_MAX ? snap_bytes : R2P2_DATAGRAM_BYTES_MAX;
     return R2P2_OK;
 }
@@ -34,6 +37,23 @@ static int is_rare(const uint8_t *data, uint32_t length) {
     if (!(data[3] & R2P2_FLAG_FIRST)) return 0;
     uint8_t kind = data[R2P2_HEADER_BYTES + 1];
     return kind < APPEND_KIND || kind > FORWARD_KIND;
+}
+
+/* Whether this packet is one of the sample. Once the bucket is nearly empty, the emptier it is, the fewer are: whoever comes first when there is a
+ * token again is always the same, what a poll receives and not what it sends, so not every packet that could be afforded is taken. */
+static int is_drawn(r2p2_capture *capture, int64_t cost_ns) {
+    int64_t reserve_ns = RESERVE_PACKETS * cost_ns > RESERVE_NS ? RESERVE_PACKETS * cost_ns : RESERVE_NS;
+    if (reserve_ns > SECOND_NS / 2) reserve_ns = SECOND_NS / 2;
+    if (capture->tokens_ns < cost_ns) return 0;
+    if (capture->tokens_ns >= reserve_ns) return 1;
+    uint32_t draw = capture->draw;
+    draw ^= draw << 13;
+    draw ^= draw >> 17;
+    draw ^= draw << 5;
+    capture->draw = draw;
+    /* The square: where few are taken, there is still more than one token, so that having just taken one makes little difference. */
+    uint32_t share = (uint32_t)((uint64_t)capture->tokens_ns * 65536 / (uint64_t)reserve_ns);
+    return draw < share * share;
 }
 
 /* Remembers for a multi-packet message whether it is being taken; answers that for its later packets. */
@@ -70,7 +90,7 @@ void r2p2_capture_add(r2p2_capture *capture, uint64_t now_ns, uint32_t source_ip
     int64_t cost_ns = SECOND_NS / (int64_t)capture->rate;
     uint32_t captured = length < capture->snap_bytes ? length : capture->snap_bytes;
     uint64_t bytes = (sizeof(r2p2_capture_record) + captured + 7) & ~(uint64_t)7;
-    int affordable = capture->tokens_ns >= cost_ns;
+    int affordable = is_drawn(capture, cost_ns);
     uint64_t ips = (uint64_t)source_ip << 32 | target_ip, ports = (uint64_t)source_port << 16 | target_port;
     int belongs = belongs_to_taken(capture, ips, ports, data, length, affordable);
     int wanted = belongs || (capture->rare_tokens_ns >= cost_ns && is_rare(data, length));

@@ -1,7 +1,7 @@
 /*
  * A tap on the engine: copies of what is received and sent, for a capture file. Off it costs one comparison a packet.
  *
- * Under load only so many packets a second are taken (a token bucket), and of elections and forming as many again: all of them, unless
+ * Under load only so many packets a second are taken (a token bucket; the emptier, the fewer), and of elections and forming as many again: all of them, unless
  * somebody forges them. What is left out is counted. A message is taken whole: who took its FIRST packet takes the others, once each,
  * on credit.
  * Python empties the buffer once a poll and writes the file.
@@ -22,6 +22,7 @@ typedef struct r2p2_capture {
     int64_t tokens_ns;      /* at most a second; below 0 while the rest of messages is paid off */
     int64_t rare_tokens_ns; /* 0..a second: for elections and forming once tokens_ns is used up */
     uint32_t snap_bytes;
+    uint32_t draw; /* of the numbers that say who is taken */
     struct r2p2_capture_message {
         uint64_t key; /* 0: none */
         uint32_t packets_left;

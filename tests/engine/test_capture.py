@@ -66,3 +66,24 @@ def test_votes_are_taken_while_a_flood_of_others_uses_up_the_rate() -> None:
             engine.poll()
             assert vote in [one.payload for one in engine.capture_take()[0]]
         engine.close()
+
+
+def test_what_is_sent_is_taken_as_often_as_what_is_received() -> None:
+    """A poll receives first, so what it sends comes when the token of the time since the last poll is gone."""
+    with MemoryNetwork(1, packets_max=8192) as network:
+        engine = Engine(network.open(*SERVER), EngineConfig())
+        engine.capture_start(RATE, 1472)
+        received, sent = 0, 0
+        for turn in range(2_000):
+            for i in range(20):
+                network.inject(STRANGER, SERVER, packet(0, 1, turn * 20 + i & 0xFFFF, b"a request"))
+            network.advance(10_000_000)
+            engine.poll()
+            engine.reply([b"a reply"] * len(engine.requests()))
+            engine.flush()
+            for copy in engine.capture_take()[0]:
+                received += copy.payload.endswith(b"a request")
+                sent += copy.payload.endswith(b"a reply")
+        assert 0.8 < sent / received < 1.25
+        assert 19 * RATE < received + sent < 22 * RATE
+        engine.close()
