@@ -31,7 +31,7 @@ from r2p2.node import Node, NodeConfig
 from r2p2.requests import Requests
 from raft import Configuration, Formed, Identity, encode, member_id, slot_of
 from tests.engine.support import packet
-from tests.node.support import MS, World
+from tests.node.support import MS, World, group_of, replica_of
 
 OK = b"+OK\r\n"
 
@@ -315,7 +315,7 @@ def test_one_that_asks_a_follower_alone_is_let_in_by_whoever_leads_next() -> Non
         add = MEMBER_REQUEST + b'{"op":"add","slot":5,"address":"10.0.0.6:8000"}'
         world.call(add, leader, policy=1)
         world.launch(5, join=True, asks=(follower,))
-        world.run_until(lambda: len(world.nodes[5]._elsewhere) == 1)  # where the leader is
+        world.run_until(lambda: len(group_of(world.nodes[5])._hellos.elsewhere) == 1)  # where the leader is
         member(world, leader, "transfer", heir)
         world.run_until(lambda: world.leader == heir)
         assert member(world, heir, "add", 5, "10.0.0.6:8000")["ok"]
@@ -358,13 +358,13 @@ def test_those_who_told_unasked_are_bounded() -> None:
         follower = (leader + 1) % 3
         world.launch(3, join=True, asks=(follower,))
         world.run_until(lambda: bool(world.nodes[3].status().get("joining")))
-        node, forming = world.nodes[3], world.nodes[3]._forming
-        assert forming is not None and forming.joining is not None
-        told = Formed(member_id(0, 1), 3, 0, forming.joining)
+        hellos = group_of(world.nodes[3])._hellos
+        assert hellos.forming.joining is not None
+        told = Formed(member_id(0, 1), 3, 0, hellos.forming.joining)
         for i in range(100):
-            node._receive_forming(forming, told, 1, (i, 1), world.network.now_ns)
-        assert len(node._elsewhere) == TARGETS_MAX
-        assert (99, 1) in node._elsewhere, "who told last is asked"
+            hellos.receive(told, 1, (i, 1), world.network.now_ns)
+        assert len(hellos.elsewhere) == TARGETS_MAX
+        assert (99, 1) in hellos.elsewhere, "who told last is asked"
 
 
 def test_what_nobody_asks_for_any_more_is_given_up() -> None:
@@ -445,8 +445,8 @@ def test_a_remove_ends_an_add_that_waits(catches_up: bool) -> None:
 def test_the_later_of_two_that_contradict_each_other_counts(first: dict[str, Any], later: dict[str, Any]) -> None:
     """One would make a learner and the other take it out, again and again."""
     with World(seed=37) as world:
-        membership = world.nodes[world.elect()]._upkeep.membership  # type: ignore[union-attr]
-        core = world.nodes[world.elect()]._upkeep._core  # type: ignore[union-attr]
+        upkeep = replica_of(world.nodes[world.elect()]).upkeep
+        membership, core = upkeep.membership, upkeep._core
         for number, asked in enumerate((first, {"op": "transfer", "slot": asked_slot(first)}, later, later)):
             payload = MEMBER_REQUEST + json.dumps(asked).encode()
             assert membership.request(payload, b"%12d" % number, core, world.network.now_ns) is None
@@ -506,8 +506,7 @@ def test_a_member_that_has_its_removal_and_not_its_commit_learns_it_when_it_is_b
     with World(4, seed=38, storage=None if away == "cut off" else tmp_path) as world:
         leader = world.elect()
         victim = (leader + 1) % 4
-        raft = world.nodes[victim]._raft
-        assert raft is not None
+        raft = replica_of(world.nodes[victim]).raft
         world.call(MEMBER_REQUEST + json.dumps({"op": "remove", "slot": victim}).encode(), leader, policy=1)
         while raft.is_voter or raft.configuration.joint:
             world.run(0.01)
@@ -689,9 +688,8 @@ def test_a_member_that_only_lags_is_not_evicted() -> None:
     with World(seed=31, log_bytes_max=100_000, truncation="evict") as world:
         leader = world.elect()
         slow = world.nodes[(leader + 1) % 3]
-        raft = slow._raft
-        assert raft is not None
-        slow._apply = lambda raft: None  # type: ignore[method-assign]
+        raft = replica_of(slow).raft
+        slow._applying.apply = lambda raft: None  # type: ignore[method-assign]
         # Nor does it say that there is more to do at once.
         poll_once = slow.poll_once
         slow.poll_once = lambda: poll_once() and 0  # type: ignore[method-assign]
@@ -793,8 +791,7 @@ def test_a_formed_of_another_cluster_with_the_same_id_ends_nobody() -> None:
 def test_tables_are_bounded() -> None:
     with World(seed=33) as world:
         leader = world.elect()
-        upkeep = world.nodes[leader]._upkeep
-        assert upkeep is not None
+        upkeep = replica_of(world.nodes[leader]).upkeep
         membership, now_ns = upkeep.membership, world.network.now_ns
         for i in range(1000):
             membership.hello(member_id(i, 7), (i, 1), now_ns)
