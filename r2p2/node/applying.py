@@ -11,9 +11,9 @@ from typing import Final
 from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.engine import Engine
-from r2p2.log_time import LogTime
 from r2p2.node.batches import Batches
 from r2p2.node.handler_watch import HandlerWatch
+from r2p2.node.log_time import LogTime
 from raft import Raft, Role
 
 __all__ = ["Applying"]

@@ -1,6 +1,6 @@
 """Applying on a thread of its own: a batch is handed over, and taken back when it is done.
 
-Leaves to others: the thread (:mod:`r2p2.apply_thread`), what a batch is (:mod:`r2p2.node.batches`), what else the
+Leaves to others: the thread (:mod:`r2p2.node.apply_thread`), what a batch is (:mod:`r2p2.node.batches`), what else the
 application is asked between two of them (:mod:`r2p2.node.node`).
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from r2p2 import limits
-from r2p2.apply_thread import ApplyThread, Done
 from r2p2.engine import Engine
-from r2p2.log_time import LogTime
+from r2p2.node.apply_thread import ApplyThread, Done
 from r2p2.node.batches import Batches
 from r2p2.node.handler_watch import HandlerWatch
+from r2p2.node.log_time import LogTime
 from raft import Raft, Role
 
 __all__ = ["ApplyingApart"]

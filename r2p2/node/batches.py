@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from r2p2 import limits
-from r2p2.determinism import Determinism
-from r2p2.durability import Durability
 from r2p2.engine import Engine
-from r2p2.log_time import LogTime
+from r2p2.node.determinism import Determinism
+from r2p2.node.durability import Durability
+from r2p2.node.log_time import LogTime
 from r2p2.requests import ReplySequence, Requests
 from raft import Raft, Role
 

@@ -14,7 +14,7 @@ from r2p2 import limits
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
 from r2p2.files import Files
-from r2p2.log_time import UnixClock, system_clock_ns
+from r2p2.node.log_time import UnixClock, system_clock_ns
 from raft import Config
 
 __all__ = ["NodeConfig", "Timers"]
@@ -69,7 +69,7 @@ class NodeConfig:
         steady_step: whether the engine takes the usual step of replication without asking (docs/adr/0021). Durable
             members never do.
         check_determinism: a debug mode: replicas compare replies and states every so many entries
-            (:mod:`r2p2.determinism`); 0: not.
+            (:mod:`r2p2.node.determinism`); 0: not.
         handler_budget_ns: a batch that takes the application more processor time than this is counted, and logged once;
             from the second one on, since processor time is taken only of an application that was slow by the clock.
     """

@@ -1,7 +1,8 @@
 """What a durable member's disk needs beside writing: snapshots of the application, so that its log may be cut, and
 refused requests while it is full.
 
-Leaves to others: what is written, and the bounds (:mod:`r2p2.durability`), taking snapshots (:mod:`r2p2.snapshots`).
+Leaves to others: what is written, and the bounds (:mod:`r2p2.node.durability`), taking snapshots
+(:mod:`r2p2.node.snapshots`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from r2p2.durability import Durability, PlannedSnapshot
 from r2p2.engine import Engine
 from r2p2.node.config import NodeConfig
-from r2p2.snapshots import Snapshots, Taking
+from r2p2.node.durability import Durability, PlannedSnapshot
+from r2p2.node.snapshots import Snapshots, Taking
 from r2p2.storage_directory import MemberRecord
 from raft import Raft, encode_configuration
 

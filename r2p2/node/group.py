@@ -16,20 +16,20 @@ from typing import Any, Final
 
 from r2p2.address import format_address
 from r2p2.app import StateMachine
-from r2p2.durability import Durability
 from r2p2.engine import Engine
 from r2p2.errors import UserError
-from r2p2.log_time import LogTime
 from r2p2.node.config import NodeConfig
+from r2p2.node.durability import Durability
 from r2p2.node.hellos import Hellos
 from r2p2.node.incoming import Incoming
 from r2p2.node.leadership import Leadership
+from r2p2.node.log_time import LogTime
 from r2p2.node.peers import Peers
+from r2p2.node.reads import ReadGroups
 from r2p2.node.replica import Replica
-from r2p2.reads import ReadGroups
-from r2p2.steady import SteadyStep
-from r2p2.truncation import choose_policy
-from r2p2.upkeep import Upkeep
+from r2p2.node.steady import SteadyStep
+from r2p2.node.truncation import choose_policy
+from r2p2.node.upkeep import Upkeep
 from raft import (
     Append,
     AppendReply,

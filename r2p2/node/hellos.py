@@ -1,8 +1,8 @@
 """Hello and Formed between processes that are not in a group yet and those that are: whom this one asks, and whose word
 it takes.
 
-Leaves to others: the rules (:mod:`r2p2.forming`), what a member makes of a Hello (:mod:`r2p2.membership`), sending
-(:mod:`r2p2.node.peers`).
+Leaves to others: the rules (:mod:`r2p2.node.forming`), what a member makes of a Hello
+(:mod:`r2p2.node.membership`), sending (:mod:`r2p2.node.peers`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from r2p2 import limits
-from r2p2.forming import ELSEWHERE, Forming
 from r2p2.node.config import NodeConfig
+from r2p2.node.forming import ELSEWHERE, Forming
 from r2p2.node.peers import Peers
 from raft import Formed, Hello, slot_of
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from r2p2 import limits
 from r2p2.engine import Engine, RaftMessage
-from r2p2.node_counters import ENGINE_REASONS
+from r2p2.node.counters import ENGINE_REASONS
 from raft import (
     Append,
     Forward,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from r2p2.engine import ROLE_FOLLOWER, ROLE_HOLD, ROLE_LEADER, ROLE_NONE, Engine
-from r2p2.log_time import LogTime
+from r2p2.node.log_time import LogTime
 from r2p2.node.peers import Peers
 from raft import Forward, Raft, Role, encode, slot_of
 

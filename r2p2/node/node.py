@@ -18,24 +18,24 @@ from typing import Any, Final
 from r2p2 import limits
 from r2p2.address import format_address
 from r2p2.app import StateMachine
-from r2p2.apply_thread import ApplyThread
-from r2p2.determinism import Determinism
-from r2p2.durability import Durability
 from r2p2.engine import STEADY_SENT, Engine
 from r2p2.errors import UserError
-from r2p2.log_time import LogTime
-from r2p2.membership import addresses_of
+from r2p2.node.apply_thread import ApplyThread
 from r2p2.node.applying import Applying
 from r2p2.node.applying_apart import ApplyingApart
 from r2p2.node.batches import Batches
 from r2p2.node.config import NodeConfig
+from r2p2.node.determinism import Determinism
 from r2p2.node.disk_upkeep import open_disk
+from r2p2.node.durability import Durability
 from r2p2.node.group import Group
 from r2p2.node.handler_watch import HandlerWatch
+from r2p2.node.log_time import LogTime
+from r2p2.node.membership import addresses_of
+from r2p2.node.reads import ReadGroups
 from r2p2.node.replica import Replica
 from r2p2.node.state_digest import StateDigest
 from r2p2.node.unreplicated import Unreplicated
-from r2p2.reads import ReadGroups
 from raft import Raft, Role, slot_of
 
 __all__ = ["Node"]
@@ -138,7 +138,7 @@ class Node:
         find more.
 
         Raises:
-            SupersededError: this launch cannot be part of its cluster (:mod:`r2p2.forming`).
+            SupersededError: this launch cannot be part of its cluster (:mod:`r2p2.node.forming`).
             RemovedError: this member was removed from its cluster.
         """
         engine = self.engine

@@ -5,7 +5,7 @@ and, in the order :class:`raft.Ready` documents, of what is to be done. In memor
 persisted is persisted at once. Between two steps the engine's log, the disk's and Raft's are the same.
 
 Leaves to others: when anything is done (:mod:`r2p2.node.node`), applying (:mod:`r2p2.node.batches`), members, snapshots
-and the log's bound (:mod:`r2p2.upkeep`).
+and the log's bound (:mod:`r2p2.node.upkeep`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from r2p2.durability import Durability
 from r2p2.engine import Engine
 from r2p2.errors import UserError
-from r2p2.log_time import LogTime
 from r2p2.node.config import NodeConfig
 from r2p2.node.disk_upkeep import DiskUpkeep
+from r2p2.node.durability import Durability
 from r2p2.node.leadership import Leadership
+from r2p2.node.log_time import LogTime
 from r2p2.node.peers import Peers
+from r2p2.node.reads import ReadGroups
 from r2p2.node.room import Room
-from r2p2.reads import ReadGroups
-from r2p2.steady import SteadyStep
-from r2p2.upkeep import Upkeep
+from r2p2.node.steady import SteadyStep
+from r2p2.node.upkeep import Upkeep
 from raft import (
     Append,
     AppendEntries,

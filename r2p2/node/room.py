@@ -1,15 +1,15 @@
 """Whether there is room in the log for what others send: a follower's for its leader's entries, a leader's for
 forwarded requests.
 
-Leaves to others: room for a client's own requests (the engine), making room (:mod:`r2p2.upkeep`).
+Leaves to others: room for a client's own requests (the engine), making room (:mod:`r2p2.node.upkeep`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from r2p2.durability import Durability
 from r2p2.engine import Engine, EngineConfig
+from r2p2.node.durability import Durability
 from raft import Append, Forward, Raft
 
 __all__ = ["Room"]

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import pytest
 
 from r2p2.app import StateMachine
-from r2p2.apply_thread import ApplyThread, Done
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_OK
 from r2p2.errors import UserError
 from r2p2.local import LocalCluster
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
+from r2p2.node.apply_thread import ApplyThread, Done
 from r2p2.requests import ReplySequence, Requests
 from tests.node.session_world import Journal, SessionWorld
 from tests.node.support import World

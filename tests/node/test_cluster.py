@@ -14,9 +14,9 @@ from r2p2.apps.echo import Echo
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK, DONE_TIMEOUT
 from r2p2.errors import UserError
-from r2p2.forming import SupersededError
 from r2p2.memory import MemoryNetwork
 from r2p2.node import STATE_REQUEST, STATUS_REQUEST, Node, NodeConfig
+from r2p2.node.forming import SupersededError
 from r2p2.requests import Requests
 from tests.engine.support import Caller, packet
 from tests.node.support import MS, World, group_of

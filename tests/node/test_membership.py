@@ -13,9 +13,10 @@ from r2p2.app import StateMachine
 from r2p2.apps.kv import encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import UserError
-from r2p2.forming import RemovedError
 from r2p2.limits import MEMBER_REPEAT_NS, TARGETS_MAX
-from r2p2.membership import (
+from r2p2.node import Node, NodeConfig
+from r2p2.node.forming import RemovedError
+from r2p2.node.membership import (
     ASKERS_MAX,
     CANDIDATES_MAX,
     GONE_MAX,
@@ -27,7 +28,6 @@ from r2p2.membership import (
     lost_members,
     majority_is_lost,
 )
-from r2p2.node import Node, NodeConfig
 from r2p2.requests import Requests
 from raft import Configuration, Formed, Identity, encode, member_id, slot_of
 from tests.engine.support import packet

@@ -2,8 +2,8 @@
 stays within its bound.
 
 The node calls it at four places: for the log operations and chunks that are not about entries, for Hellos and Formeds,
-for operators' requests, and once a poll. The decisions are :mod:`r2p2.membership`'s and :mod:`r2p2.truncation`'s, the
-bytes :mod:`r2p2.snapshots`'s; here they meet Raft and the engine.
+for operators' requests, and once a poll. The decisions are :mod:`r2p2.node.membership`'s and
+:mod:`r2p2.node.truncation`'s, the bytes :mod:`r2p2.node.snapshots`'s; here they meet Raft and the engine.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, Final
 from r2p2.address import format_address
 from r2p2.app import StateMachine
 from r2p2.engine import Engine, EngineConfig
-from r2p2.forming import RemovedError
-from r2p2.membership import Membership, addresses_of
-from r2p2.snapshots import Snapshots, Taking
-from r2p2.truncation import Act, Situation, compact_through, decide, is_near
+from r2p2.node.forming import RemovedError
+from r2p2.node.membership import Membership, addresses_of
+from r2p2.node.snapshots import Snapshots, Taking
+from r2p2.node.truncation import Act, Situation, compact_through, decide, is_near
 from raft import (
     AbandonSnapshot,
     AppendConfiguration,
@@ -102,7 +102,7 @@ class Upkeep:
         engine, app: the node's.
         counters: the node's.
         bounds: the engine's.
-        policy: one of :data:`r2p2.truncation.POLICIES`.
+        policy: one of :data:`r2p2.node.truncation.POLICIES`.
         heartbeat_ns, silent_ns: how often to look, and how long without a word makes a member be down.
         handler_budget_ns: processor time a snapshot may take at once unnoticed.
         app_is_busy: whether the application may not be called now; then what needs it waits.
