@@ -11,6 +11,8 @@
   orders), ``log_time`` (the time it is told), ``determinism`` and ``state_digest`` (whether replicas agree);
 * upkeep: ``upkeep`` over ``membership`` (who is to be a member), ``snapshots`` (taken, sent, restored) and
   ``truncation`` (of a log that is held);
+* membership: ``changes`` (the next configuration), ``member_requests`` (operators'), ``outsiders`` (who knocks),
+  ``configurations`` (what one says), ``membership_core`` (what is asked of Raft);
 * the disk of a durable member: ``durability`` (over :mod:`r2p2.storage`), ``disk_upkeep``;
 * ``config`` (what it is told when it is made), ``counters`` (what each counts).
 """

@@ -25,13 +25,13 @@ from r2p2.node.applying import Applying
 from r2p2.node.applying_apart import ApplyingApart
 from r2p2.node.batches import Batches
 from r2p2.node.config import NodeConfig
+from r2p2.node.configurations import addresses_of
 from r2p2.node.determinism import Determinism
 from r2p2.node.disk_upkeep import open_disk
 from r2p2.node.durability import Durability
 from r2p2.node.group import Group
 from r2p2.node.handler_watch import HandlerWatch
 from r2p2.node.log_time import LogTime
-from r2p2.node.membership import addresses_of
 from r2p2.node.reads import ReadGroups
 from r2p2.node.replica import Replica
 from r2p2.node.state_digest import StateDigest

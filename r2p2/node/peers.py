@@ -11,8 +11,8 @@ from typing import Final
 
 from r2p2 import limits
 from r2p2.engine import Engine
+from r2p2.node.configurations import addresses_of
 from r2p2.node.incoming import R2P2_TYPES
-from r2p2.node.membership import addresses_of
 from raft import Append, Configuration, Identity, InstallSnapshot, Message, encode
 
 __all__ = ["Peers"]

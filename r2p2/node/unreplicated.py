@@ -2,7 +2,7 @@
 everything that comes to a server without a group.
 
 Leaves to others: what the status is (:meth:`r2p2.node.Node.status`), operators' requests
-(:mod:`r2p2.node.membership`), the answers of an application.
+(:mod:`r2p2.node.member_requests`), the answers of an application.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.engine import Engine
 from r2p2.node.log_time import LogTime
-from r2p2.node.membership import MEMBER_REQUEST
+from r2p2.node.member_requests import MEMBER_REQUEST
 from r2p2.requests import DROP, LATER, Replies, Requests
 
 __all__ = ["STATE_REQUEST", "STATUS_REQUEST", "Unreplicated"]

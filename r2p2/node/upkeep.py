@@ -14,8 +14,10 @@ from typing import Any, Final
 from r2p2.address import format_address
 from r2p2.app import StateMachine
 from r2p2.engine import Engine, EngineConfig
+from r2p2.node.configurations import addresses_of
 from r2p2.node.forming import RemovedError
-from r2p2.node.membership import Membership, addresses_of
+from r2p2.node.membership import Membership
+from r2p2.node.membership_core import RaftCore
 from r2p2.node.snapshots import Snapshots, Taking
 from r2p2.node.truncation import Act, Situation, compact_through, decide, is_near
 from raft import (
@@ -38,60 +40,6 @@ __all__ = ["Upkeep"]
 
 # A peer that takes a snapshot is waited for as long as it answers at all: this many heartbeats.
 SILENT_HEARTBEATS: Final = 10
-
-
-class _Core:
-    """Raft, as membership sees it."""
-
-    def __init__(self, raft: Raft, member: int) -> None:
-        self._raft = raft
-        self._member = member
-        self._heard: dict[int, int] = {}
-        self.now_ns = 0
-
-    @property
-    def configuration(self) -> Configuration:
-        return self._raft.configuration
-
-    @property
-    def configuration_index(self) -> int:
-        return self._raft.configuration_index
-
-    @property
-    def configuration_committed(self) -> bool:
-        return self._raft.configuration_committed
-
-    @property
-    def has_been_member(self) -> bool:
-        return any(self._member in configuration.members for _, configuration in self._raft.configurations())
-
-    @property
-    def leads(self) -> bool:
-        return self._raft.role is Role.LEADER
-
-    @property
-    def leader_id(self) -> int | None:
-        return self._member if self.leads else self._raft.leader_id
-
-    @property
-    def transfer_target(self) -> int | None:
-        return self._raft.transfer_target
-
-    def propose_configuration(self, target: Configuration, now_ns: int) -> int:
-        return self._raft.propose_configuration(target, now_ns)
-
-    def caught_up(self, member: int) -> bool:
-        return self._raft.caught_up(member)
-
-    def heard_ns(self, member: int) -> int:
-        if member == self._member:
-            return self.now_ns
-        peer = self._raft.peer(member)
-        return peer.heard_ns if peer is not None else 0
-
-    def transfer(self, target: int, now_ns: int) -> None:
-        if target != self._member:
-            self._raft.transfer(target, now_ns)
 
 
 class Upkeep:
@@ -134,7 +82,7 @@ class Upkeep:
         self.membership = Membership(member, raft.configuration, silent_ns, on_event, takes_in=app.has_snapshots)
         self.snapshots = Snapshots(app, engine, counters, handler_budget_ns)
         self._raft = raft
-        self._core = _Core(raft, member)
+        self._core = RaftCore(raft, member)
         self._member = member
         self._engine = engine
         self._bounds = bounds

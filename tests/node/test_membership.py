@@ -15,19 +15,11 @@ from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import UserError
 from r2p2.limits import MEMBER_REPEAT_NS, TARGETS_MAX
 from r2p2.node import Node, NodeConfig
+from r2p2.node.configurations import lost_members, majority_is_lost
 from r2p2.node.forming import RemovedError
-from r2p2.node.membership import (
-    ASKERS_MAX,
-    CANDIDATES_MAX,
-    GONE_MAX,
-    MEMBER_REQUEST,
-    OPERATIONS_MAX,
-    OVERRULED_MAX,
-    Candidate,
-    Membership,
-    lost_members,
-    majority_is_lost,
-)
+from r2p2.node.member_requests import ASKERS_MAX, MEMBER_REQUEST, OPERATIONS_MAX, OVERRULED_MAX
+from r2p2.node.membership import Membership
+from r2p2.node.outsiders import CANDIDATES_MAX, GONE_MAX
 from r2p2.requests import Requests
 from raft import Configuration, Formed, Identity, encode, member_id, slot_of
 from tests.engine.support import packet
@@ -735,8 +727,8 @@ def configuration(*voters: int, outgoing: tuple[int, ...] = ()) -> Configuration
     return Configuration(voters, outgoing, (), tuple((m, 0x0A000001 + slot_of(m), 8000) for m in members))
 
 
-def knocks(slot: int, incarnation: int, ip: int = 0) -> Candidate:
-    return Candidate(member_id(slot, incarnation), (ip or 0x0A000001 + slot, 8000), 0)
+def knocks(slot: int, incarnation: int, ip: int = 0) -> tuple[int, tuple[int, int]]:
+    return member_id(slot, incarnation), (ip or 0x0A000001 + slot, 8000)
 
 
 def test_whose_memory_is_gone() -> None:
@@ -796,8 +788,8 @@ def test_tables_are_bounded() -> None:
         for i in range(1000):
             membership.hello(member_id(i, 7), (i, 1), now_ns)
             membership.stranger(member_id(i, 7), (i, 1), now_ns)
-        assert len(membership._candidates) == CANDIDATES_MAX
-        assert len(membership._told_ns) <= CANDIDATES_MAX
+        assert len(list(membership._outsiders)) == CANDIDATES_MAX
+        assert len(membership._outsiders._told_ns) <= CANDIDATES_MAX
         assert len(membership.take_formed()) == 2000
         for i in range(100):
             payload = MEMBER_REQUEST + json.dumps({"op": "add", "slot": i + 10, "address": "10.9.9.9:1"}).encode()
@@ -806,11 +798,12 @@ def test_tables_are_bounded() -> None:
         for i in range(20):  # one request, sent again and again from other ports
             payload = MEMBER_REQUEST + json.dumps({"op": "add", "slot": 10, "address": "10.9.9.9:1"}).encode()
             assert upkeep.request(payload, b"x%11d" % i, now_ns) is None
-        assert len(membership._operations[0].askers) == ASKERS_MAX
+        assert len(next(iter(membership._operations)).askers) == ASKERS_MAX
         for i in range(1000):  # each takes the place of the one before
             payload = MEMBER_REQUEST + json.dumps({"op": "add", "slot": 10, "address": f"10.9.9.8:{i + 1}"}).encode()
             assert upkeep.request(payload, b"y%11d" % i, now_ns) is None
-        assert (len(membership._operations), len(membership._overruled)) == (OPERATIONS_MAX, OVERRULED_MAX)
+        operations = membership._operations
+        assert (len(list(operations)), len(operations._overruled)) == (OPERATIONS_MAX, OVERRULED_MAX)
         for i in range(1000):
             membership.configuration_changed(configuration(member_id(0, i + 1)))
-        assert len(membership._gone) == GONE_MAX
+        assert len(membership._outsiders._gone) == GONE_MAX
