@@ -11,8 +11,8 @@ from r2p2 import limits
 from r2p2.app import ApplicationFailed
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_OK
+from tests.node.members import fill, in_sync, member, votes
 from tests.node.support import World, replica_of
-from tests.node.test_membership import fill, in_sync, member, votes
 
 PIECE_BYTES = 16
 
