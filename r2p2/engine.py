@@ -496,7 +496,7 @@ class Engine:
         _check("r2p2_log_append_noop", lib.r2p2_log_append_noop(self._engine))
 
     def append_note(self, body: bytes) -> bool:
-        """Appends a no-op with a body (:mod:`r2p2.determinism`). False: the log is full."""
+        """Appends a no-op with a body (:mod:`r2p2.node.determinism`). False: the log is full."""
         status = lib.r2p2_log_append_note(self._engine, body, len(body))
         if status == FULL:
             return False

@@ -1,7 +1,7 @@
 """``r2p2 member``: who is in a cluster, and changes of it while it runs.
 
-The change itself is the leader's work (:mod:`r2p2.membership`); this file finds the leader, repeats the request until
-it is answered, which is harmless, and prints what became of it. docs/membership.md.
+The change itself is the leader's work (:mod:`r2p2.node.membership`); this file finds the leader, repeats the request
+until it is answered, which is harmless, and prints what became of it. docs/membership.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from r2p2.arguments import in_range, positive_seconds
 from r2p2.client import FIXED_ROUTE, BlockingClient
 from r2p2.columns import aligned
 from r2p2.errors import CallError, UserError
-from r2p2.membership import MEMBER_REQUEST
+from r2p2.node.member_requests import MEMBER_REQUEST
 from raft.configuration import SLOT_MAX
 
 NAME = "member"

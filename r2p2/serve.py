@@ -21,15 +21,15 @@ from r2p2.capture import RotatingPcapWriter
 from r2p2.engine import EngineConfig
 from r2p2.errors import UserError
 from r2p2.link_options import add_link_arguments, parse_link
-from r2p2.log_time import UnixClock, shifted_clock
 from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
+from r2p2.node.log_time import UnixClock, shifted_clock
+from r2p2.node.truncation import POLICIES
 from r2p2.ports import BACKENDS, OpenPort, PortSpec, drive, open_port
 from r2p2.processes import pin
 from r2p2.server import Server, ServerConfig, Service
 from r2p2.service_manager import ServiceManager
 from r2p2.stopping import stop_on_signals
-from r2p2.truncation import POLICIES
 from raft.configuration import SLOT_MAX
 
 NAME = "serve"

@@ -1,6 +1,6 @@
 """Writes docs/reference from the code: ``python tools/make_reference.py [--check]`` (`make reference`).
 
-Counters from their texts in C and in ``r2p2/node_counters.py``, limits from ``r2p2/limits.py`` with the reasons beside
+Counters from their texts in C and in ``r2p2/node/counters.py``, limits from ``r2p2/limits.py`` with the reasons beside
 them, the command line from the parsers. ``--check`` exits 1 when a page differs from what the code says.
 """
 
@@ -29,7 +29,7 @@ def cell(text: str) -> str:
 def counters_page() -> str:
     """Every counter and what it counts."""
     from r2p2.engine import counter_helps
-    from r2p2.node_counters import NODE_COUNTERS
+    from r2p2.node.counters import NODE_COUNTERS
     from r2p2.router import router_counter_helps
 
     parts = [

@@ -19,8 +19,8 @@ from r2p2.arguments import CHECK_ENTRIES_MAX, CLUSTER_ID_MAX, CPU_MAX, LOG_MIB_M
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
 from r2p2.node import Timers
+from r2p2.node.truncation import POLICIES
 from r2p2.ports import BACKENDS
-from r2p2.truncation import POLICIES
 from raft.configuration import SLOT_MAX, VOTERS_MAX
 
 __all__ = ["ClusterFile", "NodeEntry", "load", "parse"]

@@ -1,6 +1,6 @@
 /*
  * What durable mode needs of the engine: the bytes of entries for the disk, entries from the disk back into the log, and new
- * requests refused while the disk's share is used up. When to do which is Python's (r2p2/durability.py).
+ * requests refused while the disk's share is used up. When to do which is Python's (r2p2/node/durability.py).
  */
 #include "r2p2_engine.h"
 

@@ -1,6 +1,6 @@
 /*
  * Configurations and snapshots below Raft: Python decodes both, so their bytes go through here whole, and a restored snapshot
- * sets the log and the applied index anew. Leaves to others: what the bytes mean (raft/, r2p2/snapshots.py).
+ * sets the log and the applied index anew. Leaves to others: what the bytes mean (raft/, r2p2/node/snapshots.py).
  */
 #include "r2p2_engine.h"
 #include "r2p2_install.h"

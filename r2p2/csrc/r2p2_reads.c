@@ -3,7 +3,7 @@
  * member when the node says so. They never enter the log and are never forwarded (docs/reads.md).
  *
  * What is bounded here is everything that was taken in and not answered yet: those still gathered, and those in groups that
- * Python holds. Leaves to others: when a group may be answered (raft/reads.py, r2p2/reads.py), what the answer is (the application).
+ * Python holds. Leaves to others: when a group may be answered (raft/reads.py, r2p2/node/reads.py), what the answer is (the application).
  */
 #include "r2p2_engine.h"
 

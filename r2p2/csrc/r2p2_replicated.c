@@ -1,6 +1,6 @@
 /*
  * The replicated policy below Raft: requests into the log (leader) or on hold for the leader (follower), entries out of the log
- * through the session table to the application, Raft messages in and out. Decisions are Python's (raft/, r2p2/node.py); bytes are handled here.
+ * through the session table to the application, Raft messages in and out. Decisions are Python's (raft/, r2p2/node/); bytes are handled here.
  */
 #include <stdlib.h>
 

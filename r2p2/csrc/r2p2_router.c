@@ -2,9 +2,10 @@
  * The router: what becomes of every datagram that comes to it.
  *
  * One poll: receive bursts; sort each packet: a client's request to a server (now, or when a slot is free), an answer back to its
- * client, FEEDBACK into the books; expire what is old; send. Which server is r2p2_router's choice() alone. Payloads are never
- * looked at, messages never put together: a packet comes in and goes out, with another rid in RELAY mode.
- * Leaves to others: the table of requests on their way (r2p2_pending.c), sending (r2p2_tx.c), I/O (the port).
+ * client, FEEDBACK into the books; expire what is old; send. Payloads are never looked at, messages never put together: a packet
+ * comes in and goes out, with another rid in RELAY mode.
+ * Leaves to others: which server, and which live (r2p2_router_servers.c), the table of requests on their way (r2p2_pending.c), those
+ * that wait for a slot (r2p2_router_queue.c), sending (r2p2_tx.c), I/O (the port).
  *
  * Slots: a balanced request takes one at its server when it is sent (`outstanding`), and gives it back exactly once: at the first
  * of its answer's last packet, DROP, FEEDBACK, or its expiry. Replicated requests go to the leader and take none.
@@ -16,37 +17,13 @@
 #include "r2p2_pending.h"
 #include "r2p2_port.h"
 #include "r2p2_router_counters.h"
+#include "r2p2_router_queue.h"
+#include "r2p2_router_servers.h"
 #include "r2p2_tx.h"
 
 #define QUARANTINE_NS 1000000000u
 #define FEEDBACK_BYTES 16u
-#define NO_SERVER (-1)
 _Static_assert(R2P2_ROUTER_PENDING_MAX < R2P2_PENDING_SLOTS, "a rid can rest while all others are in use");
-_Static_assert(R2P2_ROUTER_QUEUE_MAX <= R2P2_PENDING_SLOTS, "each request in the queue has a name");
-_Static_assert(R2P2_ROUTER_SERVERS_MAX <= 256, "a server's number is a byte in an entry");
-
-/* A request that waits for a slot: its first packet, as it came. */
-typedef struct router_waiting {
-    uint64_t since_ns;
-    uint32_t client_ip;
-    uint32_t length;
-    uint32_t name; /* its entry in `queued` */
-    uint16_t client_port;
-    uint16_t client_rid;
-    uint8_t policy;
-    uint8_t has_more;
-    uint8_t data[R2P2_DATAGRAM_BYTES_MAX];
-} router_waiting;
-
-typedef struct router_server {
-    r2p2_target address;
-    uint32_t outstanding; /* JBSQ: 0 <= outstanding <= bound */
-    uint32_t misses;      /* expired in a row; misses_max when it is put out */
-    uint8_t is_down;
-    uint8_t is_probed;  /* one request is trying it, or was when it was down: it has not ended */
-    uint64_t retry_ns;  /* down: when it may be tried */
-    uint64_t sent, answered, expired, dropped;
-} router_server;
 
 struct r2p2_router {
     r2p2_port *port;
@@ -55,15 +32,9 @@ struct r2p2_router {
     r2p2_engine_counters tx_counters; /* of r2p2_tx; tx_drop_no_buffer is shown as ours */
     r2p2_tx tx;
     uint64_t now_ns;
-    uint64_t random_state;
-    uint32_t servers_count;
-    uint32_t next_server; /* round robin */
-    uint32_t leader;
-    router_server servers[R2P2_ROUTER_SERVERS_MAX];
+    r2p2_servers servers;
     r2p2_pending_table pending;
-    router_waiting *queue; /* a ring of queue_max; JBSQ only */
-    uint32_t queue_head, queue_count;
-    r2p2_pending_table queued; /* JBSQ only: whose requests are in the queue, to know one that comes again */
+    r2p2_router_queue queue; /* JBSQ only; else empty */
 };
 
 /* ---- counters ---- */
@@ -109,14 +80,9 @@ r2p2_router *r2p2_router_new(uintptr_t port_address, const r2p2_router_config *c
     router->tx.counters = &router->tx_counters;
     router->tx.now_ns = &router->now_ns;
     router->now_ns = port->now_ns(port->self);
-    router->random_state = config->seed;
-    router->servers_count = servers_count;
-    for (uint32_t i = 0; i < servers_count; i++) router->servers[i].address = servers[i];
+    r2p2_servers_init(&router->servers, &router->config, &router->counters, servers, servers_count);
     int failed = r2p2_pending_init(&router->pending, config->seed);
-    if (config->choice == R2P2_ROUTER_JBSQ) {
-        router->queue = calloc(config->queue_max, sizeof *router->queue);
-        failed |= r2p2_pending_init(&router->queued, config->seed) || !router->queue;
-    }
+    if (config->choice == R2P2_ROUTER_JBSQ) failed |= r2p2_router_queue_init(&router->queue, config->queue_max, config->seed);
     if (failed) {
         r2p2_router_free(router);
         return NULL;
@@ -134,17 +100,16 @@ void r2p2_router_free(r2p2_router *router) {
     if (!router) return;
     r2p2_tx_close(&router->tx);
     r2p2_pending_destroy(&router->pending);
-    r2p2_pending_destroy(&router->queued);
-    free(router->queue);
+    r2p2_router_queue_destroy(&router->queue);
     free(router);
 }
 
 uint64_t r2p2_router_now_ns(r2p2_router *router) { return router->port->now_ns(router->port->self); }
-uint32_t r2p2_router_leader(r2p2_router *router) { return router->leader; }
+uint32_t r2p2_router_leader(r2p2_router *router) { return router->servers.leader; }
 
 void r2p2_router_servers(r2p2_router *router, r2p2_router_server *servers) {
-    for (uint32_t i = 0; i < router->servers_count; i++) {
-        const router_server *server = &router->servers[i];
+    for (uint32_t i = 0; i < router->servers.count; i++) {
+        const r2p2_server *server = &router->servers.list[i];
         servers[i] = (r2p2_router_server){
             .ip = server->address.ip,
             .port = server->address.port,
@@ -159,116 +124,19 @@ void r2p2_router_servers(r2p2_router *router, r2p2_router_server *servers) {
     }
 }
 
-/* ---- servers: which one, and whether it lives ---- */
-
-/* Uniform in 0..count-1 but for a bias below 2^-32 * count. SplitMix64. */
-static uint32_t random_below(r2p2_router *router, uint32_t count) {
-    uint64_t mixed = router->random_state += UINT64_C(0x9E3779B97F4A7C15);
-    mixed = (mixed ^ (mixed >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    mixed = (mixed ^ (mixed >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return (uint32_t)(((mixed >> 32) * count) >> 32);
-}
-
-static int may_take(const r2p2_router *router, const router_server *server) {
-    if (server->is_down && (server->is_probed || router->now_ns < server->retry_ns)) return 0;
-    return router->config.choice != R2P2_ROUTER_JBSQ || server->outstanding < router->config.bound;
-}
-
-static int choose_in_turn(r2p2_router *router) {
-    for (uint32_t i = 0; i < router->servers_count; i++) {
-        uint32_t index = (router->next_server + i) % router->servers_count;
-        if (!may_take(router, &router->servers[index])) continue;
-        router->next_server = (index + 1) % router->servers_count;
-        return (int)index;
-    }
-    return NO_SERVER;
-}
-
-/* The server of the next balanced request, or NO_SERVER. Chance draws once for each server that is as good as the best. */
-static int choose(r2p2_router *router) {
-    if (router->config.choice == R2P2_ROUTER_ROUND_ROBIN) return choose_in_turn(router);
-    int by_load = router->config.choice != R2P2_ROUTER_RANDOM;
-    int best = NO_SERVER;
-    uint32_t equals = 0;
-    for (uint32_t i = 0; i < router->servers_count; i++) {
-        const router_server *server = &router->servers[i];
-        if (!may_take(router, server)) continue;
-        if (best != NO_SERVER && by_load) {
-            if (server->outstanding > router->servers[best].outstanding) continue;
-            if (server->outstanding < router->servers[best].outstanding) equals = 0;
-        }
-        if (random_below(router, ++equals) == 0) best = (int)i;
-    }
-    return best;
-}
-
-static int any_is_up(const r2p2_router *router) {
-    for (uint32_t i = 0; i < router->servers_count; i++)
-        if (!router->servers[i].is_down) return 1;
-    return 0;
-}
-
-static void leader_set(r2p2_router *router, uint32_t server) {
-    if (router->leader == server) return;
-    router->leader = server;
-    router->counters.leader_changes++;
-}
-
-/* Replicated requests sent to `server` come to nothing: the next one that is up, if they still go there. */
-static void leader_rotate(r2p2_router *router, uint32_t server) {
-    if (router->leader != server) return;
-    uint32_t next = (server + 1) % router->servers_count;
-    for (uint32_t i = 0; i < router->servers_count && router->servers[next].is_down; i++)
-        next = (next + 1) % router->servers_count;
-    leader_set(router, next);
-}
-
-static void server_answers(r2p2_router *router, router_server *server) {
-    server->misses = 0;
-    if (!server->is_down) return;
-    server->is_down = 0;
-    router->counters.servers_back++;
-}
-
-static void server_missed(r2p2_router *router, uint32_t index, int is_probe) {
-    router_server *server = &router->servers[index];
-    if (server->is_down) {
-        if (is_probe) server->retry_ns = router->now_ns + router->config.down_ns;
-        return;
-    }
-    if (++server->misses < router->config.misses_max) return;
-    server->is_down = 1;
-    server->retry_ns = router->now_ns + router->config.down_ns;
-    router->counters.servers_out++;
-    leader_rotate(router, index);
-}
-
-/* Whose address this is; `likely` wins where several share an ip and the port is nobody's. NO_SERVER: a stranger's. */
-static int server_of(const r2p2_router *router, uint32_t ip, uint16_t port, uint32_t likely) {
-    const router_server *server = &router->servers[likely];
-    int by_ip = server->address.ip == ip ? (int)likely : NO_SERVER;
-    if (by_ip != NO_SERVER && server->address.port == port) return by_ip;
-    for (uint32_t i = 0; i < router->servers_count; i++) {
-        if (router->servers[i].address.ip != ip) continue;
-        if (router->servers[i].address.port == port) return (int)i;
-        if (by_ip == NO_SERVER) by_ip = (int)i;
-    }
-    return by_ip;
-}
-
 /* ---- entries ---- */
 
 static inline int is_replicated(uint8_t policy) { return policy >= R2P2_POLICY_REPLICATED; }
 
 static void slot_give_back(r2p2_router *router, r2p2_pending *entry) {
-    if (entry->holds_slot && !is_replicated(entry->policy)) router->servers[entry->server].outstanding--;
+    if (entry->holds_slot && !is_replicated(entry->policy)) router->servers.list[entry->server].outstanding--;
     entry->holds_slot = 0;
 }
 
 static void entry_end(r2p2_router *router, uint32_t index, int was_answered) {
     r2p2_pending *entry = &router->pending.entries[index];
     slot_give_back(router, entry);
-    if (entry->is_probe) router->servers[entry->server].is_probed = 0;
+    if (entry->is_probe) router->servers.list[entry->server].is_probed = 0;
     /* In direct mode no answer comes here that could be taken for another's. */
     r2p2_pending_end(&router->pending, index, !was_answered && router->config.mode == R2P2_ROUTER_RELAY, router->now_ns);
 }
@@ -277,36 +145,26 @@ static void entry_end(r2p2_router *router, uint32_t index, int was_answered) {
 static void entry_give_up(r2p2_router *router, uint32_t index) {
     r2p2_pending *entry = &router->pending.entries[index];
     router->counters.requests_expired++;
-    router->servers[entry->server].expired++;
+    router->servers.list[entry->server].expired++;
     /* A replicated request may wait for a majority: that says nothing about this server, only that another is worth a try. */
-    if (is_replicated(entry->policy)) leader_rotate(router, entry->server);
-    else if (entry->holds_slot && !entry->is_client_due) server_missed(router, entry->server, entry->is_probe);
+    if (is_replicated(entry->policy)) r2p2_servers_lead_elsewhere(&router->servers, entry->server);
+    else if (entry->holds_slot && !entry->is_client_due)
+        r2p2_servers_missed(&router->servers, entry->server, entry->is_probe, router->now_ns);
     entry_end(router, index, 0);
 }
 
 /* ---- requests ---- */
 
-/* A client's request: its first packet. */
-typedef struct router_request {
-    const uint8_t *data;
-    uint32_t length;
-    uint32_t client_ip;
-    uint16_t client_port;
-    uint16_t client_rid;
-    uint8_t policy;
-    uint8_t has_more; /* packets, which the client sends after an ACK */
-} router_request;
-
-static void refuse(r2p2_router *router, uint32_t ip, uint16_t port, uint16_t rid, uint64_t *counter) {
-    r2p2_tx_address to = {ip, port, router->config.local_port};
+static void refuse(r2p2_router *router, const r2p2_router_request *request, uint64_t *counter) {
+    r2p2_tx_address to = {request->client_ip, request->client_port, router->config.local_port};
     (*counter)++;
-    r2p2_tx_single(&router->tx, R2P2_TYPE_DROP, R2P2_POLICY_FIXED_ROUTE, rid, to, (const uint8_t *)"DROP", 4);
+    r2p2_tx_single(&router->tx, R2P2_TYPE_DROP, R2P2_POLICY_FIXED_ROUTE, request->client_rid, to, (const uint8_t *)"DROP", 4);
 }
 
 /* A client's packet to the server of its entry, in a transmit buffer that the caller has. */
 static void packet_to_server(r2p2_router *router, r2p2_tx_packet *out, uint32_t index, const uint8_t *data, uint32_t length) {
     const r2p2_pending *entry = &router->pending.entries[index];
-    const r2p2_target *target = &router->servers[entry->server].address;
+    const r2p2_target *target = &router->servers.list[entry->server].address;
     memcpy(out->data, data, length);
     out->length = length;
     out->target_ip = target->ip;
@@ -323,7 +181,7 @@ static void packet_to_server(r2p2_router *router, r2p2_tx_packet *out, uint32_t 
 enum sending { SENT, SEND_FULL /* too many are on their way */, SEND_NO_BUFFER /* counted */ };
 
 /* Sends a request that has no entry yet; unless SENT, nothing has changed. */
-static enum sending request_send(r2p2_router *router, const router_request *request, uint32_t server_index) {
+static enum sending request_send(r2p2_router *router, const r2p2_router_request *request, uint32_t server_index) {
     if (router->pending.waiting.count >= router->config.pending_max) return SEND_FULL;
     r2p2_tx_packet *out = r2p2_tx_next(&router->tx);
     if (!out) return SEND_NO_BUFFER;
@@ -334,7 +192,7 @@ static enum sending request_send(r2p2_router *router, const router_request *requ
         return SEND_FULL;
     }
     r2p2_pending *entry = &router->pending.entries[index];
-    router_server *server = &router->servers[server_index];
+    r2p2_server *server = &router->servers.list[server_index];
     entry->policy = request->policy;
     entry->server = (uint8_t)server_index;
     entry->holds_slot = 1;
@@ -352,13 +210,13 @@ static enum sending request_send(r2p2_router *router, const router_request *requ
 }
 
 /* The first packet of a request that is on its way already: its client, or the network, repeats it. 1 when that is all. */
-static int request_repeat(r2p2_router *router, const router_request *request) {
+static int request_repeat(r2p2_router *router, const r2p2_router_request *request) {
     uint32_t index = r2p2_pending_find(&router->pending, request->client_ip, request->client_port, request->client_rid);
     if (index == R2P2_PENDING_NONE) return 0;
     r2p2_pending *entry = &router->pending.entries[index];
     if (is_replicated(entry->policy)) {
-        entry->server = (uint8_t)router->leader;
-    } else if (router->servers[entry->server].is_down && !entry->is_probe) {
+        entry->server = (uint8_t)router->servers.leader;
+    } else if (router->servers.list[entry->server].is_down && !entry->is_probe) {
         entry_give_up(router, index); /* and it may go to another one */
         return 0;
     }
@@ -370,68 +228,40 @@ static int request_repeat(r2p2_router *router, const router_request *request) {
     return 1;
 }
 
-static int is_queued(const r2p2_router *router, const router_request *request) {
-    return router->queue_count > 0 && r2p2_pending_find(&router->queued, request->client_ip, request->client_port,
-                                                        request->client_rid) != R2P2_PENDING_NONE;
-}
-
-static void queue_add(r2p2_router *router, const router_request *request) {
-    if (router->queue_count == router->config.queue_max) {
-        refuse(router, request->client_ip, request->client_port, request->client_rid, &router->counters.drops_queue_full);
-        return;
-    }
-    if (router->queue_count == 0) router->queue_head = router->queued.next = 0; /* the same few lines of cache while the queue is short */
-    router_waiting *waiting = &router->queue[(router->queue_head + router->queue_count++) % router->config.queue_max];
-    waiting->since_ns = router->now_ns;
-    waiting->client_ip = request->client_ip;
-    waiting->client_port = request->client_port;
-    waiting->client_rid = request->client_rid;
-    waiting->name = r2p2_pending_add(&router->queued, request->client_ip, request->client_port, request->client_rid,
-                                     router->now_ns);
-    waiting->policy = request->policy;
-    waiting->has_more = request->has_more;
-    waiting->length = request->length;
-    memcpy(waiting->data, request->data, request->length);
-    router->counters.requests_queued++;
-}
-
-static void queue_remove(r2p2_router *router) {
-    r2p2_pending_end(&router->queued, router->queue[router->queue_head].name, 0, router->now_ns);
-    router->queue_head = (router->queue_head + 1) % router->config.queue_max;
-    router->queue_count--;
-}
-
 /* Sends what waits, in order, as far as there are slots. */
 static void queue_drain(r2p2_router *router) {
-    while (router->queue_count > 0) {
-        const router_waiting *waiting = &router->queue[router->queue_head];
-        router_request request = {waiting->data,       waiting->length, waiting->client_ip, waiting->client_port,
-                                  waiting->client_rid, waiting->policy, waiting->has_more};
+    while (router->queue.count > 0) {
+        r2p2_router_request request = r2p2_router_request_of(r2p2_router_queue_first(&router->queue));
         if (!request_repeat(router, &request)) {
-            int server = choose(router);
-            if (server == NO_SERVER || request_send(router, &request, (uint32_t)server) != SENT) return;
+            int server = r2p2_servers_choose(&router->servers, router->now_ns);
+            if (server == R2P2_NO_SERVER || request_send(router, &request, (uint32_t)server) != SENT) return;
         }
-        queue_remove(router);
+        r2p2_router_queue_remove_first(&router->queue, router->now_ns);
     }
+}
+
+/* No server may take it now. */
+static void request_wait(r2p2_router *router, const r2p2_router_request *request) {
+    r2p2_router_counters *counters = &router->counters;
+    if (r2p2_router_queue_has(&router->queue, request)) counters->requests_repeated++; /* it has its place, whoever is up */
+    else if (router->config.choice != R2P2_ROUTER_JBSQ || !r2p2_servers_any_is_up(&router->servers))
+        refuse(router, request, &counters->drops_no_server);
+    else if (r2p2_router_queue_add(&router->queue, request, router->now_ns)) counters->requests_queued++;
+    else refuse(router, request, &counters->drops_queue_full);
 }
 
 /* The first packet of a request, and no entry of it yet. */
-static void request_begin(r2p2_router *router, const router_request *request) {
-    int server = (int)router->leader;
+static void request_begin(r2p2_router *router, const r2p2_router_request *request) {
+    int server = (int)router->servers.leader;
     if (!is_replicated(request->policy)) {
         /* Who came first goes first. */
-        server = router->queue_count > 0 ? NO_SERVER : choose(router);
-        if (server == NO_SERVER) {
-            if (is_queued(router, request)) router->counters.requests_repeated++; /* it has its place, whoever is up */
-            else if (router->config.choice == R2P2_ROUTER_JBSQ && any_is_up(router)) queue_add(router, request);
-            else
-                refuse(router, request->client_ip, request->client_port, request->client_rid,
-                       &router->counters.drops_no_server);
+        server = router->queue.count > 0 ? R2P2_NO_SERVER : r2p2_servers_choose(&router->servers, router->now_ns);
+        if (server == R2P2_NO_SERVER) {
+            request_wait(router, request);
             return;
         }
     }
-    if (request_send(router, request, (uint32_t)server) == SEND_FULL)
-        refuse(router, request->client_ip, request->client_port, request->client_rid, &router->counters.drops_pending_full);
+    if (request_send(router, request, (uint32_t)server) == SEND_FULL) refuse(router, request, &router->counters.drops_pending_full);
 }
 
 static void request_in(r2p2_router *router, const r2p2_rx_packet *packet, const r2p2_header *header) {
@@ -440,7 +270,7 @@ static void request_in(r2p2_router *router, const r2p2_rx_packet *packet, const 
         return;
     }
     if (header->is_first) {
-        router_request request = {packet->data, packet->length, packet->source_ip, packet->source_port,
+        r2p2_router_request request = {packet->data, packet->length, packet->source_ip, packet->source_port,
                                   header->rid,  header->policy, !header->is_last};
         router->counters.requests++;
         router->counters.requests_replicated += is_replicated(header->policy);
@@ -489,8 +319,8 @@ static int answer_note(r2p2_pending *entry, const r2p2_header *header) {
 /* RESPONSE, ACK and DROP of a server; relay mode. */
 static void answer_in(r2p2_router *router, const r2p2_rx_packet *packet, const r2p2_header *header) {
     r2p2_pending *entry = &router->pending.entries[header->rid];
-    int server = server_of(router, packet->source_ip, packet->source_port, entry->server);
-    if (server == NO_SERVER) {
+    int server = r2p2_servers_find(&router->servers, packet->source_ip, packet->source_port, entry->server);
+    if (server == R2P2_NO_SERVER) {
         router->counters.rx_stranger++;
         return;
     }
@@ -507,25 +337,26 @@ static void answer_in(r2p2_router *router, const r2p2_rx_packet *packet, const r
         }
         is_whole = noted;
     }
-    server_answers(router, &router->servers[server]);
+    r2p2_servers_answers(&router->servers, (uint32_t)server);
     packet_to_client(router, entry, packet);
     if (header->type == R2P2_TYPE_DROP) {
         router->counters.requests_dropped++;
-        router->servers[server].dropped++;
+        router->servers.list[server].dropped++;
         /* Of a member that knows no leader, maybe for long: another may know one. */
-        if (is_replicated(entry->policy)) leader_rotate(router, (uint32_t)server);
+        if (is_replicated(entry->policy)) r2p2_servers_lead_elsewhere(&router->servers, (uint32_t)server);
         entry_end(router, header->rid, 1);
         return;
     }
     /* Whoever answers a write leads; a read anyone may answer. */
-    if (header->type == R2P2_TYPE_RESPONSE && entry->policy == R2P2_POLICY_REPLICATED) leader_set(router, (uint32_t)server);
+    if (header->type == R2P2_TYPE_RESPONSE && entry->policy == R2P2_POLICY_REPLICATED)
+        r2p2_servers_lead(&router->servers, (uint32_t)server);
     if (header->type == R2P2_TYPE_ACK || !is_whole) {
         entry->is_client_due = 1;
         r2p2_pending_touch(&router->pending, header->rid, router->now_ns);
         return;
     }
     router->counters.requests_answered++;
-    router->servers[server].answered++;
+    router->servers.list[server].answered++;
     entry_end(router, header->rid, 1);
 }
 
@@ -573,8 +404,8 @@ static void feedback_in(r2p2_router *router, const r2p2_rx_packet *packet) {
     }
     uint32_t index = feedback_entry(router, &feedback);
     r2p2_pending *entry = index == R2P2_PENDING_NONE ? NULL : &router->pending.entries[index];
-    int server = server_of(router, packet->source_ip, packet->source_port, entry ? entry->server : 0);
-    if (server == NO_SERVER) {
+    int server = r2p2_servers_find(&router->servers, packet->source_ip, packet->source_port, entry ? entry->server : 0);
+    if (server == R2P2_NO_SERVER) {
         router->counters.feedback_stranger++;
         return;
     }
@@ -583,12 +414,12 @@ static void feedback_in(r2p2_router *router, const r2p2_rx_packet *packet) {
         return;
     }
     router->counters.feedback++;
-    server_answers(router, &router->servers[server]);
-    if (entry->policy == R2P2_POLICY_REPLICATED) leader_set(router, (uint32_t)server);
+    r2p2_servers_answers(&router->servers, (uint32_t)server);
+    if (entry->policy == R2P2_POLICY_REPLICATED) r2p2_servers_lead(&router->servers, (uint32_t)server);
     slot_give_back(router, entry);
     if (router->config.mode == R2P2_ROUTER_RELAY) return; /* its answer is still to come through here */
     router->counters.requests_answered++;
-    router->servers[server].answered++;
+    router->servers.list[server].answered++;
     entry_end(router, index, 1);
 }
 
@@ -654,11 +485,12 @@ static void expire(r2p2_router *router) {
            now_ns - pending->entries[pending->waiting.oldest].since_ns >= router->config.timeout_ns)
         entry_give_up(router, pending->waiting.oldest);
     if (now_ns >= QUARANTINE_NS) r2p2_pending_release(pending, now_ns - QUARANTINE_NS);
-    while (router->queue_count > 0) {
-        const router_waiting *waiting = &router->queue[router->queue_head];
+    while (router->queue.count > 0) {
+        const r2p2_router_waiting *waiting = r2p2_router_queue_first(&router->queue);
         if (now_ns - waiting->since_ns < router->config.queue_timeout_ns) break;
-        refuse(router, waiting->client_ip, waiting->client_port, waiting->client_rid, &router->counters.drops_queue_timeout);
-        queue_remove(router);
+        r2p2_router_request request = r2p2_router_request_of(waiting);
+        refuse(router, &request, &router->counters.drops_queue_timeout);
+        r2p2_router_queue_remove_first(&router->queue, now_ns);
     }
 }
 
@@ -669,15 +501,10 @@ static uint64_t next_deadline(const r2p2_router *router) {
     uint64_t deadline_ns = UINT64_MAX;
     if (pending->waiting.count > 0)
         deadline_ns = pending->entries[pending->waiting.oldest].since_ns + router->config.timeout_ns;
-    if (router->queue_count == 0) return deadline_ns;
-    deadline_ns = earlier(deadline_ns, router->queue[router->queue_head].since_ns + router->config.queue_timeout_ns);
-    for (uint32_t i = 0; i < router->servers_count; i++) {
-        const router_server *server = &router->servers[i];
-        /* One that may be tried already has no slot, or the queue would be shorter. */
-        if (server->is_down && !server->is_probed && server->retry_ns > router->now_ns)
-            deadline_ns = earlier(deadline_ns, server->retry_ns);
-    }
-    return deadline_ns;
+    if (router->queue.count == 0) return deadline_ns;
+    deadline_ns = earlier(deadline_ns, r2p2_router_queue_first(&router->queue)->since_ns + router->config.queue_timeout_ns);
+    /* One that may be tried already has no slot, or the queue would be shorter. */
+    return earlier(deadline_ns, r2p2_servers_retry_ns(&router->servers, router->now_ns));
 }
 
 void r2p2_router_poll(r2p2_router *router, r2p2_router_result *result) {
@@ -700,6 +527,6 @@ void r2p2_router_poll(r2p2_router *router, r2p2_router_result *result) {
     result->now_ns = router->now_ns;
     result->packets_count = received;
     result->pending_count = router->pending.waiting.count;
-    result->queued_count = router->queue_count;
+    result->queued_count = router->queue.count;
     result->deadline_ns = next_deadline(router);
 }

@@ -1,6 +1,6 @@
 /* The router's counters: one name each, the same on every port. Every datagram that ends here ends in one of them. */
 #ifndef R2P2_ROUTER_COUNTERS_H
-#define R2P2_ROUTER_COUNTERS_                                                                                          \
+#define R2P2_ROUTER_COUNTERS_H
 
 #include <stdint.h>
 

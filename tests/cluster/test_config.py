@@ -15,8 +15,8 @@ from r2p2.cluster import config
 from r2p2.cluster.config import ClusterFile, load, parse
 from r2p2.errors import UserError
 from r2p2.node import Timers
+from r2p2.node.truncation import POLICIES
 from r2p2.ports import BACKENDS
-from r2p2.truncation import POLICIES
 
 WHOLE = """
 [cluster]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from r2p2.errors import UserError
-from r2p2.forming import RemovedError
+from r2p2.node.forming import RemovedError
 from r2p2.processes import Supervisor
 from r2p2.service_manager import STATUS_CHARACTERS_MAX, ServiceManager
 

@@ -14,7 +14,7 @@ import pytest
 
 from r2p2 import cli
 from r2p2.engine import counter_helps
-from r2p2.node_counters import NODE_COUNTERS
+from r2p2.node.counters import NODE_COUNTERS
 from r2p2.router import router_counter_helps
 from raft.codec import Reason
 from tests.node.support import World

@@ -31,6 +31,7 @@ from raft import (
 )
 from tests.museum.test_museum_safety import append, entries, log_of, member, reads_of
 from tests.node.support import World as NodeWorld
+from tests.node.support import group_of
 from tests.raft.raft_harness import MS, Cluster
 
 
@@ -478,7 +479,7 @@ def test_l08_a_forwarded_request_is_not_forwarded_again() -> None:
                     term = node.status()["term"]
                     forward = Forward(source, target, term, 1, 24)
                     entry = b"\x00\x00\x00\x01\x0a\x00\x00\x64\x23\x28\x00\x07\x01\x02\x00\x00" + b"x" + bytes(7)
-                    data = encode(forward, node._identity) + entry
+                    data = encode(forward, group_of(node).peers.identity) + entry
                     packet = b"\xcc\x08\x71\xc0\x00\x07\x00\x01" + data
                     world.network.inject(world.addresses[source], world.addresses[target], packet)
         world.run(20)

@@ -13,11 +13,26 @@ from r2p2.engine import EngineConfig
 from r2p2.files import Files
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
+from r2p2.node.group import Group
+from r2p2.node.replica import Replica
 from tests.engine.support import Caller
 from tests.failed_captures import LastPackets
 
 MS = 1_000_000
 SMALL = {"reassembly_count_max": 256}
+
+
+def group_of(node: Node) -> Group:
+    """What a member knows of its group."""
+    assert node._group is not None
+    return node._group
+
+
+def replica_of(node: Node) -> Replica:
+    """What takes part in the group, from when it is known."""
+    replica = group_of(node).replica
+    assert replica is not None
+    return replica
 
 
 class World:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import pytest
 
 from r2p2.app import StateMachine
-from r2p2.apply_thread import ApplyThread, Done
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_OK
 from r2p2.errors import UserError
 from r2p2.local import LocalCluster
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
+from r2p2.node.apply_thread import ApplyThread, Done
 from r2p2.requests import ReplySequence, Requests
 from tests.node.session_world import Journal, SessionWorld
 from tests.node.support import World
@@ -65,7 +65,8 @@ def hold_threads(world: World) -> dict[int, HeldThread]:
     """Gives every node a thread that the test holds."""
     threads = {}
     for slot, node in world.nodes.items():
-        threads[slot] = node._worker = HeldThread(node.app.apply)
+        threads[slot] = HeldThread(node.app.apply)
+        node._apply_apart(threads[slot])
     return threads
 
 
@@ -131,7 +132,7 @@ def test_a_snapshot_waits_and_comes_under_load() -> None:
         world.run(50)
         assert world.nodes[leader].counters["snapshots_taken"] > 0
         world.launch(other)
-        world.nodes[other]._worker = HeldThread(world.nodes[other].app.apply)
+        world.nodes[other]._apply_apart(HeldThread(world.nodes[other].app.apply))
         world.run(1000)
         assert world.nodes[other].counters["snapshots_restored"] > 0
         assert len(world.digests()) == 1
@@ -256,18 +257,20 @@ def test_a_handler_that_blocks_costs_no_election() -> None:
 
 
 def test_a_stalled_handler_without_a_thread_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    with World() as world:
+    worlds: list[World] = []  # while this holds one, a slow request takes time
 
-        class Late(StateMachine):
-            """Lets the network's clock go on while it works."""
+    class Late(StateMachine):
+        """Lets the network's clock go on while it works."""
 
-            def apply(self, requests: Requests) -> list[bytes]:
-                if b"slow" in list(requests):
+        def apply(self, requests: Requests) -> list[bytes]:
+            for world in worlds:
+                if b"slow" in list(requests) and self is world.nodes[leader].app:
                     world.network.advance(150_000_000)
-                return [b"ok"] * len(requests)
+            return [b"ok"] * len(requests)
 
+    with World(make_app=Late) as world:
         leader = world.elect()
-        world.nodes[leader].app = Late()
+        worlds.append(world)
         assert world.ask(b"quick", leader) == (DONE_OK, b"ok")
         assert world.nodes[leader].counters["handler_stalls"] == 0
         world.call(b"slow", leader)

@@ -9,8 +9,8 @@ import pytest
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.requests import ReplySequence, Requests
-from raft import Append, Raft
-from tests.node.support import MS, World
+from raft import Append
+from tests.node.support import MS, World, replica_of
 from tests.node.test_apply_thread import hold_threads
 
 OK = b"+OK\r\n"
@@ -108,17 +108,16 @@ def test_a_backlog_that_takes_longer_than_an_election_timeout_costs_no_election(
         leader = world.elect()
         slow = leader if leads else (leader + 1) % 3
         node = world.nodes[slow]
-        raft, apply = node._raft, node._apply
-        assert raft is not None
+        raft, apply = replica_of(node).raft, node._applying.apply
         term = raft.term
-        node._apply = lambda raft: None  # type: ignore[method-assign]
+        node._applying.apply = lambda raft: None  # type: ignore[method-assign]
         tags = [world.call(encode_command("SET", f"k{i % 50}", "v"), leader, ms=5000) for i in range(9000)]
         while raft.commit_index - raft.applied_index < 8192:
             for member in world.nodes.values():
                 member.poll_once()
             world.client.poll_once()
             world.network.advance(20_000)
-        node._apply = apply  # type: ignore[method-assign]
+        node._applying.apply = apply  # type: ignore[method-assign]
         worlds.append(world)
         node.poll_once()
         assert raft.role.value == ("leader" if leads else "follower")
@@ -140,18 +139,19 @@ def test_what_comes_behind_an_append_without_room_is_not_asked_for_again_at_once
         before = world.nodes[leader].counters["appends_sent"]
         taken = node.engine.log_last_index
         node.engine.steady_off()
-        node._steady = None
-        has_room = node._has_room
+        replica = replica_of(node)
+        replica.steady, room = None, replica.room
+        takes = room.takes
 
-        def no_room_for_the_next(raft: Raft, message: Append, now_ns: int) -> bool:
-            return node._without_room(now_ns) if message.prev_index == taken else has_room(raft, message, now_ns)
+        def no_room_for_the_next(message: Append, now_ns: int) -> bool:
+            return room.refuse(now_ns) if message.prev_index == taken else takes(message, now_ns)
 
-        node._has_room = no_room_for_the_next  # type: ignore[method-assign]
+        room.takes = no_room_for_the_next  # type: ignore[method-assign]
         tags = [world.call(encode_command("SET", f"k{i}", "v" * 60_000), leader, ms=3000) for i in range(40)]
         world.run(30)
         assert node.counters["raft_drop_log_full"] > 0
         assert world.nodes[leader].counters["appends_sent"] - before < 300
-        del node._has_room
+        del room.takes
         world.run_until(lambda: all(tag in world.client.ended for tag in tags), 3000)
         world.run_until(lambda: len(world.digests()) == 1, 1000)
 

@@ -14,12 +14,12 @@ from r2p2.apps.echo import Echo
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK, DONE_TIMEOUT
 from r2p2.errors import UserError
-from r2p2.forming import SupersededError
 from r2p2.memory import MemoryNetwork
 from r2p2.node import STATE_REQUEST, STATUS_REQUEST, Node, NodeConfig
+from r2p2.node.forming import SupersededError
 from r2p2.requests import Replies, ReplySequence, Requests
 from tests.engine.support import Caller, packet
-from tests.node.support import MS, World
+from tests.node.support import MS, World, group_of
 
 OK = b"+OK\r\n"
 
@@ -230,7 +230,7 @@ def test_a_forward_to_who_does_not_lead_is_refused_and_goes_no_further() -> None
     with World() as world:
         leader = world.elect()
         a, b = (i for i in world.nodes if i != leader)
-        world.nodes[a]._leader_address = world.addresses[b]
+        group_of(world.nodes[a]).leadership._leader_address = world.addresses[b]
         assert world.ask(set_command("k", "v"), a)[0] == DONE_DROPPED
         status = world.nodes[b].status()
         assert status["counters"]["forwards_refused"] == 1

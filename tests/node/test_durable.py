@@ -15,7 +15,7 @@ from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import UserError
 from r2p2.storage import StorageError
-from tests.node.support import MS, World
+from tests.node.support import MS, World, group_of, replica_of
 from tests.storage.crashing import CrashingFiles, PowerLost
 
 OK = b"+OK\r\n"
@@ -74,8 +74,12 @@ def test_one_member_comes_back_as_the_same_and_catches_up(tmp_path: Path) -> Non
         world.run(200)
         assert len(world.digests()) == 1
         assert world.ask(get("k99"), other, READ) == (DONE_OK, bulk("99"))
-        raft = world.nodes[leader]._raft
-        assert raft is not None and raft.configuration_index == 0, "no change of members was needed"
+        assert replica_of(world.nodes[leader]).raft.configuration_index == 0, "no change of members was needed"
+
+
+def terms_and_votes(world: World) -> dict[int, tuple[int, int | None]]:
+    rafts = {slot: replica_of(node).raft for slot, node in world.nodes.items()}
+    return {slot: (raft.term, raft.vote) for slot, raft in rafts.items()}
 
 
 def test_a_vote_survives(tmp_path: Path) -> None:
@@ -83,10 +87,10 @@ def test_a_vote_survives(tmp_path: Path) -> None:
     with World(storage=tmp_path) as world:
         world.elect()
         world.run(50)
-        before = {member: (node._raft.term, node._raft.vote) for member, node in world.nodes.items() if node._raft}
+        before = terms_and_votes(world)
         kill_all(world)
         launch_all(world)
-        after = {member: (node._raft.term, node._raft.vote) for member, node in world.nodes.items() if node._raft}
+        after = terms_and_votes(world)
         assert after == before
         assert any(vote is not None for _, vote in after.values())
 
@@ -118,10 +122,10 @@ def test_entries_in_the_place_of_truncated_ones_are_answered(tmp_path: Path) -> 
         leader = world.elect()
         world.launch(lost)
         world.run(300)
-        raft, disk = world.nodes[leader]._raft, world.nodes[lost]._disk
-        assert raft is not None and disk is not None
+        raft, disk = replica_of(world.nodes[leader]).raft, world.nodes[lost]._disk
+        assert disk is not None
         assert disk.replay_through < raft.last_index < 30, "the tail has been truncated"
-        raft.transfer(world.nodes[lost]._member, world.network.now_ns)
+        raft.transfer(group_of(world.nodes[lost]).member, world.network.now_ns)
         world.run_until(lambda: world.nodes[lost].is_leader)
         for i in range(5):
             assert world.ask(put(f"k{i}", "new"), lost) == (DONE_OK, OK)

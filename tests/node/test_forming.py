@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r2p2.forming import (
+from r2p2.node.forming import (
     BELIEVE_AFTER_NS,
     DEAD_MAX,
     ELSEWHERE,

@@ -16,7 +16,7 @@ from r2p2.engine import DONE_OK
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
 from r2p2.requests import ReplySequence, Requests
-from tests.node.support import MS, World
+from tests.node.support import MS, World, group_of, replica_of
 
 START_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
@@ -72,9 +72,7 @@ class SkewedWorld(World):
             if leader == i:
                 return
             if leader is not None:
-                raft = self.nodes[leader]._raft
-                assert raft is not None
-                raft.transfer(self.nodes[i]._member, self.network.now_ns)
+                replica_of(self.nodes[leader]).raft.transfer(group_of(self.nodes[i]).member, self.network.now_ns)
             self.run(300)
         raise AssertionError(f"member {i} does not get to lead")
 

@@ -11,7 +11,7 @@ from r2p2.app import StateMachine, state_machine
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.requests import ReplySequence, Requests
-from tests.node.support import MS, World
+from tests.node.support import MS, World, replica_of
 
 OK = b"+OK\r\n"
 READ = 3
@@ -134,8 +134,7 @@ def test_old_answers_do_not_confirm_a_later_read() -> None:
     with World(seed=4) as world:
         old = world.elect()
         assert world.ask(put("k", "old"), old) == (DONE_OK, OK)
-        raft = world.nodes[old]._raft
-        assert raft is not None
+        raft = replica_of(world.nodes[old]).raft
         # The leader speaks once more, then is paused; the answers wait at its port.
         while world.network.now_ns < raft.deadline_ns:
             world.network.advance(1)

@@ -17,8 +17,16 @@ from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import Engine, EngineConfig
 from r2p2.errors import UserError
 from r2p2.memory import MemoryNetwork
+from r2p2.node.snapshots import (
+    Assembly,
+    NodeSnapshot,
+    SnapshotDamaged,
+    Snapshots,
+    Taking,
+    decode_snapshot,
+    encode_snapshot,
+)
 from r2p2.requests import Requests
-from r2p2.snapshots import Assembly, NodeSnapshot, SnapshotDamaged, Snapshots, Taking, decode_snapshot, encode_snapshot
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from r2p2 import limits
 from r2p2.app import ApplicationFailed
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_OK
-from tests.node.support import World
-from tests.node.test_membership import fill, in_sync, member, votes
+from tests.node.members import fill, in_sync, member, votes
+from tests.node.support import World, replica_of
 
 PIECE_BYTES = 16
 
@@ -58,7 +58,7 @@ def let_go(world: World, slot: int) -> None:
 
 
 def is_taking(world: World, slot: int) -> bool:
-    return world.nodes[slot]._is_taking_snapshot()
+    return replica_of(world.nodes[slot]).is_taking_snapshot
 
 
 def test_a_leader_answers_while_it_takes_one_for_a_member_that_comes_back() -> None:
@@ -126,8 +126,8 @@ def test_one_that_the_log_has_gone_beyond_is_of_no_use() -> None:
     """The member that held the log back is removed while the snapshot is on its way: all of the log may go."""
     with World(seed=8, make_app=InPieces, log_bytes_max=200_000) as world:
         leader, victim = compacting(world)
-        upkeep = world.nodes[leader]._upkeep
-        assert upkeep is not None and upkeep._taking is not None
+        upkeep = replica_of(world.nodes[leader]).upkeep
+        assert upkeep._taking is not None
         index = upkeep._taking.index
         assert member(world, leader, "remove", victim)["ok"]
         fill(world, leader, 40, start=5000)

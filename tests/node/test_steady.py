@@ -19,7 +19,7 @@ from r2p2.node import Node
 from raft import Append, AppendReply, Identity, Message, PreVote, ReadIndex, encode, incarnation_of, slot_of
 from tests.engine.support import packet
 from tests.engine.test_logs_agree import wire
-from tests.node.support import MS, World
+from tests.node.support import MS, World, group_of, replica_of
 
 CLIENT = (0x0A000065, 9100)
 SEEDS = int(os.environ.get("R2P2_STEADY_SEEDS", "12"))
@@ -47,11 +47,10 @@ class Lone:
         self.here = leader if leads else (leader + 1) % size
         self.address = self.world.addresses[self.here]
         self.node: Node = self.world.nodes[self.here]
-        raft = self.node._raft
-        assert raft is not None
-        self.raft = raft
-        self.leader = raft.leader_id if raft.leader_id is not None else self.node._member
-        self.others = sorted(self.node._addresses.keys() - {self.node._member})
+        self.raft = raft = replica_of(self.node).raft
+        group = group_of(self.node)
+        self.leader = raft.leader_id if raft.leader_id is not None else group.member
+        self.others = sorted(group.peers.addresses.keys() - {group.member})
         self.other_incarnations = {slot_of(member): incarnation_of(member) for member in self.others}
         for i in range(size):
             if i != self.here:

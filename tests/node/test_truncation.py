@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2p2.errors import UserError
-from r2p2.truncation import Act, Situation, choose_policy, compact_through, decide
+from r2p2.node.truncation import Act, Situation, choose_policy, compact_through, decide
 
 FULL = Situation(
     log_bytes=760,

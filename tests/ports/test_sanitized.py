@@ -19,7 +19,7 @@ SANITIZE = [
     "-fno-sanitize-recover",
 ]
 INCLUDES = [f"-I{ROOT / 'r2p2' / 'csrc'}", f"-I{ROOT / 'uv_backend' / 'csrc'}"]
-UDP_PORT = ROOT / "uv_backend" / "csrc" / "udp_port.c"
+UDP_PORT = sorted((ROOT / "uv_backend" / "csrc").glob("*.c"))
 MEM_PORT = ROOT / "r2p2" / "csrc" / "r2p2_mem_port.c"
 
 
@@ -36,10 +36,10 @@ def compile_and_run(directory: Path, sources: list[Path], extra: list[str], argu
 @pytest.mark.needs("linux")
 def test_system_calls_that_fail_cost_only_their_datagram(tmp_path: Path) -> None:
     wrap = ["-Wl,--wrap=sendmmsg,--wrap=recvmmsg"]
-    compile_and_run(tmp_path, [HERE / "udp_faults.c", UDP_PORT], wrap, [])
+    compile_and_run(tmp_path, [HERE / "udp_faults.c", *UDP_PORT], wrap, [])
 
 
 @pytest.mark.needs("linux")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_traffic_keeps_every_buffer_with_its_owner(tmp_path: Path, seed: int) -> None:
-    compile_and_run(tmp_path, [HERE / "churn.c", UDP_PORT, MEM_PORT], [], [str(seed), "20000"])
+    compile_and_run(tmp_path, [HERE / "churn.c", *UDP_PORT, MEM_PORT], [], [str(seed), "20000"])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from r2p2.durability import Durability
 from r2p2.engine import Engine, EngineConfig
 from r2p2.files import Files
 from r2p2.memory import MemoryNetwork
+from r2p2.node.durability import Durability
 from r2p2.storage import StorageError
 from r2p2.storage_directory import MemberRecord
 from raft import HardState

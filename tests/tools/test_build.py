@@ -63,7 +63,7 @@ def test_a_warning_in_c_is_found(tree: Path) -> None:
     done = subprocess.run(check, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "unused" in done.stderr
-    assert "0 of 1 C files" in done.stdout
+    assert "3 of 4 C files" in done.stdout
 
 
 def test_help_lists_every_target() -> None:

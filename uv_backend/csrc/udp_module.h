@@ -9,4 +9,6 @@
 
 #include "udp_api.h"
 
+#define UDP_MESSAGE_BYTES_MAX 65507u
+
 #endif

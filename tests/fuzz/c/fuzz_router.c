@@ -158,20 +158,20 @@ static void check(r2p2_router *router) {
     }
     expect("entries", pending->waiting.count, waiting);
     expect("entries within their bound", waiting <= router->config.pending_max, 1);
-    for (uint32_t i = 0; i < router->servers_count; i++) {
-        const router_server *server = &router->servers[i];
+    for (uint32_t i = 0; i < router->servers.count; i++) {
+        const r2p2_server *server = &router->servers.list[i];
         expect("slots taken", server->outstanding, slots[i]);
         expect("probes", server->is_probed, probes[i]);
         if (router->config.choice == R2P2_ROUTER_JBSQ) expect("slots within the bound", server->outstanding <= router->config.bound, 1);
     }
-    expect("a leader there is", router->leader < router->servers_count, 1);
-    expect("the queue within its bound", router->queue_count <= router->config.queue_max, 1);
-    for (uint32_t i = 0; i < router->queue_count; i++) {
-        const router_waiting *one = &router->queue[(router->queue_head + i) % router->config.queue_max];
+    expect("a leader there is", router->servers.leader < router->servers.count, 1);
+    expect("the queue within its bound", router->queue.count <= router->config.queue_max, 1);
+    for (uint32_t i = 0; i < router->queue.count; i++) {
+        const r2p2_router_waiting *one = &router->queue.ring[(router->queue.head + i) % router->queue.size];
         expect("who waits has a name",
-               r2p2_pending_find(&router->queued, one->client_ip, one->client_port, one->client_rid), one->name);
+               r2p2_pending_find(&router->queue.names, one->client_ip, one->client_port, one->client_rid), one->name);
     }
-    if (router->config.choice == R2P2_ROUTER_JBSQ) expect("names in the queue", router->queued.waiting.count, router->queue_count);
+    if (router->config.choice == R2P2_ROUTER_JBSQ) expect("names in the queue", router->queue.names.waiting.count, router->queue.count);
 }
 
 static void play(uint64_t number) {

@@ -2,8 +2,8 @@
 stays within its bound.
 
 The node calls it at four places: for the log operations and chunks that are not about entries, for Hellos and Formeds,
-for operators' requests, and once a poll. The decisions are :mod:`r2p2.membership`'s and :mod:`r2p2.truncation`'s, the
-bytes :mod:`r2p2.snapshots`'s; here they meet Raft and the engine.
+for operators' requests, and once a poll. The decisions are :mod:`r2p2.node.membership`'s and
+:mod:`r2p2.node.truncation`'s, the bytes :mod:`r2p2.node.snapshots`'s; here they meet Raft and the engine.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any, Final
 from r2p2.address import format_address
 from r2p2.app import StateMachine
 from r2p2.engine import Engine, EngineConfig
-from r2p2.forming import RemovedError
-from r2p2.membership import Membership, addresses_of
-from r2p2.snapshots import Snapshots, Taking
-from r2p2.truncation import Act, Situation, compact_through, decide, is_near
+from r2p2.node.configurations import addresses_of
+from r2p2.node.forming import RemovedError
+from r2p2.node.membership import Membership
+from r2p2.node.membership_core import RaftCore
+from r2p2.node.snapshots import Snapshots, Taking
+from r2p2.node.truncation import Act, Situation, compact_through, decide, is_near
 from raft import (
     AbandonSnapshot,
     AppendConfiguration,
@@ -40,60 +42,6 @@ __all__ = ["Upkeep"]
 SILENT_HEARTBEATS: Final = 10
 
 
-class _Core:
-    """Raft, as membership sees it."""
-
-    def __init__(self, raft: Raft, member: int) -> None:
-        self._raft = raft
-        self._member = member
-        self._heard: dict[int, int] = {}
-        self.now_ns = 0
-
-    @property
-    def configuration(self) -> Configuration:
-        return self._raft.configuration
-
-    @property
-    def configuration_index(self) -> int:
-        return self._raft.configuration_index
-
-    @property
-    def configuration_committed(self) -> bool:
-        return self._raft.configuration_committed
-
-    @property
-    def has_been_member(self) -> bool:
-        return any(self._member in configuration.members for _, configuration in self._raft.configurations())
-
-    @property
-    def leads(self) -> bool:
-        return self._raft.role is Role.LEADER
-
-    @property
-    def leader_id(self) -> int | None:
-        return self._member if self.leads else self._raft.leader_id
-
-    @property
-    def transfer_target(self) -> int | None:
-        return self._raft.transfer_target
-
-    def propose_configuration(self, target: Configuration, now_ns: int) -> int:
-        return self._raft.propose_configuration(target, now_ns)
-
-    def caught_up(self, member: int) -> bool:
-        return self._raft.caught_up(member)
-
-    def heard_ns(self, member: int) -> int:
-        if member == self._member:
-            return self.now_ns
-        peer = self._raft.peer(member)
-        return peer.heard_ns if peer is not None else 0
-
-    def transfer(self, target: int, now_ns: int) -> None:
-        if target != self._member:
-            self._raft.transfer(target, now_ns)
-
-
 class Upkeep:
     """The upkeep of one member of a group.
 
@@ -102,7 +50,7 @@ class Upkeep:
         engine, app: the node's.
         counters: the node's.
         bounds: the engine's.
-        policy: one of :data:`r2p2.truncation.POLICIES`.
+        policy: one of :data:`r2p2.node.truncation.POLICIES`.
         heartbeat_ns, silent_ns: how often to look, and how long without a word makes a member be down.
         handler_budget_ns: processor time a snapshot may take at once unnoticed.
         app_is_busy: whether the application may not be called now; then what needs it waits.
@@ -134,7 +82,7 @@ class Upkeep:
         self.membership = Membership(member, raft.configuration, silent_ns, on_event, takes_in=app.has_snapshots)
         self.snapshots = Snapshots(app, engine, counters, handler_budget_ns)
         self._raft = raft
-        self._core = _Core(raft, member)
+        self._core = RaftCore(raft, member)
         self._member = member
         self._engine = engine
         self._bounds = bounds

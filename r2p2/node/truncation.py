@@ -7,8 +7,8 @@ bound, one of three policies says what gives way:
 * ``evict``: the leader removes the member from the configuration.
 * ``block``: nothing: the log fills, and new requests get DROP until the member is back.
 
-Leaves to others: taking snapshots (:mod:`r2p2.snapshots`), changing the configuration (:mod:`r2p2.membership`),
-refusing requests (the engine).
+Leaves to others: taking snapshots (:mod:`r2p2.node.snapshots`), changing the configuration
+(:mod:`r2p2.node.membership`), refusing requests (the engine).
 """
 
 from __future__ import annotations

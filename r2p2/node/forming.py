@@ -14,7 +14,7 @@ member can both be adopted by a majority.
 
 A process that is told of a cluster without its own incarnation is a later launch, or new: it is *joining*. It never
 forms anything from then on; it says so with every Hello (to_incarnation 0, no coordinator), which sets free who was
-bound to it, and goes on saying Hello until it has been let in (:mod:`r2p2.membership`). When nobody who remembers
+bound to it, and goes on saying Hello until it has been let in (:mod:`r2p2.node.membership`). When nobody who remembers
 the cluster answers any more and nothing of it has arrived here, the launch is over: :attr:`Forming.abandoned`.
 
 The leader may be none of those that it asks. It tells of the cluster unasked, and is asked from then on. That is

@@ -2,7 +2,7 @@
 
 A node's snapshot is the digest of its history, the log's time there, the table of client sessions and the application's
 own bytes, since all are what entries did. One is held at most; which index it is of, when a new one is worth its time
-and who needs it is decided elsewhere (:mod:`r2p2.truncation`, ``raft/``).
+and who needs it is decided elsewhere (:mod:`r2p2.node.truncation`, ``raft/``).
 
 It is taken in the node's own loop: begun between two batches, and, where the application gives it in pieces, gone on
 with between two polls (docs/adr/0022). One that holds the loop up for longer than the handler budget at once is counted

@@ -1,0 +1,26 @@
+"""A node: the engine, Raft and an application in one loop.
+
+:mod:`r2p2.node.node` is the loop; start there. The other files are its parts, each with a state of its own:
+
+* the group: ``group`` (from a launch to a member), ``forming`` and ``hellos`` (its decisions, and who is asked),
+  ``replica`` (carries out what Raft decides), ``steady`` (the usual step, which the engine takes by itself),
+  ``leadership`` (whom replicated requests are for);
+* messages: ``incoming`` (the gateway), ``peers`` (where the others are, and sending), ``room`` (for entries);
+* the application: ``batches`` (which entries), ``applying`` (in the loop), ``applying_apart`` and ``apply_thread``
+  (on a thread), ``handler_watch`` (how long it takes), ``reads`` (linearizable ones), ``unreplicated`` (what no log
+  orders), ``log_time`` (the time it is told), ``determinism`` and ``state_digest`` (whether replicas agree);
+* upkeep: ``upkeep`` over ``membership`` (who is to be a member), ``snapshots`` (taken, sent, restored) and
+  ``truncation`` (of a log that is held);
+* membership: ``changes`` (the next configuration), ``member_requests`` (operators'), ``outsiders`` (who knocks),
+  ``configurations`` (what one says), ``membership_core`` (what is asked of Raft);
+* the disk of a durable member: ``durability`` (over :mod:`r2p2.storage`), ``disk_upkeep``;
+* ``config`` (what it is told when it is made), ``counters`` (what each counts).
+"""
+
+from __future__ import annotations
+
+from r2p2.node.config import NodeConfig, Timers
+from r2p2.node.node import Node
+from r2p2.node.unreplicated import STATE_REQUEST, STATUS_REQUEST
+
+__all__ = ["STATE_REQUEST", "STATUS_REQUEST", "Node", "NodeConfig", "Timers"]
