@@ -20,12 +20,12 @@ import pytest
 from r2p2.app import StateMachine
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.apps.redis import RedisServer, Settings
-from r2p2.apps.redis.commands import READS, REFUSED, WRITES
+from r2p2.apps.redis.commands import ARITY, READS, REFUSED, WRITES, words_error
 from r2p2.apps.redis.link import Link, RedisFailed
 from r2p2.errors import UserError
 from r2p2.requests import Replies, Requests
 from r2p2.torture.mixed import mixed_command
-from tests.apps.redis_server import ERRORS_AS_TEXT
+from tests.apps.redis_server import ERRORS_AS_TEXT, redis_server
 
 pytestmark = pytest.mark.needs("redis")
 
@@ -71,6 +71,24 @@ def test_every_command_of_the_server_has_been_decided_on(app: RedisServer) -> No
     assert not [name for name in (READS | WRITES) & said.keys() if {"admin", "pubsub"} & set(said[name])]
     # Everything that may write, and is let in, goes through the log.
     assert not [name for name in said if "write" in said[name] and name in READS]
+
+
+def test_the_counts_of_words_are_the_servers(app: RedisServer) -> None:
+    """The gateway holds commands against them before the cluster hears of any; a newer server may take more."""
+    said = {}
+    for name, arity, *_, subcommands in parsed(app.query(encode_command("COMMAND"))):
+        for each, words in ((name, arity), *((sub[0], sub[1]) for sub in subcommands)):
+            if name.upper() in WRITES | READS:
+                said[each.upper()] = words
+    assert {name for name in ARITY if b"|" not in name} == {
+        name for name in WRITES | READS if not name.startswith(b"R2P2.")
+    }
+    if app._server.version.startswith("7.0."):
+        assert said == ARITY
+    with redis_server() as redis:
+        for text in ("GET", "GET a b", "xinfo", "XINFO foo a", "xinfo stream", "Command COUNT x", "COMMAND FOO"):
+            assert words_error([word.encode() for word in text.split()]) == redis.raw(encode_command(*text.split()))
+        assert words_error([b"XINFO", b"Stream", b"a"]) is words_error([b"ping"]) is None
 
 
 def test_refused_commands_do_not_reach_redis_and_say_why(app: RedisServer) -> None:
