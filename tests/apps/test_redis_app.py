@@ -253,6 +253,30 @@ def test_an_id_that_redis_would_make_of_its_clock_is_the_logs(app: RedisServer) 
     ]
 
 
+TRIMS = ["MAXLEN ~ 5", "MINID = 1-1", "maxlen 5", "LIMIT 5", "limit 0", "LIMIT -1", "LIMIT x", "NOMKSTREAM", "~"]
+
+
+def test_options_of_streams_are_refused_as_redis_refuses_them(app: RedisServer) -> None:
+    rng = random.Random(8)
+    refused = taken = 0
+    with redis_server() as redis:
+        for _ in range(3000):
+            options = [word for text in rng.choices(TRIMS, k=rng.randrange(5)) for word in text.split()]
+            words = ["XTRIM", "s", *options] if rng.random() < 0.4 else ["XADD", "s", *options, "*", "f", "v"]
+            redis.raw(encode_command("DEL", "s"))
+            expected = redis.raw(encode_command(*words))
+            (got,) = raw(app, ["UNLINK", "s"], words)[1:]
+            if expected.startswith(b"-"):
+                assert got == expected, words
+                refused += 1
+            else:
+                assert got[:1] == expected[:1], words
+                taken += 1
+                # Wherever among the options it stands, the id is made of the log's time.
+                assert not got.startswith(b"$1") or parsed(got) == b"%d-0" % START_MS, words
+    assert min(refused, taken) > 300
+
+
 WORDS = [
     *("SET {k} {v}", "SET {k} {v} EX {n}", "SET {k} {v} PX {n} NX", "SET {k} {v} KEEPTTL", "SET {k} {v} XX GET"),
     *("SET {k} {v} EXAT {at}", "SET {k} {v} PXAT {pat} GET", "SET {k} {v} EX 1 PX 2", "SET {k} {v} KEEPTTL EX 3"),

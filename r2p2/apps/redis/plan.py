@@ -234,19 +234,9 @@ def _show(time: Time, words: list[bytes]) -> Plan:
 
 @_plan("XADD")
 def _xadd(time: Time, words: list[bytes]) -> Plan:
-    """An id that Redis would make of its clock is made of the log's time."""
-    new = list(words[:2])
-    at = 2
-    while at < len(words):
-        word = words[at].upper()
-        if word == b"NOMKSTREAM":
-            new.append(word)
-            at += 1
-        elif word in (b"MAXLEN", b"MINID"):
-            at = _trim(words, at, new)
-        else:
-            break
-    if at < len(words) and words[at] == b"*":
+    """An id that Redis would make of its clock is made of the log's time, wherever among the options it stands."""
+    new, at = _trimmed(words)
+    if words[at : at + 1] == [b"*"]:
         new.append(b"%d-*" % time.now_ms)
         at += 1
     return Step(encode(*new, *words[at:]))
@@ -254,24 +244,44 @@ def _xadd(time: Time, words: list[bytes]) -> Plan:
 
 @_plan("XTRIM")
 def _xtrim(time: Time, words: list[bytes]) -> Plan:
-    new = list(words[:2])
-    at = _trim(words, 2, new)
+    new, at = _trimmed(words)
     return Step(encode(*new, *words[at:]))
 
 
-def _trim(words: list[bytes], at: int, new: list[bytes]) -> int:
-    """MAXLEN or MINID with what belongs to it; about so many becomes exactly so many, which is one way to do it."""
-    new.append(words[at])
-    at += 1
-    is_about = words[at : at + 1] == [b"~"]
-    if is_about or words[at : at + 1] == [b"="]:
-        at += 1
-        new.append(b"=")
-    new += words[at : at + 1]
-    at += 1
-    if is_about and at + 1 < len(words) and words[at].upper() == b"LIMIT":
-        at += 2
-    return at
+def _trimmed(words: list[bytes]) -> tuple[list[bytes], int]:
+    """The options of XADD and XTRIM, read as Redis reads them, and where they end.
+
+    About so many becomes exactly so many, which is one way to do it; then nothing is left for LIMIT to bound. Where
+    Redis refuses a LIMIT, or anything else about them, the options stay as they are, and Redis says why.
+    """
+    new = list(words[:2])
+    at, is_about, is_right = 2, False, True
+    limits: list[bytes] = []
+    while at < len(words):
+        word = words[at].upper()
+        if word == b"NOMKSTREAM":
+            new.append(word)
+            at += 1
+        elif word in (b"MAXLEN", b"MINID") and at + 1 < len(words):
+            new.append(word)
+            at += 1
+            is_about = words[at] == b"~" and at + 1 < len(words)
+            if is_about or (words[at] == b"=" and at + 1 < len(words)):
+                at += 1
+                new.append(b"=")
+            new.append(words[at])
+            at += 1
+        elif word == b"LIMIT" and at + 1 < len(words):
+            limits.append(words[at + 1])
+            at += 2
+        else:
+            break
+    for value in limits:
+        number = parse_int64(value)
+        is_right &= number is not None and number >= 0
+    if limits and not (is_about and is_right):
+        return words[:at], at
+    return new, at
 
 
 _SORT_WORDS: Final = {b"ASC": 1, b"DESC": 1, b"ALPHA": 1, b"LIMIT": 3, b"STORE": 2, b"BY": 2, b"GET": 2}
