@@ -369,6 +369,43 @@ def test_replies_no_response_carries_are_an_error_and_a_pipeline_goes_on(app: Re
     assert replies[0].startswith("ERR the command was executed") and replies[1] == 1
 
 
+LONG_ANSWERS = [
+    ["INCRBYFLOAT", "f", "1e4900"],
+    ["HINCRBYFLOAT", "h", "f", "-1e4900"],
+    ["BITFIELD", "b", *["INCRBY", "u60", "0", str(1 << 56)] * 2000],
+    ["EXPIRE", "f", "100", "x" * 30_000],
+    ["INCR", "n"],
+]
+
+
+def test_a_pipeline_ends_before_a_write_whose_answer_may_not_fit(app: RedisServer) -> None:
+    """What it answers of writes is what they answer one by one, none of it lost to the others."""
+    rng = random.Random(9)
+    commands: list[list[str]] = []
+    while len(commands) < 1500:
+        commands += [rng.choice(LONG_ANSWERS)] * rng.choice((1, 3, 150))
+    with closing(RedisServer()) as other:
+        expected = [parsed(raw(other, words)[0]) for words in commands]
+        replies: list[Any] = []
+        lengths = []
+        while len(replies) < len(commands):
+            left, size = [], 0
+            for words in commands[len(replies) :]:
+                size += sum(len(word) + 16 for word in words) + 16
+                if size > 350_000:
+                    break
+                left.append(words)
+            (got,) = run(app, ["R2P2.PIPELINE", *(word for words in left for word in (len(words), *words))])
+            assert got == expected[len(replies) : len(replies) + len(got)]
+            replies += got
+            lengths.append(len(got))
+        assert app.state_digest() == other.state_digest()
+    assert max(lengths) > 50
+    # In a transaction there is no going on; an error, which says that nothing was done, stays one.
+    (got,) = run(app, ["R2P2.BATCH", "DO", *[3, "INCRBYFLOAT", "f", "1"] * 80, *[4, *LONG_ANSWERS[3]], 2, "INCR", "n"])
+    assert str(got[79]).startswith("ERR the command was executed") and str(got[80]).startswith("ERR Unsupported option")
+
+
 def test_a_scan_holds_no_keys_that_are_gone(app: RedisServer) -> None:
     run(app, "SET stays 1", "SCAN 0 COUNT 1")
     for i in range(100):

@@ -28,7 +28,7 @@ from r2p2.apps.redis.commands import READS, WRITES, ServerCommand, refusal
 from r2p2.apps.redis.deadlines import SHIFT_MS
 from r2p2.apps.redis.dump import PIECE_BYTES, Dump
 from r2p2.apps.redis.link import Link, RedisFailed, encode
-from r2p2.apps.redis.pipeline import EXECUTED_TOO_LARGE, HEADER_BYTES, REPLY_BYTES_MAX, run_pipeline
+from r2p2.apps.redis.pipeline import EXECUTED_TOO_LARGE, HEADER_BYTES, REPLY_BYTES_MAX, cut_to_fit, run_pipeline
 from r2p2.apps.redis.plan import PLANS, Alone, Plan, Step, Time
 from r2p2.apps.redis.scan import Scanner
 from r2p2.engine import resp_first_broken
@@ -286,8 +286,8 @@ class RedisServer(StateMachine):
         room = REPLY_BYTES_MAX - HEADER_BYTES - len(EXECUTED_TOO_LARGE) * len(commands)
         fitting = []
         for reply in self._execute(commands, link=link):
-            fits = len(reply) <= max(room, len(EXECUTED_TOO_LARGE))
-            fitting.append(reply if fits else EXECUTED_TOO_LARGE)
+            room_now = max(room, len(EXECUTED_TOO_LARGE))
+            fitting.append(reply if len(reply) <= room_now else cut_to_fit(reply, room_now))
             room -= max(len(fitting[-1]) - len(EXECUTED_TOO_LARGE), 0)
         return array_of(fitting, len(fitting))
 
