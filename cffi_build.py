@@ -113,7 +113,7 @@ def kv_extension() -> Extension:
         "r2p2.apps.kv._plain",
         c_sources("r2p2/apps/kv"),
         include_dirs=["r2p2/csrc"],
-        depends=["r2p2/csrc/r2p2_resp.h"],
+        depends=["r2p2/csrc/r2p2_resp.h", "r2p2/csrc/r2p2_limits.h", "r2p2/apps/kv/csrc/kv_glob.h"],
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )

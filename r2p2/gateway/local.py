@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from r2p2 import limits
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching
 from r2p2.apps.kv.registry import COMMANDS, Command, find
 from r2p2.apps.kv.resp import (
     NIL,
@@ -213,8 +213,8 @@ def _config(state: ClientState, words: list[bytes]) -> bytes:
     if what == b"GET" and len(words) > 2:
         if any(len(word) > limits.KV_PATTERN_BYTES_MAX for word in words[2:]):
             return PATTERN_TOO_LONG
-        patterns = [compiled(word.lower()) for word in words[2:]]
-        found = [item for item in _SETTINGS.items() if any(pattern.fullmatch(item[0]) for pattern in patterns)]
+        names = {name for word in words[2:] for name in matching(word.lower(), _SETTINGS)}
+        found = [item for item in _SETTINGS.items() if item[0] in names]
         return _map(state, [bulk(text) for item in found for text in item])
     if what == b"SET":
         return error(b"this is a gateway: its settings are arguments of `r2p2 gateway`")

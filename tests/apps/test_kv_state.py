@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from r2p2 import limits
 from r2p2.apps.kv import KeyValue, encode_command
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching
 from r2p2.requests import Replies, Requests
+from tests.apps import glob_model
 from tests.apps.redis_server import ERRORS_AS_TEXT
 
 T0 = 1_700_000_000_000
@@ -356,10 +357,57 @@ def test_a_scan_that_nobody_goes_on_with_holds_no_keys_that_are_gone() -> None:
     assert ask(kv, "SCAN", 0) == [b"0", [b"stays"]]
 
 
-def test_patterns_of_many_stars_end_soon() -> None:
-    began = time.process_time()
-    assert not compiled(b"a*" * 50 + b"b").fullmatch(b"a" * 3000)
-    assert time.process_time() - began < 5
+PATTERN_PIECES = [b"*", b"?", b"[ab]", b"[^a]", b"[a-c", b"[]", b"[^]", b"\\", b"a", b"b", b"ab", b"-]", b"a" * 70]
+
+KEY_PIECES = [b"", b"a", b"b", b"ab", b"abc", b"a" * 69 + b"b", b"a" * 200, b"]", b"-", b"\\"]
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    st.lists(st.sampled_from(PATTERN_PIECES), max_size=14).map(b"".join),
+    st.lists(
+        st.sampled_from([b"", b"a", b"b", b"ab", b"abc", b"a" * 69 + b"b", b"a" * 200, b"]", b"-", b"\\"]), max_size=6
+    ),
+    st.binary(max_size=5),
+)
+def test_patterns_match_what_regular_expressions_say(pattern: bytes, pieces: list[bytes], other: bytes) -> None:
+    keys = [b"".join(pieces), b"".join(reversed(pieces)), other, *pieces]
+    expression = glob_model.compiled(pattern)
+    assert matching(pattern, keys) == [key for key in keys if expression.fullmatch(key)]
+
+
+def test_patterns_are_found_over_the_words_of_the_search() -> None:
+    """Pieces of every length around a word's 64 sets, at any place, and just not."""
+    for length in (1, 8, 9, 63, 64, 65, 127, 128, 129, 500, 1020):
+        piece = b"?" * (length - 1) + b"x"
+        for place in (length, length + 1, 3000):
+            key = b"y" * (place - 1) + b"x" + b"y" * 10
+            assert matching(b"*%b*" % piece, [key]) == [key]
+            assert matching(b"*%b*" % piece, [key[: place - 1] + b"y" * 11, b"x" * (length - 1)]) == []
+
+
+def test_the_worst_patterns_take_a_few_ms_for_the_longest_key() -> None:
+    key = b"a" * 369_000
+    for pattern in (
+        *(
+            b"*" + b"a" * 1000 + b"b*",
+            b"*" + b"[ab]" * 200 + b"c*",
+            b"*" + b"?" * 1000 + b"c*",
+            b"*" + b"??????a?" * 100 + b"c*",
+        ),
+        *(b"*?" * 500 + b"c", b"*a" * 500 + b"c", b"*" + b"?" * 8 + b"c*", b"*" + b"a" * 250 + b"b*"),
+    ):
+        began = time.process_time()
+        assert matching(pattern, [key] * 4) == []
+        assert time.process_time() - began < 0.4, pattern
+
+
+def test_patterns_and_keys_that_are_none_are_errors() -> None:
+    with pytest.raises(ValueError, match="1025 bytes; at most 1024"):
+        matching(b"a" * 1025, [])
+    with pytest.raises(TypeError, match="a key is a str, not bytes"):
+        matching(b"a", [b"a", "a"])  # type: ignore[list-item]
+    assert matching(b"*", {b"a": 1, b"b": 2}) == [b"a", b"b"] and matching(b"*", (key for key in (b"c",))) == [b"c"]
 
 
 def test_long_patterns_cost_no_long_time() -> None:

@@ -1,4 +1,17 @@
+from collections.abc import Iterable
+
 from typing_extensions import Buffer
+
+def matching(pattern: bytes, keys: Iterable[bytes], /) -> list[bytes]:
+    """The keys that a pattern of KEYS or SCAN matches, as Redis reads it, in order, in time linear in their bytes.
+
+    ``*`` any bytes, ``?`` one byte, ``[abc]``, ``[a-z]``, ``[^a]`` one of them or none of them, ``\\`` takes the next
+    byte as it is. An open ``[`` runs to the end of the pattern.
+
+    Raises:
+        ValueError: the pattern has more than ``KV_PATTERN_BYTES_MAX`` bytes.
+        TypeError: a key is not bytes.
+    """
 
 def run(
     top: dict[bytes, bytes | None], under: dict[bytes, bytes] | None, slab: bytes, lengths: Buffer, writes: bool, /

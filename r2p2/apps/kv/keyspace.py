@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from r2p2 import limits
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching
 from r2p2.apps.kv.registry import command
 from r2p2.apps.kv.resp import OK, PATTERN_TOO_LONG, SYNTAX, TOO_LARGE, array_of, bulk, error, integer
 from r2p2.apps.kv.scan import PLACE_MAX, ScanOptions, scan_options, scan_step
@@ -94,8 +94,7 @@ def keys(store: Store, words: list[bytes]) -> bytes:
     """KEYS pattern; an error when a response cannot carry them all."""
     if len(words[1]) > limits.KV_PATTERN_BYTES_MAX:
         return PATTERN_TOO_LONG
-    matches = compiled(words[1]).fullmatch
-    found = sorted(key for key in store.live_keys() if matches(key))
+    found = sorted(matching(words[1], store.live_keys()))
     return array_of(map(bulk, found), len(found))
 
 
@@ -114,7 +113,7 @@ def scan(store: Store, words: list[bytes]) -> bytes:
 def _scan(store: Store, cursor: int, options: ScanOptions, count: int) -> bytes:
     step, following = scan_step(store.scan_after(cursor), count)
     strings = options.type_name in (None, b"string")
-    found = [key for key in step if strings and options.matches(key)]
+    found = options.matching(step) if strings else []
     reply = array_of([bulk(b"%d" % following), array_of(map(bulk, found), len(found))], 2)
     # Long keys: what a response cannot carry is left for the next step.
     fits = not reply.startswith(b"-") and TOO_LARGE not in reply[-len(TOO_LARGE) :]

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final
 
 from r2p2 import limits
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching
 from r2p2.apps.kv.resp import NOT_AN_INTEGER, PATTERN_TOO_LONG, SYNTAX, parse_int64
 
 __all__ = ["PLACE_MAX", "ScanIndex", "ScanOptions", "scan_options", "scan_step"]
@@ -39,9 +39,9 @@ class ScanOptions:
     pattern: bytes | None = None
     type_name: bytes | None = None
 
-    def matches(self, key: bytes) -> bool:
-        """Whether the pattern admits a key; its type is not looked at."""
-        return self.pattern is None or compiled(self.pattern).fullmatch(key) is not None
+    def matching(self, keys: list[bytes]) -> list[bytes]:
+        """The keys that the pattern admits; their type is not looked at."""
+        return keys if self.pattern is None else matching(self.pattern, keys)
 
 
 def scan_options(words: list[bytes]) -> ScanOptions | bytes:

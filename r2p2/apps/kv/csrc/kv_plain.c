@@ -1,5 +1,5 @@
 /*
- * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on the table in one call.
+ * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on the table in one call; and, from kv_glob.c, patterns.
  *
  * Why C, and why Python's own interface: these two commands are nearly all that a store is asked, and what they cost is making the bytes
  * objects that the dict keeps, which cffi cannot do (docs/adr/0016). Nothing is decided here: the first request that is anything else, or
@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kv_glob.h"
 #include "r2p2_resp.h"
 
 enum verb { VERB_OTHER, VERB_SET, VERB_GET };
@@ -180,6 +181,7 @@ static PyObject *run(PyObject *module, PyObject *args) {
 static PyMethodDef methods[] = {
     {"run", run, METH_VARARGS,
      "run(top, under, slab, lengths, writes) -> (count, replies, reply_lengths)\n\nExecutes the leading GETs and, where writes, SETs."},
+    {"matching", kv_matching, METH_VARARGS, "matching(pattern, keys) -> the keys that match, in their order"},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
