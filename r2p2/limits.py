@@ -202,6 +202,11 @@ KV_PATTERN_BYTES_MAX: Final = 1024
 KV_WATCHED_MAX: Final = 65_536
 # Commands of one batch: at 500 ns each, 2 ms of the loop. A refused reply of each (64 bytes) fits in a response.
 KV_BATCH_COMMANDS_MAX: Final = 4_096
+# Of these, commands that may go through many keys (SCAN, KEYS, DBSIZE, FLUSHALL): thousands of them in one request
+# would hold up every member for minutes.
+KV_SWEEPING_MAX: Final = 8
+# Bytes of keys, and one key more, that a step of SCAN goes through.
+KV_SCAN_BYTES_MAX: Final = 1 << 20
 assert KV_BATCH_COMMANDS_MAX * 64 < REPLICATED_REPLY_BYTES_MAX
 # Ended keys taken out of memory with each batch, beyond one for each of its requests: at 1 us each.
 KV_SWEEP_MAX: Final = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -433,6 +434,48 @@ def test_replies_and_values_stay_within_a_response() -> None:
     assert ask(kv, "SETRANGE", "big", 370_406, "x").startswith("ERR string exceeds maximum allowed size")
     assert ask(kv, "MGET", "big", "big").startswith("ERR the reply is larger")
     assert len(ask(kv, "GET", "big")) == 300_000
+
+
+def test_a_short_request_does_not_have_gigabytes_made_for_a_reply_that_is_refused() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "big", b"x" * 300_000)
+    apply(kv, *(encode_command("SET", b"%d" % i + b"k" * 30_000, 1) for i in range(300)))
+    tracemalloc.start()
+    try:
+        for words in (("MGET", *["big"] * 30_000), ("KEYS", "*"), ("R2P2.BATCH", "DO", 300, "MGET", *["big"] * 299)):
+            assert "the reply is larger" in str(ask(kv, *words))
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_request_goes_through_many_keys_a_few_times_only() -> None:
+    """Each of these costs what the store holds, not what the request does: thousands would cost minutes."""
+    kv = KeyValue()
+    ask(kv, "SET", "a", 1)
+    most = limits.KV_SWEEPING_MAX
+    for words in (["DBSIZE"], ["KEYS", "x*"], ["SCAN", "0", "MATCH", "x*"], ["FLUSHALL"], ["FLUSHDB"]):
+        several = [word for _ in range(most + 1) for word in (len(words), *words)]
+        # A pipeline stops before the one too many, and whoever sent it goes on from there.
+        assert len(ask(kv, "R2P2.PIPELINE", 2, "GET", "a", *several, 2, "GET", "a")) == 1 + most
+        refused = ask(kv, "R2P2.BATCH", "DO", *several)
+        assert refused == "ERR more than 8 of SCAN, KEYS, DBSIZE, FLUSHALL and FLUSHDB in one batch"
+        assert len(ask(kv, "R2P2.BATCH", "DO", *several[len(words) + 1 :])) == most
+    assert ask(kv, "R2P2.PIPELINE", *[1, "DBSIZE"] * most) == [0] * most
+
+
+def test_a_step_of_a_scan_goes_through_so_many_bytes_of_keys() -> None:
+    kv = KeyValue()
+    keys = {b"%d" % i + b"k" * 100_000 for i in range(50)}
+    apply(kv, *(encode_command("SET", key, 1) for key in keys))
+    for options in (["MATCH", "*"], ["TYPE", "none"]):
+        cursor, found, steps = b"0", [], 0
+        while steps == 0 or cursor != b"0":
+            cursor, step = ask(kv, "SCAN", cursor, "COUNT", 4096, *options)
+            found += step
+            steps += 1
+        assert steps >= 50 * 100_000 // (limits.KV_SCAN_BYTES_MAX + 100_000)
+        assert sorted(found) == (sorted(keys) if options[0] == "MATCH" else [])
 
 
 def test_queries_read_batches_of_reads() -> None:

@@ -67,10 +67,17 @@ def scan_options(words: list[bytes]) -> ScanOptions | bytes:
 
 
 def scan_step(ahead: Iterator[tuple[int, bytes]], count: int) -> tuple[list[bytes], int]:
-    """The next `count` keys of what lies ahead, or a few more, and the cursor to go on from; 0: those were the last."""
-    step = list(islice(ahead, count))
-    following = 0
-    if len(step) == count:
+    """The next `count` keys of what lies ahead, or a few more, and the cursor to go on from; 0: those were the last. Of
+    long keys they are fewer.
+    """
+    step: list[tuple[int, bytes]] = []
+    bytes_left, following = limits.KV_SCAN_BYTES_MAX, 0
+    for item in islice(ahead, count):
+        step.append(item)
+        bytes_left -= len(item[1])
+        if bytes_left < 0:
+            break
+    if step and (len(step) == count or bytes_left < 0):
         # Keys with one hash are not parted: those that share the last one's come along.
         for item in ahead:
             if item[0] != step[-1][0]:
