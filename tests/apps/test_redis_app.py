@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -500,6 +502,55 @@ def test_a_pipeline_of_reads_is_not_made_in_vain(app: RedisServer) -> None:
     assert len(parsed(app.query(encode_command(*pipeline)))) == 1
     after = int(parsed(app._link.one("INFO", "stats")).decode().split("total_commands_processed:")[1].split()[0])
     assert after - before < 50
+
+
+LONG_PATTERNS = [
+    "*" + "[a-c]" * 13 + "*",
+    "*" + "?" * 70,
+    "a" * 66 + "*",
+    "*a" * 33 + "*",
+    "[^a]" + "?" * 60 + "*",
+    "*" * 70,
+]
+
+
+def test_long_patterns_are_matched_as_redis_matches_them(app: RedisServer) -> None:
+    rng = random.Random(4)
+    names = ["".join(rng.choices("abc", k=rng.choice((1, 13, 60, 70, 100)))) for _ in range(300)] + ["a" * 80, "b" * 65]
+    run(app, *(["SET", name, 1] for name in names))
+    run(app, ["SADD", "{s}", *names], ["HSET", "{h}", *(word for name in names for word in (name, "v" + name))])
+    run(app, ["ZADD", "{z}", *(word for i, name in enumerate(names) for word in (i / 2, name))])
+    for pattern in LONG_PATTERNS:
+        expected = parsed(app._link.one("KEYS", pattern))
+        assert expected and sorted(run(app, ["KEYS", pattern])[0]) == sorted(expected), pattern
+        for scan, key in (("SSCAN", "{s}"), ("HSCAN", "{h}"), ("zscan", "{z}")):
+            direct = app._link.one(scan, key, 0, "MATCH", pattern, "COUNT", 1 << 30)
+            assert raw(app, [scan, key, 0, "COUNT", 5, "MATCH", pattern]) == [direct], (scan, pattern)
+            direct = app._link3.one(scan, key, 0, "MATCH", pattern, "COUNT", 1 << 30)
+            assert raw(app, ["R2P2.RESP3", scan, key, 0, "MATCH", pattern]) == [direct], (scan, pattern)
+    wrong = "WRONGTYPE Operation against a key holding the wrong kind of value"
+    assert run(app, ["SSCAN", "{h}", 0, "MATCH", LONG_PATTERNS[0]]) == [wrong]
+
+
+def test_no_pattern_and_no_list_of_names_keeps_a_server_at_work_for_long(app: RedisServer) -> None:
+    """A pattern of 100 KB and a key of 360 KB took the server more than a minute, of each member that was asked."""
+    long = "a" * 360_000
+    run(app, ["SET", long, 1], ["SADD", "s", long], ["HSET", "h", "big", "x" * 300_000])
+    began = time.process_time() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    pattern = "*" + "a" * 1000 + "b*"
+    for words in (["KEYS", pattern], ["SCAN", 0, "MATCH", pattern], ["SSCAN", "s", 0, "MATCH", pattern]):
+        assert long.encode() not in str(run(app, words)).encode()
+        assert run(app, [*words[:-1], "*" + "a" * 100_000 + "b*"]) == ["ERR a pattern has at most 1024 bytes"]
+    assert "larger than" in run(app, ["HMGET", "h", *["big"] * 30_000])[0]
+    assert time.process_time() - began < 5
+    memory = parsed(app._link.one("INFO", "memory")).decode()
+    assert int(memory.split("used_memory_peak:")[1].split()[0]) < 100 << 20
+
+
+def test_names_that_come_again_are_answered_again(app: RedisServer) -> None:
+    run(app, "SET a 1", "HSET h f 2 g $-1", ["SET", "b", "x\r\n$5\r\n"], "RPUSH l 1")
+    for text in ("MGET a b a none b a l none", "HMGET h f g f x f x", "mget a a", "HMGET a f f", "HMGET none f f"):
+        assert raw(app, text, f"R2P2.RESP3 {text}") == [app._link.one(*text.split()), app._link3.one(*text.split())]
 
 
 def test_reads_do_not_write_and_resp3_is_answered_when_asked_for(app: RedisServer) -> None:

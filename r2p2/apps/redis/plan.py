@@ -7,11 +7,24 @@ here with Redis's own error, or goes where Redis is certain to refuse it: no rel
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from r2p2.apps.kv.resp import INT64_MIN, NOT_AN_INTEGER, SYNTAX, error, integer, parse_int64
+from r2p2 import limits
+from r2p2.apps.kv._plain import matching
+from r2p2.apps.kv.resp import (
+    INT64_MIN,
+    NOT_AN_INTEGER,
+    PATTERN_TOO_LONG,
+    SYNTAX,
+    array_of,
+    bulk,
+    error,
+    integer,
+    parse_int64,
+)
+from r2p2.apps.redis.child import parse
 from r2p2.apps.redis.deadlines import SHIFT_MS, WHEN_MAX, Deadlines
 from r2p2.apps.redis.link import Link, encode
 
@@ -256,7 +269,7 @@ def _trimmed(words: list[bytes]) -> tuple[list[bytes], int]:
     """
     new = list(words[:2])
     at, is_about, is_right = 2, False, True
-    limits: list[bytes] = []
+    bounds: list[bytes] = []
     while at < len(words):
         word = words[at].upper()
         if word == b"NOMKSTREAM":
@@ -272,14 +285,14 @@ def _trimmed(words: list[bytes]) -> tuple[list[bytes], int]:
             new.append(words[at])
             at += 1
         elif word == b"LIMIT" and at + 1 < len(words):
-            limits.append(words[at + 1])
+            bounds.append(words[at + 1])
             at += 2
         else:
             break
-    for value in limits:
+    for value in bounds:
         number = parse_int64(value)
         is_right &= number is not None and number >= 0
-    if limits and not (is_about and is_right):
+    if bounds and not (is_about and is_right):
         return words[:at], at
     return new, at
 
@@ -329,14 +342,84 @@ def _scan_inside(time: Time, words: list[bytes]) -> Plan:
     """Everything at once: a cursor would be a place in one server's table, and any member may be asked next."""
     if words[2] != b"0":
         return error(b"invalid cursor")
-    options: list[bytes] = []
+    pattern: bytes | None = None
     at = 3
     while at < len(words):
         if words[at].upper() not in (b"MATCH", b"COUNT") or at + 1 == len(words):
             return SYNTAX
         if words[at].upper() == b"MATCH":
-            options = words[at : at + 2]
+            pattern = words[at + 1]
         elif (count := parse_int64(words[at + 1])) is None or count < 1:
             return NOT_AN_INTEGER if count is None else SYNTAX
         at += 2
-    return Step(encode(*words[:3], *options, "COUNT", 1 << 30))
+    if pattern is not None and len(pattern) > limits.KV_PATTERN_BYTES_MAX:
+        return PATTERN_TOO_LONG
+    if pattern is None or len(pattern) <= _SHORT_PATTERN_BYTES:
+        options = [] if pattern is None else [b"MATCH", pattern]
+        return Step(encode(*words[:3], *options, "COUNT", 1 << 30))
+    is_set = words[0].upper() == b"SSCAN"
+
+    def finish(replies: list[bytes]) -> bytes:
+        if replies[0].startswith(b"-"):
+            return replies[0]
+        found = parse(replies[0])[1]
+        if is_set:
+            kept = matching(pattern, found)
+        else:
+            names = set(matching(pattern, found[::2]))
+            kept = [word for pair in zip(found[::2], found[1::2], strict=True) if pair[0] in names for word in pair]
+        inner = array_of(map(bulk, kept), len(kept))
+        return inner if inner.startswith(b"-") else array_of([bulk(b"0"), inner], 2)
+
+    return Step(encode(*words[:3], "COUNT", 1 << 30), 1, finish)
+
+
+# ---- others that could keep a server at work for minutes ----
+
+# Redis takes the product of both lengths to match a pattern: 60 ms for one of these and a key of 370 KB.
+_SHORT_PATTERN_BYTES: Final = 64
+
+
+@_plan("KEYS")
+def _keys(time: Time, words: list[bytes]) -> Plan:
+    """A long pattern is matched here, in time linear in the keys."""
+    pattern = words[1]
+    if len(pattern) > limits.KV_PATTERN_BYTES_MAX:
+        return PATTERN_TOO_LONG
+    if len(pattern) <= _SHORT_PATTERN_BYTES:
+        return None
+
+    def finish(replies: list[bytes]) -> bytes:
+        found = matching(pattern, parse(replies[0]))
+        return array_of(map(bulk, found), len(found))
+
+    return Step(encode("KEYS", "*"), 1, finish)
+
+
+@_plan("MGET", "HMGET")
+def _several(time: Time, words: list[bytes]) -> Plan:
+    """Redis is asked once for what is named many times: thousands of times a long value would not fit in memory."""
+    head = 1 if len(words[0]) == len(b"MGET") else 2
+    names = words[head:]
+    unique = list(dict.fromkeys(names))
+    if len(unique) == len(names):
+        return None
+
+    def finish(replies: list[bytes]) -> bytes:
+        if replies[0].startswith(b"-"):
+            return replies[0]
+        values = dict(zip(unique, _items(replies[0]), strict=True))
+        return array_of((values[name] for name in names), len(names))
+
+    return Step(encode(*words[:head], *unique), 1, finish)
+
+
+def _items(reply: bytes) -> Iterator[bytes]:
+    """What an array of bulk strings and nils holds, as the bytes it came as."""
+    at = reply.index(b"\r\n") + 2
+    while at < len(reply):
+        end = reply.index(b"\r\n", at) + 2
+        if reply[at] == b"$"[0] and (length := int(reply[at + 1 : end - 2])) >= 0:
+            end += length + 2
+        yield reply[at:end]
+        at = end
