@@ -106,6 +106,10 @@ def dpdk() -> FFI:
     return ffi
 
 
+def _headers(package: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / package / "csrc").glob("*.h"))
+
+
 def kv_extension() -> Extension:
     """``r2p2.apps.kv._plain``, over Python's own C interface."""
     compile_flags, link_flags = _flags()
@@ -113,7 +117,7 @@ def kv_extension() -> Extension:
         "r2p2.apps.kv._plain",
         c_sources("r2p2/apps/kv"),
         include_dirs=["r2p2/csrc"],
-        depends=["r2p2/csrc/r2p2_resp.h", "r2p2/csrc/r2p2_limits.h", "r2p2/apps/kv/csrc/kv_glob.h"],
+        depends=[*_headers("r2p2/apps/kv"), "r2p2/csrc/r2p2_resp.h", "r2p2/csrc/r2p2_limits.h"],
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )

@@ -2,6 +2,13 @@ from collections.abc import Iterable
 
 from typing_extensions import Buffer
 
+def commands(data: bytes, /) -> list[list[bytes]] | None:
+    """The commands, each a list of words, when the bytes are whole arrays of bulk strings and nothing else; or None.
+
+    Raises:
+        TypeError: they are not bytes.
+    """
+
 def matching(pattern: bytes, keys: Iterable[bytes], /) -> list[bytes]:
     """The keys that a pattern of KEYS or SCAN matches, as Redis reads it, in order, in time linear in their bytes.
 
