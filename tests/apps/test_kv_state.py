@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from array import array
 from collections.abc import Iterator
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from r2p2 import limits
 from r2p2.apps.kv import KeyValue, encode_command
-from r2p2.apps.kv._plain import matching
+from r2p2.apps.kv._plain import matching, places
 from r2p2.requests import Replies, Requests
 from tests.apps import glob_model
 from tests.apps.redis_server import ERRORS_AS_TEXT
@@ -401,6 +403,27 @@ def test_the_worst_patterns_take_a_few_ms_for_the_longest_key() -> None:
         began = time.process_time()
         assert matching(pattern, [key] * 4) == []
         assert time.process_time() - began < 0.4, pattern
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.one_of(st.binary(max_size=10), st.binary(min_size=120, max_size=135), st.just(b"k" * 256)), max_size=40)
+)
+def test_the_order_of_scans_is_that_of_the_hash(keys: list[bytes]) -> None:
+    def place(key: bytes) -> int:
+        return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") or 1
+
+    packed, found = places(keys)
+    expected = sorted({(place(key), key) for key in keys})
+    assert list(zip(array("Q", packed), found, strict=True)) == expected
+
+
+def test_long_keys_have_the_place_of_their_hash() -> None:
+    for length in (0, 1, 127, 128, 129, 255, 256, 257, 1000, 370_000):
+        (place,) = array("Q", places([b"x" * length])[0])
+        assert place == int.from_bytes(blake2b(b"x" * length, digest_size=8).digest(), "big")
+    with pytest.raises(TypeError, match="a key is a int, not bytes"):
+        places([b"a", 1])  # type: ignore[list-item]
 
 
 def test_patterns_and_keys_that_are_none_are_errors() -> None:

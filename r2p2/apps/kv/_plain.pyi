@@ -20,6 +20,16 @@ def matching(pattern: bytes, keys: Iterable[bytes], /) -> list[bytes]:
         TypeError: a key is not bytes.
     """
 
+def places(keys: Iterable[bytes], /) -> tuple[bytes, list[bytes]]:
+    """Each key once, in SCAN's order: by its place, a hash of it, and then by its bytes.
+
+    Returns:
+        The places (format ``Q``), and the keys.
+
+    Raises:
+        TypeError: a key is not bytes.
+    """
+
 def run(
     top: dict[bytes, bytes | None], under: dict[bytes, bytes] | None, slab: bytes, lengths: Buffer, writes: bool, /
 ) -> tuple[int, bytes, bytes]:

@@ -10,6 +10,7 @@ how a cursor is spelled; and what to do with a step that a response cannot carry
 from __future__ import annotations
 
 import heapq
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from itertools import islice
 from typing import Final
 
 from r2p2 import limits
-from r2p2.apps.kv._plain import matching
+from r2p2.apps.kv._plain import matching, places
 from r2p2.apps.kv.resp import NOT_AN_INTEGER, PATTERN_TOO_LONG, SYNTAX, parse_int64
 
 __all__ = ["PLACE_MAX", "ScanIndex", "ScanOptions", "scan_options", "scan_step"]
@@ -101,29 +102,32 @@ class ScanIndex:
 
     def __init__(self, keys: Iterable[bytes]) -> None:
         self.idle_batches = 0
-        self._main = sorted((_place(key), key) for key in keys)
+        self._sort(keys)
+
+    def _sort(self, keys: Iterable[bytes]) -> None:
+        packed, self._keys = places(keys)
+        self._places = array("Q", packed)
         self._added: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
-        return len(self._main) + len(self._added)
+        return len(self._keys) + len(self._added)
 
     def add(self, key: bytes) -> None:
         """Takes a key that has come; one that was here before does no harm."""
         self._added.append((_place(key), key))
-        if len(self._added) > _ADDED_MAX + len(self._main) // 4:
-            self._main = list(self.after(0))
-            self._added = []
+        if len(self._added) > _ADDED_MAX + len(self._keys) // 4:
+            self._sort([*self._keys, *(key for _, key in self._added)])
 
     def after(self, place: int) -> Iterator[tuple[int, bytes]]:
         """Places above ``place`` with their keys, in order."""
         self._added.sort()
         previous = None
-        for item in heapq.merge(_from(self._main, place), _from(self._added, place)):
+        added, all_places, keys = self._added, self._places, self._keys
+        first, first_added = bisect_right(all_places, place), bisect_right(added, place, key=lambda item: item[0])
+        for item in heapq.merge(
+            ((all_places[i], keys[i]) for i in range(first, len(keys))),
+            (added[i] for i in range(first_added, len(added))),
+        ):
             if item != previous:
                 previous = item
                 yield item
-
-
-def _from(items: list[tuple[int, bytes]], place: int) -> Iterator[tuple[int, bytes]]:
-    for i in range(bisect_right(items, place, key=lambda item: item[0]), len(items)):
-        yield items[i]

@@ -1,6 +1,6 @@
 /*
- * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on the table in one call. Beside it, patterns (kv_glob.c)
- * and the commands of a gateway's clients (kv_commands.c).
+ * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on the table in one call. Beside it, patterns (kv_glob.c),
+ * the order of SCAN (kv_places.c), and the commands of a gateway's clients (kv_commands.c).
  *
  * Why C, and why Python's own interface: these two commands are nearly all that a store is asked, and what they cost is making the bytes
  * objects that the dict keeps, which cffi cannot do (docs/adr/0016). Nothing is decided here: the first request that is anything else, or
@@ -15,6 +15,7 @@
 
 #include "kv_commands.h"
 #include "kv_glob.h"
+#include "kv_places.h"
 #include "r2p2_resp.h"
 
 enum verb { VERB_OTHER, VERB_SET, VERB_GET };
@@ -173,6 +174,7 @@ static PyMethodDef methods[] = {
     {"run", run, METH_VARARGS,
      "run(top, under, slab, lengths, writes) -> (count, replies, reply_lengths)\n\nExecutes the leading GETs and, where writes, SETs."},
     {"commands", kv_commands, METH_O, "commands(data) -> the commands that the bytes are, to the last one, or None"},
+    {"places", kv_places, METH_O, "places(keys) -> (places, keys), each key once, sorted"},
     {"matching", kv_matching, METH_VARARGS, "matching(pattern, keys) -> the keys that match, in their order"},
     {NULL, NULL, 0, NULL}};
 
