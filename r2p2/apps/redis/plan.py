@@ -116,31 +116,33 @@ _UNITS: Final = {b"EX": (1000, True), b"PX": (1, True), b"EXAT": (1000, False), 
 
 def _timed(time: Time, words: list[bytes], at: int, flags: tuple[bytes, ...], ends: Callable[[int], bool]) -> Plan:
     """SET and GETEX: options from ``at`` on, at most one of them a time; ``ends``: whether that deadline is over."""
-    unit_at, keeps = 0, False
+    unit, amount, keeps = b"", b"", False
+    new = words[:at]
     while at < len(words):
         word = words[at].upper()
         if word in _UNITS:
-            if unit_at or at + 1 == len(words):
+            if unit not in (b"", word) or at + 1 == len(words):
                 return SYNTAX
-            unit_at = at
+            unit, amount = word, words[at + 1]  # of one that is there twice the last counts
             at += 2
         elif word in flags:
             keeps |= word in (b"KEEPTTL", b"PERSIST")
+            new.append(word)
             at += 1
         else:
             return SYNTAX
-    if not unit_at:
+    if not unit:
         return None
     if keeps:
         return SYNTAX
-    number = parse_int64(words[unit_at + 1])
-    if number is None:
-        return NOT_AN_INTEGER
-    factor, from_now = _UNITS[words[unit_at].upper()]
+    number = parse_int64(amount)
+    if number is None or number <= 0:
+        return None  # Redis refuses it, with the error that goes first
+    factor, from_now = _UNITS[unit]
     when = number * factor + (time.now_ms if from_now else 0)
-    if number <= 0 or when > WHEN_MAX:
+    if when > WHEN_MAX:
         return _bad_time(words)
-    new = [*words[:unit_at], b"PXAT", _shifted(when), *words[unit_at + 2 :]]
+    new += (b"PXAT", _shifted(when))
     if ends(when):
         return _removing(new, words[1], when)
     time.deadlines.remind(words[1], when)
@@ -346,11 +348,11 @@ def _scan_inside(time: Time, words: list[bytes]) -> Plan:
     at = 3
     while at < len(words):
         if words[at].upper() not in (b"MATCH", b"COUNT") or at + 1 == len(words):
-            return SYNTAX
+            return None  # Redis says what is wrong
         if words[at].upper() == b"MATCH":
             pattern = words[at + 1]
         elif (count := parse_int64(words[at + 1])) is None or count < 1:
-            return NOT_AN_INTEGER if count is None else SYNTAX
+            return None
         at += 2
     if pattern is not None and len(pattern) > limits.KV_PATTERN_BYTES_MAX:
         return PATTERN_TOO_LONG
