@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -599,6 +600,17 @@ def test_no_pattern_and_no_list_of_names_keeps_a_server_at_work_for_long(app: Re
     assert time.process_time() - began < 5
     memory = parsed(app._link.one("INFO", "memory")).decode()
     assert int(memory.split("used_memory_peak:")[1].split()[0]) < 100 << 20
+
+
+def test_a_transaction_does_not_hold_all_its_replies_at_once(app: RedisServer) -> None:
+    run(app, ["SET", "big", "x" * 300_000])
+    tracemalloc.start()
+    try:
+        (replies,) = run(app, ["R2P2.BATCH", "DO", *[2, "GET", "big"] * 1500, 2, "INCR", "n"])
+        assert tracemalloc.get_traced_memory()[1] < 150 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(replies) == 1501 and replies[-1] == 1 and len(replies[0]) < 300_000
 
 
 def test_names_that_come_again_are_answered_again(app: RedisServer) -> None:

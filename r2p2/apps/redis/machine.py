@@ -14,7 +14,7 @@ import os
 import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any, Final
 
 import hiredis
@@ -55,6 +55,8 @@ _OWN: Final = {
 }
 """Commands of the adapter itself, and the words they have at least."""
 _RESP3: Final = b"R2P2.RESP3"
+# Commands of a transaction that Redis is sent at once; nobody else sends it any meanwhile.
+_PORTION: Final = 128
 # Keys asked after at once.
 _KEYS_AT_ONCE: Final = 4096
 
@@ -285,7 +287,9 @@ class RedisServer(StateMachine):
             return NIL_ARRAY
         room = REPLY_BYTES_MAX - HEADER_BYTES - len(EXECUTED_TOO_LARGE) * len(commands)
         fitting = []
-        for reply in self._execute(commands, link=link):
+        # In portions: thousands of long replies, of which a response carries the first, are not in memory all at once.
+        portions = (commands[at : at + _PORTION] for at in range(0, len(commands), _PORTION))
+        for reply in chain.from_iterable(self._execute(portion, link=link) for portion in portions):
             room_now = max(room, len(EXECUTED_TOO_LARGE))
             fitting.append(reply if len(reply) <= room_now else cut_to_fit(reply, room_now))
             room -= max(len(fitting[-1]) - len(EXECUTED_TOO_LARGE), 0)
