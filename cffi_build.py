@@ -109,22 +109,22 @@ def dpdk() -> FFI:
     return ffi
 
 
-# Packages with a module over Python's own C interface -> that module, and which of the engine's headers it includes.
-PYTHON_MODULES = {
-    "r2p2/requests": ("r2p2.requests._batch", []),
-    "r2p2/apps/kv": ("r2p2.apps.kv._plain", ["r2p2/csrc/r2p2_resp.h"]),
-}
+# Packages with a module over Python's own C interface -> that module.
+PYTHON_MODULES = {"r2p2/requests": "r2p2.requests._batch", "r2p2/apps/kv": "r2p2.apps.kv._plain"}
+
+
+def _headers(package: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / package / "csrc").glob("*.h"))
 
 
 def python_extension(package: str) -> Extension:
     """The module of such a package."""
-    module, headers = PYTHON_MODULES[package]
     compile_flags, link_flags = _flags()
     return Extension(
-        module,
+        PYTHON_MODULES[package],
         c_sources(package),
         include_dirs=["r2p2/csrc"],
-        depends=headers,
+        depends=[*_headers(package), *_headers("r2p2")],
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )

@@ -123,9 +123,17 @@ SESSION_KEPT_BYTES: Final = 32
 SESSIONS_COUNT_MAX: Final = 65_536
 # Places and longer replies together. 10,000 sessions of 64 replies of 100 bytes take 85 MB.
 SESSIONS_BYTES_MAX: Final = 128 << 20
-# Over the bound, a session that holds more than this part of it goes first, however recently it was used.
+# Over the bound, sessions that hold more than this part of it go first, however recently they were used; then those
+# with more than half of that, and so on.
 SESSIONS_SHARE: Final = 8
 assert SESSION_WINDOW_MAX * SESSION_KEPT_BYTES <= SESSIONS_BYTES_MAX // SESSIONS_SHARE
+# Sessions that a member lets be opened, a second and at once after a pause, in all and by one address: to open as many
+# as the table holds takes long, so that others' stay in it (docs/hostile.md). At once: a load of 10,000 sessions.
+OPENINGS_PER_SECOND: Final = 1024
+OPENINGS_BURST: Final = 12_288
+OPENINGS_ADDRESS_PER_SECOND: Final = 256
+OPENINGS_ADDRESS_BURST: Final = 12_288
+assert OPENINGS_ADDRESS_BURST <= OPENINGS_BURST < SESSIONS_COUNT_MAX
 # Sessions a client has open from one local port.
 CLIENT_SESSIONS_MAX: Final = 16_384
 # The first and the longest time between two sendings of a session's request. The first is well above a round trip
@@ -194,6 +202,11 @@ KV_PATTERN_BYTES_MAX: Final = 1024
 KV_WATCHED_MAX: Final = 65_536
 # Commands of one batch: at 500 ns each, 2 ms of the loop. A refused reply of each (64 bytes) fits in a response.
 KV_BATCH_COMMANDS_MAX: Final = 4_096
+# Of these, commands that may go through many keys (SCAN, KEYS, DBSIZE, FLUSHALL): thousands of them in one request
+# would hold up every member for minutes.
+KV_SWEEPING_MAX: Final = 8
+# Bytes of keys, and one key more, that a step of SCAN goes through.
+KV_SCAN_BYTES_MAX: Final = 1 << 20
 assert KV_BATCH_COMMANDS_MAX * 64 < REPLICATED_REPLY_BYTES_MAX
 # Ended keys taken out of memory with each batch, beyond one for each of its requests: at 1 us each.
 KV_SWEEP_MAX: Final = 64

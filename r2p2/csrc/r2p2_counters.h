@@ -40,6 +40,7 @@
     X(drops_backlog, "requests refused: too many entries not applied yet")                                             \
     X(drops_log_full, "requests refused: the log is at its bound")                                                     \
     X(drops_storage_full, "requests refused: the disk's share is used up (no snapshot makes room)")                    \
+    X(drops_openings, "openings of sessions refused: too many, of all or of one address; they are sent again")          \
     X(drops_hold_full, "requests refused: too many held for forwarding")                                               \
     X(drops_reads_full, "reads refused: too many wait already")                                                       \
     X(drops_reads_unconfirmed, "reads refused: no leader confirmed them in time")                                      \

@@ -10,6 +10,7 @@
 #include "r2p2_engine_status.h"
 #include "r2p2_grants.h"
 #include "r2p2_log.h"
+#include "r2p2_openings.h"
 #include "r2p2_reassembly.h"
 #include "r2p2_sessions.h"
 #include "r2p2_steady.h"
@@ -100,6 +101,7 @@ struct r2p2_engine {
     uint32_t answers_count, answers_capacity;
     uint32_t answers_sessions; /* of these, not PLAIN */
     r2p2_sessions sessions;
+    r2p2_openings openings;
     uint64_t applying_last; /* its last index; 0: none is prepared */
     uint64_t applying_digest, applying_time_ms;
     r2p2_buffer scratch; /* an entry's body that crosses a page */

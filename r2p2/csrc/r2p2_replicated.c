@@ -107,6 +107,10 @@ void r2p2_replicated_request(r2p2_engine *engine, const r2p2_asker *asker, const
             return;
         }
         if (engine->role == R2P2_ROLE_LEADER && answer_early(engine, asker, &extension)) return;
+        if (extension.client_id == 0 && !r2p2_openings_take(&engine->openings, asker->ip, engine->now_ns)) {
+            refuse(engine, asker, &engine->counters.drops_openings);
+            return;
+        }
     }
     switch (engine->role) {
     case R2P2_ROLE_LEADER: {

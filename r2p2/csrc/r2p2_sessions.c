@@ -93,7 +93,11 @@ int r2p2_sessions_init(r2p2_sessions *table, uint32_t count_max, uint64_t bytes_
     table->bytes_max = bytes_max;
     /* Places alone may take half of the bytes; that bound can be held at once, since it knows no replies. */
     table->places_max = bytes_max / 2 / R2P2_SESSION_KEPT_BYTES;
-    table->unused = table->oldest = table->newest = table->latest = R2P2_NO_SESSION;
+    /* As many for each as leave room for one whole window: where there are too many, another session than the one that
+     * asks has more than its share. */
+    table->places_share = (table->places_max - R2P2_SESSION_WINDOW_MAX) / count_max;
+    table->unused = table->latest = R2P2_NO_SESSION;
+    for (uint32_t list = 0; list < R2P2_SESSIONS_LISTS; list++) table->oldest[list] = table->newest[list] = R2P2_NO_SESSION;
     return 0;
 }
 
@@ -110,20 +114,43 @@ uint32_t r2p2_sessions_find(const r2p2_sessions *table, uint64_t id) {
     return index;
 }
 
-static void list_remove(r2p2_sessions *table, const r2p2_session *session) {
-    if (session->older != R2P2_NO_SESSION) table->sessions[session->older].newer = session->newer;
-    else table->oldest = session->newer;
-    if (session->newer != R2P2_NO_SESSION) table->sessions[session->newer].older = session->older;
-    else table->newest = session->older;
+static void list_remove(r2p2_sessions *table, uint32_t list, const r2p2_session *session) {
+    uint32_t which = list != R2P2_ALL_SESSIONS;
+    const r2p2_session_links *links = &session->links[which];
+    if (links->older != R2P2_NO_SESSION) table->sessions[links->older].links[which].newer = links->newer;
+    else table->oldest[list] = links->newer;
+    if (links->newer != R2P2_NO_SESSION) table->sessions[links->newer].links[which].older = links->older;
+    else table->newest[list] = links->older;
 }
 
-static void list_append(r2p2_sessions *table, uint32_t index) {
+static void list_append(r2p2_sessions *table, uint32_t list, uint32_t index) {
+    uint32_t which = list != R2P2_ALL_SESSIONS, newest = table->newest[list];
+    r2p2_session_links *links = &table->sessions[index].links[which];
+    links->newer = R2P2_NO_SESSION;
+    links->older = newest;
+    if (newest != R2P2_NO_SESSION) table->sessions[newest].links[which].newer = index;
+    else table->oldest[list] = index;
+    table->newest[list] = index;
+}
+
+/* The list of sessions about as wide as this one; 0: it has no more than its share. */
+static uint8_t width_of(const r2p2_sessions *table, const r2p2_session *session) {
+    uint64_t span = session->end - session->first;
+    return span > table->places_share ? (uint8_t)(64 - __builtin_clzll(span)) : 0;
+}
+
+/* The session has been used, and its span may be another one: it is the newest of the lists that it is in. */
+static void list_used(r2p2_sessions *table, uint32_t index) {
     r2p2_session *session = &table->sessions[index];
-    session->newer = R2P2_NO_SESSION;
-    session->older = table->newest;
-    if (table->newest != R2P2_NO_SESSION) table->sessions[table->newest].newer = index;
-    else table->oldest = index;
-    table->newest = index;
+    if (table->newest[R2P2_ALL_SESSIONS] != index) {
+        list_remove(table, R2P2_ALL_SESSIONS, session);
+        list_append(table, R2P2_ALL_SESSIONS, index);
+    }
+    uint8_t width = width_of(table, session);
+    if (width == session->width && (width == 0 || table->newest[width] == index)) return;
+    if (session->width) list_remove(table, session->width, session);
+    if (width) list_append(table, width, index);
+    session->width = width;
 }
 
 static void remove_session(r2p2_sessions *table, uint32_t index) {
@@ -135,7 +162,8 @@ static void remove_session(r2p2_sessions *table, uint32_t index) {
     uint32_t *link = bucket_of(table, session->id);
     while (*link != index) link = &table->sessions[*link].hash_next;
     *link = session->hash_next;
-    list_remove(table, session);
+    list_remove(table, R2P2_ALL_SESSIONS, session);
+    if (session->width) list_remove(table, session->width, session);
     *session = (r2p2_session){.hash_next = table->unused};
     table->unused = index;
     table->count--;
@@ -146,8 +174,18 @@ static void evict(r2p2_sessions *table, uint32_t index) {
     table->evicted++;
 }
 
+/* Makes room for the places of this session, the newest: of the widest others the least recently used one gives way. There
+ * is one with more than its share (places_share). */
+static void evict_wide(r2p2_sessions *table, uint32_t index) {
+    while (table->places > table->places_max) {
+        uint32_t list = R2P2_SESSIONS_LISTS - 1;
+        while (table->oldest[list] == R2P2_NO_SESSION || table->oldest[list] == index) list--;
+        evict(table, table->oldest[list]);
+    }
+}
+
 void r2p2_sessions_destroy(r2p2_sessions *table) {
-    while (table->count > 0) remove_session(table, table->oldest);
+    while (table->count > 0) remove_session(table, table->oldest[R2P2_ALL_SESSIONS]);
     for (uint32_t at = 0; at < R2P2_BLOCK_CLASSES; at++)
         while (table->spare[at].head) {
             void *block = table->spare[at].head;
@@ -195,13 +233,13 @@ static uint32_t add(r2p2_sessions *table, uint64_t id) {
     table->unused = session->hash_next;
     *session = (r2p2_session){.id = id, .first = 1, .end = 1, .hash_next = *bucket};
     *bucket = index;
-    list_append(table, index);
+    list_append(table, R2P2_ALL_SESSIONS, index);
     table->count++;
     return index;
 }
 
 int r2p2_sessions_open(r2p2_sessions *table, uint64_t id) {
-    if (table->count == table->count_max) evict(table, table->oldest);
+    if (table->count == table->count_max) evict(table, table->oldest[R2P2_ALL_SESSIONS]);
     if (add(table, id) == R2P2_NO_SESSION) return R2P2_ERROR_NO_MEMORY;
     table->opened++;
     return 0;
@@ -213,13 +251,8 @@ enum r2p2_begin_result r2p2_sessions_begin(r2p2_sessions *table, const r2p2_sess
     if (index == R2P2_NO_SESSION) return R2P2_BEGIN_EXPIRED;
     *session_index = table->latest = index;
     r2p2_session *session = &table->sessions[index];
-    if (table->newest != index) {
-        list_remove(table, session);
-        list_append(table, index);
-    }
     uint64_t sequence = extension->sequence;
     if (extension->oldest_pending > session->first) forget_below(table, session, extension->oldest_pending);
-    if (sequence < session->first) return R2P2_BEGIN_STALE;
     if (sequence >= session->end) {
         uint64_t span = sequence + 1 - session->first; /* at most the window: first >= oldest_pending */
         uint32_t capacity = session->capacity ? session->capacity : RING_FIRST;
@@ -227,8 +260,10 @@ enum r2p2_begin_result r2p2_sessions_begin(r2p2_sessions *table, const r2p2_sess
         if (capacity != session->capacity && ring_resize(session, capacity)) return R2P2_BEGIN_NO_MEMORY;
         table->places += sequence + 1 - session->end;
         session->end = sequence + 1;
-        while (table->places > table->places_max) evict(table, table->oldest); /* never this one: it is the newest */
     }
+    list_used(table, index);
+    if (sequence < session->first) return R2P2_BEGIN_STALE;
+    evict_wide(table, index);
     r2p2_kept *kept = place(session, sequence);
     if (kept->state != R2P2_KEPT_NOTHING) return R2P2_BEGIN_DUPLICATE;
     kept->state = R2P2_KEPT_PENDING;
@@ -268,16 +303,19 @@ static uint64_t bytes_of(const r2p2_session *session) {
     return (session->end - session->first) * R2P2_SESSION_KEPT_BYTES + session->block_bytes;
 }
 
-void r2p2_sessions_bound(r2p2_sessions *table) {
-    if (r2p2_sessions_bytes(table) <= table->bytes_max) return;
-    uint64_t share = table->bytes_max / R2P2_SESSIONS_SHARE;
-    for (uint32_t index = table->oldest; index != R2P2_NO_SESSION;) {
-        uint32_t newer = table->sessions[index].newer;
-        if (r2p2_sessions_bytes(table) > table->bytes_max && bytes_of(&table->sessions[index]) > share)
-            evict(table, index);
+/* Evicts by last use those with more than `share` bytes, until the bytes are within their bound. */
+static void evict_beyond(r2p2_sessions *table, uint64_t share) {
+    for (uint32_t index = table->oldest[R2P2_ALL_SESSIONS]; index != R2P2_NO_SESSION && r2p2_sessions_bytes(table) > table->bytes_max;) {
+        uint32_t newer = table->sessions[index].links[R2P2_ALL_SESSIONS].newer;
+        if (bytes_of(&table->sessions[index]) > share) evict(table, index);
         index = newer;
     }
-    while (r2p2_sessions_bytes(table) > table->bytes_max) evict(table, table->oldest);
+}
+
+void r2p2_sessions_bound(r2p2_sessions *table) {
+    uint64_t share = table->bytes_max / R2P2_SESSIONS_SHARE, least = table->bytes_max / table->count_max;
+    for (; share > least; share /= 2) evict_beyond(table, share);
+    evict_beyond(table, least); /* were none above that, they would all fit */
 }
 
 /* ---- as bytes: what a snapshot holds ----
@@ -326,14 +364,14 @@ static uint64_t save_session(const r2p2_session *session, uint8_t *out) {
 
 uint64_t r2p2_sessions_save(const r2p2_sessions *table, uint8_t *out, uint64_t room) {
     uint64_t bytes = SAVE_HEADER_BYTES;
-    for (uint32_t i = table->oldest; i != R2P2_NO_SESSION; i = table->sessions[i].newer)
+    for (uint32_t i = table->oldest[R2P2_ALL_SESSIONS]; i != R2P2_NO_SESSION; i = table->sessions[i].links[R2P2_ALL_SESSIONS].newer)
         bytes += save_session(&table->sessions[i], NULL);
     if (bytes > room) return bytes;
     store_u32(out, SAVE_VERSION);
     store_u32(out + 4, 0);
     r2p2_store_u64(out + 8, table->count);
     uint64_t at = SAVE_HEADER_BYTES;
-    for (uint32_t i = table->oldest; i != R2P2_NO_SESSION; i = table->sessions[i].newer)
+    for (uint32_t i = table->oldest[R2P2_ALL_SESSIONS]; i != R2P2_NO_SESSION; i = table->sessions[i].links[R2P2_ALL_SESSIONS].newer)
         at += save_session(&table->sessions[i], out + at);
     return bytes;
 }
@@ -381,6 +419,7 @@ static int load_session(r2p2_sessions *table, uint64_t through_index, const uint
     if (span && ring_resize(session, capacity)) return R2P2_ERROR_NO_MEMORY;
     session->end = end;
     table->places += span;
+    list_used(table, index);
     *at += SAVE_SESSION_BYTES;
     return load_kept(table, index, count, data, length, at);
 }

@@ -11,7 +11,8 @@
  *
  * A session keeps a place for each sequence from `first` (what the client still wants to know) up to `end`. Places lie in a ring that
  * follows the span; a reply of up to 24 bytes lies in its place, a longer one in a block that is reused. In the steady state there is no
- * allocation. Sessions are in a list by their last request; the least recently used one gives way.
+ * allocation. Sessions are in a list by their last request; the least recently used one gives way to a new one. For places and bytes
+ * only those give way that have more than their share, the greediest first: whoever keeps little loses nothing to who keeps much.
  * Leaves to others: the log and its indices, whom to answer (r2p2_replicated.c).
  */
 #ifndef R2P2_SESSIONS_H
@@ -40,6 +41,16 @@ typedef struct r2p2_kept {
 } r2p2_kept;
 _Static_assert(sizeof(r2p2_kept) == R2P2_SESSION_KEPT_BYTES, "two places a cache line");
 
+/* Lists of sessions by their last request: all of them, and those with more places than places_share by how many bits the number of their
+ * places has, 17 at most (R2P2_SESSION_WINDOW_MAX). */
+#define R2P2_ALL_SESSIONS 0u
+#define R2P2_SESSIONS_LISTS 18u
+_Static_assert(R2P2_SESSION_WINDOW_MAX >> (R2P2_SESSIONS_LISTS - 1) == 0, "a list for the widest");
+
+typedef struct r2p2_session_links {
+    uint32_t older, newer;
+} r2p2_session_links;
+
 typedef struct r2p2_session {
     uint64_t id;         /* the index of the entry that opened it; 0: unused */
     uint64_t first, end; /* places for first..end-1; places outside are R2P2_KEPT_NOTHING */
@@ -47,7 +58,8 @@ typedef struct r2p2_session {
     r2p2_kept *ring;
     uint32_t capacity; /* of the ring: 0 or a power of two */
     uint32_t hash_next;
-    uint32_t older, newer; /* by their last request */
+    r2p2_session_links links[2]; /* in the list of all, and in that of its width */
+    uint8_t width;               /* the list of its width; 0: it is in none */
 } r2p2_session;
 
 #define R2P2_BLOCK_CLASSES 8u /* 32, 64.. 4096 bytes; longer blocks are allocated each */
@@ -57,9 +69,10 @@ typedef struct r2p2_sessions {
     uint32_t sessions_size, unused; /* unused: a list through hash_next */
     uint32_t *buckets;              /* sessions_size of them, a power of two */
     uint32_t latest;                /* found last; R2P2_NO_SESSION or any index */
-    uint32_t oldest, newest;
+    uint32_t oldest[R2P2_SESSIONS_LISTS], newest[R2P2_SESSIONS_LISTS];
     uint32_t count, count_max;
     uint64_t places, places_max; /* end - first, summed over sessions */
+    uint64_t places_share;       /* a session with as many keeps them */
     uint64_t block_bytes, bytes_max;
     uint64_t opened, evicted; /* since the start */
     struct {
@@ -92,7 +105,8 @@ const r2p2_kept *r2p2_sessions_kept(const r2p2_sessions *table, uint32_t session
                                     const uint8_t **bytes);
 /* The session's index, or R2P2_NO_SESSION. */
 uint32_t r2p2_sessions_find(const r2p2_sessions *table, uint64_t id);
-/* Evicts until the bytes are within their bound: those with more than their share first, then by last use. At fixed log indices. */
+/* Evicts until the bytes are within their bound: by last use those with more than an eighth (R2P2_SESSIONS_SHARE) of them, then those with
+ * more than a sixteenth, and so on; never those with no more than they would have if all had the same. At fixed log indices. */
 void r2p2_sessions_bound(r2p2_sessions *table);
 
 /* The table as bytes (docs/exactly-once.md); equal tables give equal bytes. No reply is pending. Bytes needed; written when out has room. */

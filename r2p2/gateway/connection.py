@@ -35,6 +35,8 @@ _ARITY: Final = {
     b"UNWATCH": (1, 1),
     b"WATCH": (2, 1 << 30),
 }
+# A web page that was made to send a form here, with commands among its lines: cut off, as by Redis.
+_HTTP: Final = (b"POST", b"HOST:")
 # What a watched key adds to a request: IFUNWRITTEN, the key, its number.
 _WATCH_BYTES: Final = 64
 _TOO_MANY_WATCHES: Final = (
@@ -204,6 +206,10 @@ class Connection(asyncio.Protocol):
             least, most = _ARITY[name]
             if not least <= len(item) <= most:
                 return self._wrong_number(name)
+        if name in _HTTP:
+            self._counters["errors_protocol"] += 1
+            self._end()
+            return b""
         if name in (b"QUIT", b"RESET"):
             return self._leave(name)
         if name in _ARITY:
@@ -241,9 +247,13 @@ class Connection(asyncio.Protocol):
         if name == b"RESET":
             self._state.name = b""
             return b"+RESET\r\n"
+        self._end()
+        return OK
+
+    def _end(self) -> None:
+        """Nothing more is answered."""
         self._is_closing = True
         self._queue.clear()
-        return OK
 
     # ---- transactions ----
 

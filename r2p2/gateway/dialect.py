@@ -13,7 +13,7 @@ from r2p2.apps.kv import registry
 from r2p2.apps.kv.batches import is_read
 from r2p2.apps.kv.registry import Command
 from r2p2.apps.kv.resp import error
-from r2p2.apps.redis.commands import READS, REFUSED, WRITES, refusal
+from r2p2.apps.redis.commands import READS, REFUSED, WRITES, refusal, words_error
 from r2p2.errors import UserError
 from r2p2.gateway.local import LOCAL
 
@@ -97,9 +97,10 @@ class _Redis(Dialect):
         return refusal(words) if words[0].upper() in REFUSED else None
 
     def queue_error(self, words: list[bytes]) -> bytes | None:
-        if words[0].upper().startswith(b"R2P2."):
+        name = words[0].upper()
+        if name.startswith(b"R2P2."):
             return _not_inside(words[0])
-        return None if words[0].upper() in WRITES | READS else refusal(words)
+        return words_error(words) if name in WRITES or name in READS else refusal(words)
 
 
 def _not_inside(name: bytes) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from r2p2 import limits
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching
 from r2p2.apps.kv.registry import COMMANDS, Command, find
 from r2p2.apps.kv.resp import (
     NIL,
@@ -19,6 +19,7 @@ from r2p2.apps.kv.resp import (
     NOT_AN_INTEGER,
     OK,
     PATTERN_TOO_LONG,
+    SYNTAX,
     bulk,
     error,
     integer,
@@ -97,6 +98,9 @@ def _echo(state: ClientState, words: list[bytes]) -> bytes:
     return bulk(words[1])
 
 
+_WRONG_PASSWORD: Final = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+
+
 @_local("SELECT", 2, 2)
 def _select(state: ClientState, words: list[bytes]) -> bytes:
     number = parse_int64(words[1])
@@ -107,6 +111,9 @@ def _select(state: ClientState, words: list[bytes]) -> bytes:
 
 @_local("AUTH", 2, 3)
 def _auth(state: ClientState, words: list[bytes]) -> bytes:
+    """As a Redis without a password: its one user may have any."""
+    if len(words) == 3:
+        return OK if words[1] == b"default" else _WRONG_PASSWORD
     return error(
         b"AUTH <password> called without any password configured for the default user. "
         b"Are you sure your configuration is correct?"
@@ -128,7 +135,9 @@ def _hello(state: ClientState, words: list[bytes]) -> bytes:
             state.name = words[at + 1][:NAME_BYTES_MAX]
             at += 2
         elif words[at].upper() == b"AUTH" and at + 2 < len(words):
-            return _auth(state, words)
+            if (refused := _auth(state, words[at : at + 3])) != OK:
+                return refused
+            at += 3
         else:
             return error(b"Syntax error in HELLO option '%b'" % words[at][:NAME_BYTES_MAX])
     state.protocol = version
@@ -148,7 +157,12 @@ def _hello(state: ClientState, words: list[bytes]) -> bytes:
     return _map(state, [*fields, bulk(b"modules"), b"*0\r\n"])
 
 
-_CLIENT_WORDS: Final = {b"ID": 2, b"GETNAME": 2, b"SETNAME": 3, b"SETINFO": 4}
+_CLIENT_WORDS: Final = {
+    **{b"ID": 2, b"GETNAME": 2, b"SETNAME": 3, b"SETINFO": 4, b"INFO": 2, b"GETREDIR": 2},
+    **{b"REPLY": 3, b"NO-EVICT": 3, b"NO-TOUCH": 3},
+}
+_NO_TRACKING: Final = error(b"this gateway does not tell clients what others change: CLIENT TRACKING is not there")
+_NO_SILENCE: Final = error(b"this gateway answers every command: CLIENT REPLY is ON")
 
 
 @_local("CLIENT", 2)
@@ -168,12 +182,28 @@ def _client(state: ClientState, words: list[bytes]) -> bytes:
     if what == b"SETINFO":
         if words[2].upper() not in (b"LIB-NAME", b"LIB-VER"):
             return error(b"Unrecognized option '%b'" % words[2][:NAME_BYTES_MAX])
+        if not _is_name(words[3]):
+            return error(b"%b cannot contain spaces, newlines or special characters." % words[2].lower())
         state.library[words[2].upper()] = words[3][:NAME_BYTES_MAX]
         return OK
     if what in (b"INFO", b"LIST"):
-        name = state.name.decode("ascii", "replace")
-        return bulk(f"id={state.client_id} addr={state.address} name={name} db=0 resp={state.protocol}\n".encode())
+        shown = (str(state.client_id).encode(), state.address.encode(), state.name, str(state.protocol).encode())
+        library = (state.library.get(b"LIB-NAME", b""), state.library.get(b"LIB-VER", b""))
+        return bulk(b"id=%b addr=%b name=%b db=0 resp=%b lib-name=%b lib-ver=%b\n" % (*shown, *library))
+    if what == b"GETREDIR":
+        return integer(-1)
+    if what in (b"NO-EVICT", b"NO-TOUCH", b"REPLY", b"TRACKING") and len(words) > 2:
+        return _switch(what, words[2].upper())
     return _unknown(words)
+
+
+def _switch(what: bytes, value: bytes) -> bytes:
+    """What clients switch on or off at their start: what a gateway has none of may be off."""
+    if value not in (b"ON", b"OFF") and (what, value) != (b"REPLY", b"SKIP"):
+        return SYNTAX
+    if what == b"REPLY" and value != b"ON":
+        return _NO_SILENCE
+    return _NO_TRACKING if (what, value) == (b"TRACKING", b"ON") else OK
 
 
 def _describe(command: Command) -> bytes:
@@ -200,25 +230,45 @@ def _command(state: ClientState, words: list[bytes]) -> bytes:
     if what == b"LIST":
         return _array([bulk(command.name.lower()) for command in table])
     if what == b"DOCS":
-        return b"*0\r\n"
+        return _map(state, [])
     return _unknown(words)
 
 
-_SETTINGS: Final = {b"save": b"", b"appendonly": b"no", b"databases": b"1", b"maxmemory": b"0", b"timeout": b"0"}
+_SETTINGS: Final = {
+    **{b"save": b"", b"appendonly": b"no", b"databases": b"1", b"maxmemory": b"0", b"timeout": b"0"},
+    **{b"maxmemory-policy": b"noeviction", b"notify-keyspace-events": b"", b"replica-read-only": b"yes"},
+}
 
 
 @_local("CONFIG", 2)
 def _config(state: ClientState, words: list[bytes]) -> bytes:
     what = words[1].upper()
-    if what == b"GET" and len(words) > 2:
+    if what == b"GET":
+        if len(words) == 2:
+            return wrong_number(b"config|get")
         if any(len(word) > limits.KV_PATTERN_BYTES_MAX for word in words[2:]):
             return PATTERN_TOO_LONG
-        patterns = [compiled(word.lower()) for word in words[2:]]
-        found = [item for item in _SETTINGS.items() if any(pattern.fullmatch(item[0]) for pattern in patterns)]
+        names = {name for word in words[2:] for name in matching(word.lower(), _SETTINGS)}
+        found = [item for item in _SETTINGS.items() if item[0] in names]
         return _map(state, [bulk(text) for item in found for text in item])
     if what == b"SET":
         return error(b"this is a gateway: its settings are arguments of `r2p2 gateway`")
     return _unknown(words)
+
+
+@_local("ROLE", 1, 1)
+def _role(state: ClientState, words: list[bytes]) -> bytes:
+    """Of a master without replicas: whoever asks wants to know where to write."""
+    return _array([bulk(b"master"), integer(0), _array([])])
+
+
+@_local("CLUSTER", 2)
+@_local("READONLY", 1, 1)
+@_local("READWRITE", 1, 1)
+@_local("ASKING", 1, 1)
+def _cluster(state: ClientState, words: list[bytes]) -> bytes:
+    """Clients that can do both ask whether there is a Redis Cluster, and know this answer."""
+    return error(b"This instance has cluster support disabled")
 
 
 @_local("INFO", 1)

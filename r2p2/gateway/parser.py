@@ -2,7 +2,7 @@
 
 What is wrong is answered in Redis's words. What is more than a request to the cluster can carry is read to its end and
 not kept, so the client gets an error and the connection goes on. A piece that holds whole arrays and nothing else, the
-common case, is parsed by hiredis. Leaves to others: what a command means.
+common case, is parsed in C. Leaves to others: what a command means.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
-
-import hiredis
+from typing import Final, TypeAlias, cast
 
 from r2p2 import limits
+from r2p2.apps.kv._plain import commands
 from r2p2.apps.kv.resp import parse_int64
 
 __all__ = ["CommandParser", "Item", "TooLarge"]
@@ -30,10 +29,6 @@ _QUOTED: Final = re.compile(rb""""(?:[^"\\]|\\.)*"(?=\s|$)|'(?:[^'\\]|\\'|\\(?!'
 _INLINE_WORD: Final = re.compile(rb"""\s*((?:[^\s"']|%b)+)""" % _QUOTED.pattern, re.DOTALL)
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
-
-
-# Fed to hiredis after a piece, to see that the piece ended where a command does.
-_MARK: Final = b":0\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +62,15 @@ class CommandParser:
         self._bytes_count = 0
         self._skip_bytes = 0
         self._step: Callable[[], Item | None] = self._begin
-        self._reader = hiredis.Reader()
 
     def feed(self, data: bytes) -> list[Item]:
         """The commands that ``data`` completes, in order."""
         if self.error:
             return []
         if not self._buffer and self._step == self._begin and data[:1] == b"*" and data[-2:] == b"\r\n":
-            commands = self._feed_whole(data)
-            if commands is not None:
-                return commands
+            whole = commands(data)
+            if whole is not None:
+                return cast(list[Item], whole)
         self._buffer += data
         items: list[Item] = []
         try:
@@ -90,22 +84,6 @@ class CommandParser:
         del self._buffer[: self._at]
         self._at = 0
         return items
-
-    def _feed_whole(self, data: bytes) -> list[Item] | None:
-        """The commands of a piece that is nothing but whole arrays of bulk strings; else None, and nothing is taken."""
-        reader = self._reader
-        commands: list[Item] = []
-        try:
-            reader.feed(data + _MARK)
-            while type(command := reader.gets()) is list and command and all(type(word) is bytes for word in command):
-                commands.append(command)
-            # The mark comes out alone and last: nothing of the piece is left inside the reader.
-            if type(command) is int and reader.gets() is False and not reader.has_data():
-                return commands
-        except hiredis.HiredisError:
-            pass  # the steps below say what is wrong, in Redis's words
-        self._reader = hiredis.Reader()
-        return None
 
     def _next(self) -> Item | None:
         """The next command, an empty list for one without words, None when more bytes are needed."""

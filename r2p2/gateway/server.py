@@ -163,6 +163,9 @@ class Gateway:
                 "tcp_port": self.port,
                 "uptime_in_seconds": int(time.monotonic() - self._began),
             },
+            "Replication": {"role": "master", "connected_slaves": 0},
+            "Persistence": {"loading": 0},
+            "Keyspace": {},
             "Clients": {"connected_clients": len(self._connections), "maxclients": self.config.clients_max},
             "Stats": {
                 "total_connections_received": self.counters["connections"],

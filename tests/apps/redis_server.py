@@ -17,9 +17,10 @@ ERRORS_AS_TEXT: Final = cast(Callable[[str], Exception], str)
 
 
 class RedisConnection:
-    """Commands to it, one at a time, and its replies as the bytes it sent."""
+    """Commands to it, one at a time, and its replies as the bytes it sent. ``path``: of its socket."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(20)
         self._socket.connect(path)

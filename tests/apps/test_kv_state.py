@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
+from array import array
 from collections.abc import Iterator
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -14,8 +17,9 @@ from hypothesis import strategies as st
 
 from r2p2 import limits
 from r2p2.apps.kv import KeyValue, encode_command
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching, places
 from r2p2.requests import Replies, Requests
+from tests.apps import glob_model
 from tests.apps.redis_server import ERRORS_AS_TEXT
 
 T0 = 1_700_000_000_000
@@ -356,10 +360,78 @@ def test_a_scan_that_nobody_goes_on_with_holds_no_keys_that_are_gone() -> None:
     assert ask(kv, "SCAN", 0) == [b"0", [b"stays"]]
 
 
-def test_patterns_of_many_stars_end_soon() -> None:
-    began = time.process_time()
-    assert not compiled(b"a*" * 50 + b"b").fullmatch(b"a" * 3000)
-    assert time.process_time() - began < 5
+PATTERN_PIECES = [b"*", b"?", b"[ab]", b"[^a]", b"[a-c", b"[]", b"[^]", b"\\", b"a", b"b", b"ab", b"-]", b"a" * 70]
+
+KEY_PIECES = [b"", b"a", b"b", b"ab", b"abc", b"a" * 69 + b"b", b"a" * 200, b"]", b"-", b"\\"]
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    st.lists(st.sampled_from(PATTERN_PIECES), max_size=14).map(b"".join),
+    st.lists(
+        st.sampled_from([b"", b"a", b"b", b"ab", b"abc", b"a" * 69 + b"b", b"a" * 200, b"]", b"-", b"\\"]), max_size=6
+    ),
+    st.binary(max_size=5),
+)
+def test_patterns_match_what_regular_expressions_say(pattern: bytes, pieces: list[bytes], other: bytes) -> None:
+    keys = [b"".join(pieces), b"".join(reversed(pieces)), other, *pieces]
+    expression = glob_model.compiled(pattern)
+    assert matching(pattern, keys) == [key for key in keys if expression.fullmatch(key)]
+
+
+def test_patterns_are_found_over_the_words_of_the_search() -> None:
+    """Pieces of every length around a word's 64 sets, at any place, and just not."""
+    for length in (1, 8, 9, 63, 64, 65, 127, 128, 129, 500, 1020):
+        piece = b"?" * (length - 1) + b"x"
+        for place in (length, length + 1, 3000):
+            key = b"y" * (place - 1) + b"x" + b"y" * 10
+            assert matching(b"*%b*" % piece, [key]) == [key]
+            assert matching(b"*%b*" % piece, [key[: place - 1] + b"y" * 11, b"x" * (length - 1)]) == []
+
+
+def test_the_worst_patterns_take_a_few_ms_for_the_longest_key() -> None:
+    key = b"a" * 369_000
+    for pattern in (
+        *(
+            b"*" + b"a" * 1000 + b"b*",
+            b"*" + b"[ab]" * 200 + b"c*",
+            b"*" + b"?" * 1000 + b"c*",
+            b"*" + b"??????a?" * 100 + b"c*",
+        ),
+        *(b"*?" * 500 + b"c", b"*a" * 500 + b"c", b"*" + b"?" * 8 + b"c*", b"*" + b"a" * 250 + b"b*"),
+    ):
+        began = time.process_time()
+        assert matching(pattern, [key] * 4) == []
+        assert time.process_time() - began < 0.4, pattern
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.one_of(st.binary(max_size=10), st.binary(min_size=120, max_size=135), st.just(b"k" * 256)), max_size=40)
+)
+def test_the_order_of_scans_is_that_of_the_hash(keys: list[bytes]) -> None:
+    def place(key: bytes) -> int:
+        return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") or 1
+
+    packed, found = places(keys)
+    expected = sorted({(place(key), key) for key in keys})
+    assert list(zip(array("Q", packed), found, strict=True)) == expected
+
+
+def test_long_keys_have_the_place_of_their_hash() -> None:
+    for length in (0, 1, 127, 128, 129, 255, 256, 257, 1000, 370_000):
+        (place,) = array("Q", places([b"x" * length])[0])
+        assert place == int.from_bytes(blake2b(b"x" * length, digest_size=8).digest(), "big")
+    with pytest.raises(TypeError, match="a key is a int, not bytes"):
+        places([b"a", 1])  # type: ignore[list-item]
+
+
+def test_patterns_and_keys_that_are_none_are_errors() -> None:
+    with pytest.raises(ValueError, match="1025 bytes; at most 1024"):
+        matching(b"a" * 1025, [])
+    with pytest.raises(TypeError, match="a key is a str, not bytes"):
+        matching(b"a", [b"a", "a"])  # type: ignore[list-item]
+    assert matching(b"*", {b"a": 1, b"b": 2}) == [b"a", b"b"] and matching(b"*", (key for key in (b"c",))) == [b"c"]
 
 
 def test_long_patterns_cost_no_long_time() -> None:
@@ -385,6 +457,48 @@ def test_replies_and_values_stay_within_a_response() -> None:
     assert ask(kv, "SETRANGE", "big", 370_406, "x").startswith("ERR string exceeds maximum allowed size")
     assert ask(kv, "MGET", "big", "big").startswith("ERR the reply is larger")
     assert len(ask(kv, "GET", "big")) == 300_000
+
+
+def test_a_short_request_does_not_have_gigabytes_made_for_a_reply_that_is_refused() -> None:
+    kv = KeyValue()
+    ask(kv, "SET", "big", b"x" * 300_000)
+    apply(kv, *(encode_command("SET", b"%d" % i + b"k" * 30_000, 1) for i in range(300)))
+    tracemalloc.start()
+    try:
+        for words in (("MGET", *["big"] * 30_000), ("KEYS", "*"), ("R2P2.BATCH", "DO", 300, "MGET", *["big"] * 299)):
+            assert "the reply is larger" in str(ask(kv, *words))
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_request_goes_through_many_keys_a_few_times_only() -> None:
+    """Each of these costs what the store holds, not what the request does: thousands would cost minutes."""
+    kv = KeyValue()
+    ask(kv, "SET", "a", 1)
+    most = limits.KV_SWEEPING_MAX
+    for words in (["DBSIZE"], ["KEYS", "x*"], ["SCAN", "0", "MATCH", "x*"], ["FLUSHALL"], ["FLUSHDB"]):
+        several = [word for _ in range(most + 1) for word in (len(words), *words)]
+        # A pipeline stops before the one too many, and whoever sent it goes on from there.
+        assert len(ask(kv, "R2P2.PIPELINE", 2, "GET", "a", *several, 2, "GET", "a")) == 1 + most
+        refused = ask(kv, "R2P2.BATCH", "DO", *several)
+        assert refused == "ERR more than 8 of SCAN, KEYS, DBSIZE, FLUSHALL and FLUSHDB in one batch"
+        assert len(ask(kv, "R2P2.BATCH", "DO", *several[len(words) + 1 :])) == most
+    assert ask(kv, "R2P2.PIPELINE", *[1, "DBSIZE"] * most) == [0] * most
+
+
+def test_a_step_of_a_scan_goes_through_so_many_bytes_of_keys() -> None:
+    kv = KeyValue()
+    keys = {b"%d" % i + b"k" * 100_000 for i in range(50)}
+    apply(kv, *(encode_command("SET", key, 1) for key in keys))
+    for options in (["MATCH", "*"], ["TYPE", "none"]):
+        cursor, found, steps = b"0", [], 0
+        while steps == 0 or cursor != b"0":
+            cursor, step = ask(kv, "SCAN", cursor, "COUNT", 4096, *options)
+            found += step
+            steps += 1
+        assert steps >= 50 * 100_000 // (limits.KV_SCAN_BYTES_MAX + 100_000)
+        assert sorted(found) == (sorted(keys) if options[0] == "MATCH" else [])
 
 
 def test_queries_read_batches_of_reads() -> None:

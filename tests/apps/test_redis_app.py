@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,12 +23,12 @@ import pytest
 from r2p2.app import StateMachine
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.apps.redis import RedisServer, Settings
-from r2p2.apps.redis.commands import READS, REFUSED, WRITES
+from r2p2.apps.redis.commands import ARITY, READS, REFUSED, WRITES, words_error
 from r2p2.apps.redis.link import Link, RedisFailed
 from r2p2.errors import UserError
 from r2p2.requests import Replies, Requests
 from r2p2.torture.mixed import mixed_command
-from tests.apps.redis_server import ERRORS_AS_TEXT
+from tests.apps.redis_server import ERRORS_AS_TEXT, redis_server
 
 pytestmark = pytest.mark.needs("redis")
 
@@ -71,6 +74,24 @@ def test_every_command_of_the_server_has_been_decided_on(app: RedisServer) -> No
     assert not [name for name in (READS | WRITES) & said.keys() if {"admin", "pubsub"} & set(said[name])]
     # Everything that may write, and is let in, goes through the log.
     assert not [name for name in said if "write" in said[name] and name in READS]
+
+
+def test_the_counts_of_words_are_the_servers(app: RedisServer) -> None:
+    """The gateway holds commands against them before the cluster hears of any; a newer server may take more."""
+    said = {}
+    for name, arity, *_, subcommands in parsed(app.query(encode_command("COMMAND"))):
+        for each, words in ((name, arity), *((sub[0], sub[1]) for sub in subcommands)):
+            if name.upper() in WRITES | READS:
+                said[each.upper()] = words
+    assert {name for name in ARITY if b"|" not in name} == {
+        name for name in WRITES | READS if not name.startswith(b"R2P2.")
+    }
+    if app._server.version.startswith("7.0."):
+        assert said == ARITY
+    with redis_server() as redis:
+        for text in ("GET", "GET a b", "xinfo", "XINFO foo a", "xinfo stream", "Command COUNT x", "COMMAND FOO"):
+            assert words_error([word.encode() for word in text.split()]) == redis.raw(encode_command(*text.split()))
+        assert words_error([b"XINFO", b"Stream", b"a"]) is words_error([b"ping"]) is None
 
 
 def test_refused_commands_do_not_reach_redis_and_say_why(app: RedisServer) -> None:
@@ -235,7 +256,85 @@ def test_an_id_that_redis_would_make_of_its_clock_is_the_logs(app: RedisServer) 
     ]
 
 
+TRIMS = ["MAXLEN ~ 5", "MINID = 1-1", "maxlen 5", "LIMIT 5", "limit 0", "LIMIT -1", "LIMIT x", "NOMKSTREAM", "~"]
+
+
+def test_options_of_streams_are_refused_as_redis_refuses_them(app: RedisServer) -> None:
+    rng = random.Random(8)
+    refused = taken = 0
+    with redis_server() as redis:
+        for _ in range(3000):
+            options = [word for text in rng.choices(TRIMS, k=rng.randrange(5)) for word in text.split()]
+            words = ["XTRIM", "s", *options] if rng.random() < 0.4 else ["XADD", "s", *options, "*", "f", "v"]
+            redis.raw(encode_command("DEL", "s"))
+            expected = redis.raw(encode_command(*words))
+            (got,) = raw(app, ["UNLINK", "s"], words)[1:]
+            if expected.startswith(b"-"):
+                assert got == expected, words
+                refused += 1
+            else:
+                assert got[:1] == expected[:1], words
+                taken += 1
+                # Wherever among the options it stands, the id is made of the log's time.
+                assert not got.startswith(b"$1") or parsed(got) == b"%d-0" % START_MS, words
+    assert min(refused, taken) > 300
+
+
+ANY_WORDS = """
+a b c h l s z x none 0 -1 3000000 3.5 foo NX XX GT LT CH INCR GET EX PX EXAT PXAT KEEPTTL PERSIST WITHSCORES LIMIT COUNT
+MATCH * [a] STORE BY ASC ALPHA REPLACE LEFT RIGHT MIN MAX AGGREGATE SUM WEIGHTS BYSCORE BYLEX REV [a (1 +inf - + STREAMS
+$ MAXLEN ~ ANY WITHDIST FROMMEMBER BYRADIUS km LEN IDX u8 i16 SET INCRBY SAT RANK
+"""
+AT_THE_START = [
+    *("FLUSHALL", "SET a 5", "SET b foo", "HSET h a 1 b 2", "RPUSH l 1 2 3", "SADD s 1 2 3", "ZADD z 1 a 2 b 3 c"),
+    *("XADD x 1-1 f v", "GEOADD c 1 1 a"),
+]
+# Answered in another way, as docs/redis.md has it: times, cursors, and what is about a server.
+OTHERWISE = {b"COMMAND", b"COPY", b"DBSIZE", b"HSCAN", b"SCAN", b"SSCAN", b"XADD", b"XINFO", b"ZSCAN"}
+WITHOUT_ORDER = {
+    b"HGETALL",
+    b"HKEYS",
+    b"HVALS",
+    b"KEYS",
+    b"SDIFF",
+    b"SINTER",
+    b"SMEMBERS",
+    b"SORT",
+    b"SORT_RO",
+    b"SUNION",
+}
+
+
+def test_any_words_are_answered_as_by_redis(app: RedisServer) -> None:
+    """Every command with words drawn at random: mostly refused, by the same error, and what is not, does the same."""
+    rng = random.Random(17)
+    names = sorted(name for name in ARITY if b"|" not in name and name not in OTHERWISE)
+    taken = 0
+    with redis_server() as redis:
+        for step in range(6000):
+            now_ms = int(time.time() * 1000) - START_MS
+            if step % 50 == 0:
+                for text in AT_THE_START:
+                    redis.raw(encode_command(*text.split()))
+                raw(app, *AT_THE_START, at_ms=now_ms)
+            name = rng.choice(names)
+            count = abs(ARITY[name]) - 1 + (rng.randrange(5) if ARITY[name] < 0 else 0)
+            words: list[Any] = [rng.choice((name, name.lower())), *rng.choices(ANY_WORDS.split(), k=count)]
+            if count and rng.random() < 0.7:
+                words[1] = rng.choice("abchlszx")
+            expected, (got,) = redis.raw(encode_command(*words)), raw(app, words, at_ms=now_ms)
+            taken += not expected.startswith(b"-")
+            if name.endswith((b"TTL", b"EXPIRETIME")) and expected[1:2].isdigit():
+                assert abs(parsed(got) - parsed(expected)) < 60_000, words
+            elif name in WITHOUT_ORDER:
+                assert sorted(got) == sorted(expected), words
+            else:
+                assert got == expected, words
+    assert taken > 1500
+
+
 WORDS = [
+    *("SET {k} {v} EX 9 EX {n}", "SET {k} {v} PX 1 NX PX {n}", "SET {k} {v} EX 5 GET EX x", "GETEX {k} EX 1 EX {n}"),
     *("SET {k} {v}", "SET {k} {v} EX {n}", "SET {k} {v} PX {n} NX", "SET {k} {v} KEEPTTL", "SET {k} {v} XX GET"),
     *("SET {k} {v} EXAT {at}", "SET {k} {v} PXAT {pat} GET", "SET {k} {v} EX 1 PX 2", "SET {k} {v} KEEPTTL EX 3"),
     *("SET {k} {v} EX x", "SET {k} {v} EX -1", "SET {k} {v} PX 9223372036854775807", "SET {k} {v} EX", "SET {k} v NO"),
@@ -325,6 +424,43 @@ def test_replies_no_response_carries_are_an_error_and_a_pipeline_goes_on(app: Re
     assert run(app, pipeline, "STRLEN c", "GET n") == [[large], 200_000, None]
     (replies,) = run(app, ["R2P2.PIPELINE", 2, "GETDEL", "a", 2, "INCR", "n"])
     assert replies[0].startswith("ERR the command was executed") and replies[1] == 1
+
+
+LONG_ANSWERS = [
+    ["INCRBYFLOAT", "f", "1e4900"],
+    ["HINCRBYFLOAT", "h", "f", "-1e4900"],
+    ["BITFIELD", "b", *["INCRBY", "u60", "0", str(1 << 56)] * 2000],
+    ["EXPIRE", "f", "100", "x" * 30_000],
+    ["INCR", "n"],
+]
+
+
+def test_a_pipeline_ends_before_a_write_whose_answer_may_not_fit(app: RedisServer) -> None:
+    """What it answers of writes is what they answer one by one, none of it lost to the others."""
+    rng = random.Random(9)
+    commands: list[list[str]] = []
+    while len(commands) < 1500:
+        commands += [rng.choice(LONG_ANSWERS)] * rng.choice((1, 3, 150))
+    with closing(RedisServer()) as other:
+        expected = [parsed(raw(other, words)[0]) for words in commands]
+        replies: list[Any] = []
+        lengths = []
+        while len(replies) < len(commands):
+            left, size = [], 0
+            for words in commands[len(replies) :]:
+                size += sum(len(word) + 16 for word in words) + 16
+                if size > 350_000:
+                    break
+                left.append(words)
+            (got,) = run(app, ["R2P2.PIPELINE", *(word for words in left for word in (len(words), *words))])
+            assert got == expected[len(replies) : len(replies) + len(got)]
+            replies += got
+            lengths.append(len(got))
+        assert app.state_digest() == other.state_digest()
+    assert max(lengths) > 50
+    # In a transaction there is no going on; an error, which says that nothing was done, stays one.
+    (got,) = run(app, ["R2P2.BATCH", "DO", *[3, "INCRBYFLOAT", "f", "1"] * 80, *[4, *LONG_ANSWERS[3]], 2, "INCR", "n"])
+    assert str(got[79]).startswith("ERR the command was executed") and str(got[80]).startswith("ERR Unsupported option")
 
 
 def test_a_scan_holds_no_keys_that_are_gone(app: RedisServer) -> None:
@@ -421,6 +557,66 @@ def test_a_pipeline_of_reads_is_not_made_in_vain(app: RedisServer) -> None:
     assert len(parsed(app.query(encode_command(*pipeline)))) == 1
     after = int(parsed(app._link.one("INFO", "stats")).decode().split("total_commands_processed:")[1].split()[0])
     assert after - before < 50
+
+
+LONG_PATTERNS = [
+    "*" + "[a-c]" * 13 + "*",
+    "*" + "?" * 70,
+    "a" * 66 + "*",
+    "*a" * 33 + "*",
+    "[^a]" + "?" * 60 + "*",
+    "*" * 70,
+]
+
+
+def test_long_patterns_are_matched_as_redis_matches_them(app: RedisServer) -> None:
+    rng = random.Random(4)
+    names = ["".join(rng.choices("abc", k=rng.choice((1, 13, 60, 70, 100)))) for _ in range(300)] + ["a" * 80, "b" * 65]
+    run(app, *(["SET", name, 1] for name in names))
+    run(app, ["SADD", "{s}", *names], ["HSET", "{h}", *(word for name in names for word in (name, "v" + name))])
+    run(app, ["ZADD", "{z}", *(word for i, name in enumerate(names) for word in (i / 2, name))])
+    for pattern in LONG_PATTERNS:
+        expected = parsed(app._link.one("KEYS", pattern))
+        assert expected and sorted(run(app, ["KEYS", pattern])[0]) == sorted(expected), pattern
+        for scan, key in (("SSCAN", "{s}"), ("HSCAN", "{h}"), ("zscan", "{z}")):
+            direct = app._link.one(scan, key, 0, "MATCH", pattern, "COUNT", 1 << 30)
+            assert raw(app, [scan, key, 0, "COUNT", 5, "MATCH", pattern]) == [direct], (scan, pattern)
+            direct = app._link3.one(scan, key, 0, "MATCH", pattern, "COUNT", 1 << 30)
+            assert raw(app, ["R2P2.RESP3", scan, key, 0, "MATCH", pattern]) == [direct], (scan, pattern)
+    wrong = "WRONGTYPE Operation against a key holding the wrong kind of value"
+    assert run(app, ["SSCAN", "{h}", 0, "MATCH", LONG_PATTERNS[0]]) == [wrong]
+
+
+def test_no_pattern_and_no_list_of_names_keeps_a_server_at_work_for_long(app: RedisServer) -> None:
+    """A pattern of 100 KB and a key of 360 KB took the server more than a minute, of each member that was asked."""
+    long = "a" * 360_000
+    run(app, ["SET", long, 1], ["SADD", "s", long], ["HSET", "h", "big", "x" * 300_000])
+    began = time.process_time() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    pattern = "*" + "a" * 1000 + "b*"
+    for words in (["KEYS", pattern], ["SCAN", 0, "MATCH", pattern], ["SSCAN", "s", 0, "MATCH", pattern]):
+        assert long.encode() not in str(run(app, words)).encode()
+        assert run(app, [*words[:-1], "*" + "a" * 100_000 + "b*"]) == ["ERR a pattern has at most 1024 bytes"]
+    assert "larger than" in run(app, ["HMGET", "h", *["big"] * 30_000])[0]
+    assert time.process_time() - began < 5
+    memory = parsed(app._link.one("INFO", "memory")).decode()
+    assert int(memory.split("used_memory_peak:")[1].split()[0]) < 100 << 20
+
+
+def test_a_transaction_does_not_hold_all_its_replies_at_once(app: RedisServer) -> None:
+    run(app, ["SET", "big", "x" * 300_000])
+    tracemalloc.start()
+    try:
+        (replies,) = run(app, ["R2P2.BATCH", "DO", *[2, "GET", "big"] * 1500, 2, "INCR", "n"])
+        assert tracemalloc.get_traced_memory()[1] < 150 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(replies) == 1501 and replies[-1] == 1 and len(replies[0]) < 300_000
+
+
+def test_names_that_come_again_are_answered_again(app: RedisServer) -> None:
+    run(app, "SET a 1", "HSET h f 2 g $-1", ["SET", "b", "x\r\n$5\r\n"], "RPUSH l 1")
+    for text in ("MGET a b a none b a l none", "HMGET h f g f x f x", "mget a a", "HMGET a f f", "HMGET none f f"):
+        assert raw(app, text, f"R2P2.RESP3 {text}") == [app._link.one(*text.split()), app._link3.one(*text.split())]
 
 
 def test_reads_do_not_write_and_resp3_is_answered_when_asked_for(app: RedisServer) -> None:

@@ -10,7 +10,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable
 
-from r2p2.limits import APPLY_BATCH_ENTRIES_MAX, SESSION_KEPT_BYTES, SESSIONS_SHARE
+from r2p2.limits import APPLY_BATCH_ENTRIES_MAX, SESSION_KEPT_BYTES, SESSION_WINDOW_MAX, SESSIONS_SHARE
 
 INLINE_BYTES = 24
 
@@ -59,8 +59,11 @@ class ModelTable:
         if sequence < session.first:
             return "expired", b"SESSION_EXPIRED"  # to whoever waits: it is not the session's own client
         session.end = max(session.end, sequence + 1)
-        while sum(s.end - s.first for s in self.sessions.values()) > self.bytes_max // 2 // SESSION_KEPT_BYTES:
-            self.sessions.popitem(last=False)
+        places_max = self.bytes_max // 2 // SESSION_KEPT_BYTES
+        share = (places_max - SESSION_WINDOW_MAX) // self.count_max
+        while sum(s.end - s.first for s in self.sessions.values()) > places_max:
+            spans = {i: s.end - s.first for i, s in self.sessions.items() if i != client_id}
+            del self.sessions[max((i for i in spans if spans[i] > share), key=lambda i: spans[i].bit_length())]
         if sequence not in session.kept:
             session.kept[sequence] = self.execute(request)
         return "reply", session.kept[sequence]
@@ -69,11 +72,12 @@ class ModelTable:
         def over() -> bool:
             return sum(session.bytes() for session in self.sessions.values()) > self.bytes_max
 
-        for client_id in list(self.sessions):
-            if over() and self.sessions[client_id].bytes() > self.bytes_max // SESSIONS_SHARE:
-                del self.sessions[client_id]
+        share, least = self.bytes_max // SESSIONS_SHARE, self.bytes_max // self.count_max
         while over():
-            self.sessions.popitem(last=False)
+            for client_id in list(self.sessions):
+                if over() and self.sessions[client_id].bytes() > max(share, least):
+                    del self.sessions[client_id]
+            share //= 2
 
     def save(self) -> bytes:
         """As the C table is exported."""

@@ -195,6 +195,73 @@ def test_long_replies_are_held_to_their_bound_and_the_greedy_session_goes_first(
     replica.close()
 
 
+def expired(replica: Replica) -> list[int]:
+    return [rid for rid, (kind, _) in replica.answers.items() if kind == "expired"]
+
+
+def test_who_keeps_little_does_not_give_way_to_who_keeps_much() -> None:
+    """Spans of whole windows, and replies of 370,000 bytes: of whoever has those, not of whoever rests."""
+    for width, reply, count_max in ((60_000, 10, 8), (1, 370_000, 16)):
+        replica = Replica(count_max)
+        for _ in range(count_max):
+            replica.append((0, 0, 0, b""))
+        replica.append((1, 1, 1, b"rests/2000"))
+        replica.append((2, 30, 1, b"some replies/10"))
+        for client_id in range(3, count_max + 1):
+            replica.append((client_id, width, 1, b"much/%d" % reply))
+            replica.append((client_id, width, 1, b"much/%d" % reply))
+        while replica.engine.log_last_index < 1024:
+            replica.engine.append_noop()
+        replica.apply_all(random.Random(1))
+        assert replica.engine.counters()["sessions_evicted"] > 0
+        executed = len(replica.executed)
+        rid = replica.engine.log_last_index + 1
+        replica.append((2, 31, 31, b"goes on/10"))
+        for client_id in range(1, count_max + 1):
+            replica.append((client_id, 1 if client_id == 1 else 70_000, 1 if client_id == 1 else 70_000, b"again/10"))
+        replica.apply_all(random.Random(1))
+        # The first was answered from what it keeps; the second went on; others were told that they have ended.
+        assert len(expired(replica)) == replica.engine.counters()["sessions_evicted"]
+        assert min(expired(replica)) > rid + 1 and replica.executed[executed] == b"goes on/10"
+        replica.close()
+
+
+def inject_openings(replica: Replica, count: int, source: tuple[int, int]) -> int:
+    """How many of so many openings at once were let in."""
+    before = replica.engine.log_last_index
+    for at in range(0, count, 500):
+        for rid in range(at, min(at + 500, count)):
+            replica.network.inject(source, SERVER, session_packets(rid & 0xFFFF, 0, 0, 0, b""))
+        replica.network.advance(10_000)
+        while replica.engine.poll()[1]:
+            pass
+        replica.engine.flush()
+    return replica.engine.log_last_index - before
+
+
+def test_openings_are_bounded_of_one_address_and_of_all() -> None:
+    replica = Replica()
+    most = limits.OPENINGS_ADDRESS_BURST
+    assert most <= inject_openings(replica, 13_000, CLIENT) <= most + 2
+    refused = replica.engine.counters()["drops_openings"]
+    assert 13_000 - most - 2 <= refused <= 13_000 - most
+    # Whatever port of it.
+    assert inject_openings(replica, 10, (CLIENT[0], 77)) == 0
+    # So many a second again, and another address has its own; requests of sessions that are there are none of it.
+    replica.network.advance(10**9)
+    assert inject_openings(replica, 10, (CLIENT[0] + 1, 77)) == 10
+    again = limits.OPENINGS_ADDRESS_PER_SECOND
+    assert again - 1 <= inject_openings(replica, 1000, CLIENT) <= again + 2
+    before = replica.engine.log_last_index
+    replica.append((1, 1, 1, b"a request/10"))
+    assert replica.engine.log_last_index == before + 1
+    # Of ever new addresses.
+    replica.network.advance(2 * 10**9)
+    taken = sum(inject_openings(replica, 1, (0x0B000000 + i, 1)) for i in range(5000))
+    assert 3 * limits.OPENINGS_PER_SECOND - again - 20 < taken < 3 * limits.OPENINGS_PER_SECOND
+    replica.close()
+
+
 def test_export_and_import_round_trip_and_execution_goes_on() -> None:
     one, two = Replica(), Replica()
     one.append((0, 0, 0, b""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 
 import hiredis
 import pytest
@@ -13,7 +14,7 @@ from r2p2.apps.kv import encode_command
 from r2p2.errors import UserError
 from r2p2.gateway import Gateway, GatewayConfig
 from tests.apps.redis_server import ERRORS_AS_TEXT, redis_server
-from tests.gateway.support import Raw, gateway_of
+from tests.gateway.support import REPLY_SECONDS, Raw, gateway_of
 
 
 def parsed_all(data: bytes) -> list[object]:
@@ -175,6 +176,129 @@ CONNECTIONS = [
     "WATCH a|MULTI|EXEC x|SET a 2|MULTI|GET a|EXEC",
     "MULTI|RESET x|SET a 1|EXEC|MULTI|SET a 1|RESET|EXEC|GET a",
 ]
+
+
+ODD = [
+    b"\n",
+    b"PING\n",
+    b"PING\r\n\r\nPING\r\n",
+    b"*0\r\n*-1\r\n*-5\r\n",
+    b"*1\r\n$-1\r\nPING\r\n",
+    b"*1\r\n$0\r\n\r\n",
+    b"*3\r\n$3\r\nSET\r\n$0\r\n\r\n$0\r\n\r\n*2\r\n$3\r\nGET\r\n$0\r\n\r\n",
+    b"*1\r\n*1\r\n$4\r\nPING\r\n",
+    b"*-1\r\n",
+    b"*2147483648\r\n",
+    b"*99999999999999999999\r\n",
+    b"*1\r\n$536870913\r\n",
+    b"*a\r\n",
+    b"*\r\n",
+    b"*+1\r\n",
+    b"*1\r\n:1\r\n",
+    b"*1\r\n$4\r\nPINGxx*1\r\n$4\r\nPING\r\n",
+    b"*1\r\n$4\r\nPI\0G\r\n",
+    b'GET "\\x41\\n"\r\n',
+    b"GET 'a\r\n",
+    b"SET \xff\xfe \x80\r\nGET \xff\xfe\r\n",
+    encode_command("SET", b"\0\r\n\xff", b"\r\n\0\r\n"),
+    encode_command("GET", b"\0\r\n\xff"),
+    b"A" * 70_000,
+    b"*" + b"1" * 70_000,
+    b"%1\r\n",
+    b"~1\r\n",
+    b"_\r\n",
+    b"+PING\r\n",
+    b"$4\r\nPING\r\n",
+    b"PING a b\r\n",
+    b"ping\tx\r\n",
+    b"MULTI\r\nPING\r\n*1\r\n$-1\r\n",
+    b"QUIT\r\nPING\r\n",
+    b"MULTI\r\nGET\r\nEXEC\r\n",
+    b"SET a\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET a 1\r\n",
+    b"Host: x\r\nSET a 1\r\n",
+    b"EXISTS a\r\n",
+]
+
+
+@pytest.mark.needs("redis")
+def test_odd_bytes_are_answered_as_by_redis_to_the_last() -> None:
+    """What comes back until the connection is closed, or until an ECHO behind them is answered."""
+    end = b"\r\nECHO the-end\r\n"
+
+    def of_redis(path: str, data: bytes) -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(REPLY_SECONDS)
+            client.connect(path)
+            client.sendall(data + end)
+            got = b""
+            while b"the-end\r\n" not in got and (piece := client.recv(1 << 16)):
+                got += piece
+            return got
+
+    async def of_gateway(gateway: Gateway, data: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(data + end)
+        got = b""
+        async with asyncio.timeout(REPLY_SECONDS):
+            while b"the-end\r\n" not in got and (piece := await reader.read(1 << 16)):
+                got += piece
+        writer.close()
+        return got
+
+    async def main() -> None:
+        with redis_server() as redis:
+            async with gateway_of() as (_, gateway):
+                for data in ODD:
+                    assert await of_gateway(gateway, data) == of_redis(redis.path, data), data[:40]
+
+    asyncio.run(main())
+
+
+FIRST_WORDS = {
+    # What clients send when they connect, and what the answer must be for them to go on.
+    "CLIENT SETINFO LIB-NAME redis-py": b"OK",
+    "CLIENT SETINFO LIB-VER 5.0": b"OK",
+    "CLIENT SETINFO LIB-NOT x": "ERR Unrecognized option 'LIB-NOT'",
+    "CLIENT NO-EVICT ON": b"OK",
+    "CLIENT NO-TOUCH off": b"OK",
+    "CLIENT NO-EVICT maybe": "ERR syntax error",
+    "CLIENT REPLY ON": b"OK",
+    "CLIENT REPLY SKIP": "ERR this gateway answers every command: CLIENT REPLY is ON",
+    "CLIENT TRACKING OFF": b"OK",
+    "CLIENT TRACKING ON": "ERR this gateway does not tell clients what others change: CLIENT TRACKING is not there",
+    "CLIENT GETREDIR": -1,
+    "CLIENT MAINT_NOTIFICATIONS ON": "ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.",
+    "CLUSTER SLOTS": "ERR This instance has cluster support disabled",
+    "CLUSTER": "ERR wrong number of arguments for 'cluster' command",
+    "READONLY": "ERR This instance has cluster support disabled",
+    "ROLE": [b"master", 0, []],
+    "SELECT 0": b"OK",
+    "AUTH default any": b"OK",
+    "AUTH me any": "WRONGPASS invalid username-password pair or user is disabled.",
+    "HELLO 2 AUTH me any": "WRONGPASS invalid username-password pair or user is disabled.",
+    "CONFIG GET": "ERR wrong number of arguments for 'config|get' command",
+    "CONFIG GET maxmemory-policy": [b"maxmemory-policy", b"noeviction"],
+    "CONFIG GET notify-keyspace-events": [b"notify-keyspace-events", b""],
+    "INFO replication": b"# Replication\r\nrole:master\r\nconnected_slaves:0\r\n",
+    "INFO persistence": b"# Persistence\r\nloading:0\r\n",
+    "INFO keyspace": b"# Keyspace\r\n",
+}
+
+
+def test_what_clients_send_when_they_connect() -> None:
+    async def main() -> None:
+        async with gateway_of() as (_, gateway):
+            client = await Raw.open(gateway)
+            for text, expected in FIRST_WORDS.items():
+                assert await client.ask(encode_command(*text.split())) == [expected], text
+            (shown,) = await client.ask(b"CLIENT INFO\r\n")
+            assert b" lib-name=redis-py lib-ver=5.0\n" in bytes(shown)  # type: ignore[call-overload]
+            (greeting,) = await client.ask(b"HELLO 3 AUTH default any SETNAME me\r\n")
+            assert isinstance(greeting, dict) and greeting[b"proto"] == 3
+            assert await client.ask(b"CLIENT GETNAME\r\nCOMMAND DOCS\r\nROLE\r\n", 3) == [b"me", {}, [b"master", 0, []]]
+
+    asyncio.run(main())
 
 
 @pytest.mark.needs("redis")

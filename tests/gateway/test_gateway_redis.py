@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from r2p2.apps.kv import encode_command
 from r2p2.client import BlockingClient
 from r2p2.gateway.command import READY_PREFIX
 from r2p2.node import STATE_REQUEST
 from r2p2.processes import ManagedProcess, Supervisor
 from r2p2.serve import READY_PREFIX as SERVING
+from tests.apps.redis_server import redis_server
 from tests.gateway.support import free_udp_ports
 
 pytestmark = pytest.mark.needs("redis")
@@ -130,6 +132,34 @@ def test_pipelines_transactions_and_errors(client: redis.Redis) -> None:
         pipeline.spop("s")
         pipeline.execute()
     assert client.get("a") is None
+
+
+TRANSACTIONS = [
+    "MULTI|SET a 1|GET|EXEC|GET a",
+    "MULTI|XINFO FOO a|EXEC",
+    "MULTI|XINFO STREAM|SET a 1|EXEC|EXISTS a",
+    "MULTI|HSET h f|EXEC|HGETALL h",
+    "MULTI|FLY|DISCARD|GET a",
+    "MULTI|COMMAND COUNT x|EXEC",
+    "MULTI|SET a 1|LPUSH a x|PING|ECHO x|EXEC",
+]
+
+
+def test_broken_transactions_are_answered_as_by_redis(cluster: Cluster) -> None:
+    def reply(client: redis.Redis, text: str) -> object:
+        try:
+            return client.execute_command(*text.split())  # type: ignore[no-untyped-call]
+        except redis.RedisError as error:
+            return type(error), str(error)
+
+    with redis_server() as server:
+        for line in TRANSACTIONS:
+            with redis.Redis(port=cluster.port, socket_timeout=30, single_connection_client=True) as client:
+                client.flushall()
+                server.raw(encode_command("FLUSHALL"))
+                with redis.Redis(unix_socket_path=server.path, single_connection_client=True) as other:
+                    for text in line.split("|"):
+                        assert repr(reply(client, text)) == repr(reply(other, text)), (line, text)
 
 
 def test_redis_cli_and_redis_benchmark(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from r2p2 import limits
 from r2p2.apps.kv import encode_command
+from r2p2.apps.kv._plain import commands
 from r2p2.gateway.parser import CommandParser, TooLarge
 from tests.apps.redis_server import redis_server
 
@@ -38,13 +40,55 @@ def test_commands_cut_anywhere_are_the_same(pieces: list[Any], cuts: list[int]) 
 @settings(max_examples=600, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 60))
 def test_any_bytes_are_taken_and_cuts_do_not_matter(data: bytes, cut: int) -> None:
-    # hiredis takes simple strings as words; Redis, and this parser byte by byte, do not.
-    if b"*" in data:
-        return
     whole, parts = CommandParser(), CommandParser()
     expected = whole.feed(data)
     assert parts.feed(data[:cut]) + parts.feed(data[cut:]) == expected
     assert parts.error == whole.error
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"*", b"$", b"1", b"2", b"0", b"-", b"\r\n", b"a", b"ab", b"*1\r\n$1\r\n", b"+"])),
+    st.data(),
+)
+def test_bytes_that_are_nearly_commands_are_taken_alike_whole_and_cut(pieces: list[bytes], data: st.DataObject) -> None:
+    joined = b"".join(pieces)
+    whole, parts = CommandParser(), CommandParser()
+    expected = whole.feed(joined)
+    cut = data.draw(st.integers(0, len(joined)))
+    assert parts.feed(joined[:cut]) + parts.feed(joined[cut:]) == expected
+    assert parts.error == whole.error
+
+
+@pytest.mark.parametrize("kind", [b"*", b"*1\r\n*", b"*1\r\n~", b"*1\r\n%", b"*1\r\n$4\r\nPING\r\n*"])
+@pytest.mark.parametrize("count", [2147483647, 999999999, 99999])
+def test_announcing_much_costs_nothing(kind: bytes, count: int) -> None:
+    """20 bytes had room made for 2,147,483,647 words: 16 GB, and a gateway that stood still for half a minute."""
+    tracemalloc.start()
+    try:
+        parser = CommandParser()
+        parser.feed(b"%b%d\r\n$4\r\nPING\r\n" % (kind, count))
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_whole_commands_are_all_or_nothing() -> None:
+    one, two = encode_command("SET", b"\0\r\n", ""), encode_command("GET", "a" * 300)
+    assert commands(one + two) == [[b"SET", b"\0\r\n", b""], [b"GET", b"a" * 300]]
+    assert commands(b"") == []
+    for data in (
+        one[:-1],
+        one + two[:5],
+        b"*0\r\n",
+        one + b"PING\r\n",
+        b"*1\r\n+PING\r\n",
+        b"*01\r\n$1\r\na\r\n",
+        b"*1\r\n$1\r\nabc",
+    ):
+        assert commands(data) is None
+    with pytest.raises(TypeError, match="data is a str, not bytes"):
+        commands("a")  # type: ignore[arg-type]
 
 
 BROKEN = [
@@ -57,6 +101,8 @@ BROKEN = [
     b"*1\r\n$536870913\r\n",
     b"*1\r\n$04\r\nPING\r\n",
     b"*1\r\n:1\r\n",
+    b"*1\r\n+PING\r\n",
+    b"*1\r\n*1\r\n$4\r\nPING\r\n",
     b'GET "a\r\n',
     b"GET 'a'b\r\n",
     b'GET a"b\r\n',

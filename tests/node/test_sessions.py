@@ -250,6 +250,41 @@ def test_a_renewed_session_does_not_count_from_the_beginning() -> None:
         assert [world.caller.ended[tag][0] for tag in tags] == [DONE_OK] * 100
 
 
+def test_a_flood_of_openings_leaves_a_resting_session_its_place() -> None:
+    """Of one address, more than the table holds: neither the session of somebody who rests nor a new one is refused."""
+    with SessionWorld(clients=2, sessions_count_max=20_000) as world:
+        leader = world.elect()
+        world.caller.call(b"first")
+        world.settle()
+        world.run(100)
+        for at in range(0, 24_000, 1000):
+            for rid in range(at, at + 1000):
+                world.network.inject((0x0A0000AA, 7), world.addresses[leader], session_request(rid, b"", 0, 0, 0))
+            world.run(5)
+        assert world.nodes[leader].engine.counters()["drops_openings"] > 11_000
+        # Those that were let in are opened in time; meanwhile others' calls go on.
+        calls = [world.caller.call(b"second"), world.callers[1].call(b"of another")]
+        world.settle()
+        assert [caller.ended[tag][0] for caller, tag in zip(world.callers, calls, strict=True)] == [DONE_OK] * 2
+        world.check()
+        assert world.journals()[0].count(b"second") == 1
+
+
+def test_openings_refused_are_sent_again_until_they_are_let_in() -> None:
+    with SessionWorld(size=1) as world:
+        leader = world.elect()
+        for rid in range(13_000):
+            world.network.inject((0x0A000100, 7), world.addresses[leader], session_request(rid, b"", 0, 0, 0))
+            if rid % 500 == 0:
+                world.run(0.1)
+        world.run(1)
+        world.caller.call(b"waits a moment")
+        world.settle()
+        assert world.caller.ended[1] == (DONE_OK, b"1 waits a moment")
+        assert world.caller.engine.counters()["client_refusals"] > 0
+        assert world.caller.engine.counters()["client_timeouts"] == 0
+
+
 def test_a_delayed_duplicate_of_an_evicted_session_is_never_executed() -> None:
     """The network keeps a copy of a request; its session is evicted; the copy arrives."""
     with SessionWorld(clients=3, sessions_count_max=2) as world:

@@ -8,9 +8,9 @@
 reply is the array of the commands' replies, an error among them as any other, or nil when a condition does not hold;
 commands that do not exist or have a wrong number of words have the whole batch refused before anything is done.
 
-A pipeline is a batch that may stop: when a response could not carry the next command's reply, that command and those
-after it are not executed, and the array is shorter; whoever sent it goes on from there. Its wrong commands are
-answered in their place.
+A pipeline is a batch that may stop: when a response could not carry the next command's reply, or it is one too many of
+those that go through many keys. It and those after it are not executed then, and the array is shorter; whoever
+sent it goes on from there. Its wrong commands are answered in their place.
 
 R2P2.WATCH answers a number for each key, which IFUNWRITTEN compares: it holds as long as nobody has written to the key.
 """
@@ -32,6 +32,9 @@ _REFUSAL_BYTES: Final = 64
 assert len(TOO_LARGE) <= _REFUSAL_BYTES
 # The reply of a write, unless it is marked as one that replies a value.
 _SMALL_REPLY_BYTES: Final = 256
+_TOO_MANY_SWEEPING: Final = error(
+    b"more than %d of SCAN, KEYS, DBSIZE, FLUSHALL and FLUSHDB in one batch" % limits.KV_SWEEPING_MAX
+)
 _TOO_MANY: Final = error(b"more than %d commands in one batch" % limits.KV_BATCH_COMMANDS_MAX)
 
 
@@ -110,6 +113,8 @@ def batch(store: Store, words: list[bytes]) -> bytes:
         if not found.batched:
             return _may_not(found)
         checked.append(found)
+    if sum(found.sweeping for found in checked) > limits.KV_SWEEPING_MAX:
+        return _TOO_MANY_SWEEPING
     if not all(_holds(store, condition) for condition in conditions):
         return NIL_ARRAY
     room = limits.REPLICATED_REPLY_BYTES_MAX - _HEADER_BYTES - _REFUSAL_BYTES * len(commands)
@@ -131,6 +136,7 @@ def pipeline(store: Store, words: list[bytes]) -> bytes:
         return commands
     room = limits.REPLICATED_REPLY_BYTES_MAX - _HEADER_BYTES
     replies: list[bytes] = []
+    sweeping_left = limits.KV_SWEEPING_MAX
     for inner in commands:
         found = check(inner)
         if isinstance(found, bytes):
@@ -140,6 +146,9 @@ def pipeline(store: Store, words: list[bytes]) -> bytes:
         else:
             if replies and found.writes and room < _SMALL_REPLY_BYTES + _value_bytes(store, found, inner):
                 break
+            if found.sweeping and sweeping_left == 0:
+                break
+            sweeping_left -= found.sweeping
             reply = found.run(store, inner)
         if len(reply) > room:
             if replies:

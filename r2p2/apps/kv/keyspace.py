@@ -11,14 +11,16 @@ import re
 from typing import Final
 
 from r2p2 import limits
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching
 from r2p2.apps.kv.registry import command
-from r2p2.apps.kv.resp import OK, PATTERN_TOO_LONG, SYNTAX, TOO_LARGE, array_of, bulk, error, integer
+from r2p2.apps.kv.resp import EMPTY, OK, PATTERN_TOO_LONG, SYNTAX, TOO_LARGE, array_of, bulk, error, integer
 from r2p2.apps.kv.scan import PLACE_MAX, ScanOptions, scan_options, scan_step
 from r2p2.apps.kv.store import Store
 
 # As strtoull reads one, and with it Redis 7.0: maybe with a sign, and nothing at all is 0.
 _CURSOR: Final = re.compile(rb"([+-]?[0-9]+)?")
+# More keys than a response carries, were they empty.
+_KEYS_MAX: Final = limits.REPLICATED_REPLY_BYTES_MAX // len(EMPTY)
 
 
 def _remove(store: Store, words: list[bytes]) -> bytes:
@@ -64,7 +66,7 @@ def type_(store: Store, words: list[bytes]) -> bytes:
     return b"+none\r\n" if store.get(words[1]) is None else b"+string\r\n"
 
 
-@command("DBSIZE", 1, 1)
+@command("DBSIZE", 1, 1, sweeping=True)
 def dbsize(store: Store, words: list[bytes]) -> bytes:
     """DBSIZE: how many keys are there."""
     return integer(store.count())
@@ -77,29 +79,30 @@ def _flush(store: Store, words: list[bytes]) -> bytes:
     return OK
 
 
-@command("FLUSHALL", 1, writes=True)
+@command("FLUSHALL", 1, writes=True, sweeping=True)
 def flushall(store: Store, words: list[bytes]) -> bytes:
     """FLUSHALL [SYNC | ASYNC]."""
     return _flush(store, words) if len(words) < 3 else SYNTAX
 
 
-@command("FLUSHDB", 1, writes=True)
+@command("FLUSHDB", 1, writes=True, sweeping=True)
 def flushdb(store: Store, words: list[bytes]) -> bytes:
     """FLUSHDB [SYNC | ASYNC]: FLUSHALL, since there is one database."""
     return _flush(store, words) if len(words) < 3 else SYNTAX
 
 
-@command("KEYS", 2, 2)
+@command("KEYS", 2, 2, sweeping=True)
 def keys(store: Store, words: list[bytes]) -> bytes:
     """KEYS pattern; an error when a response cannot carry them all."""
     if len(words[1]) > limits.KV_PATTERN_BYTES_MAX:
         return PATTERN_TOO_LONG
-    matches = compiled(words[1]).fullmatch
-    found = sorted(key for key in store.live_keys() if matches(key))
-    return array_of(map(bulk, found), len(found))
+    found = matching(words[1], store.live_keys())
+    if len(found) > _KEYS_MAX:
+        return TOO_LARGE  # and need not be sorted
+    return array_of(map(bulk, sorted(found)), len(found))
 
 
-@command("SCAN", 2)
+@command("SCAN", 2, sweeping=True)
 def scan(store: Store, words: list[bytes]) -> bytes:
     """SCAN cursor [MATCH pattern] [COUNT n] [TYPE type]."""
     text = words[1]
@@ -114,7 +117,7 @@ def scan(store: Store, words: list[bytes]) -> bytes:
 def _scan(store: Store, cursor: int, options: ScanOptions, count: int) -> bytes:
     step, following = scan_step(store.scan_after(cursor), count)
     strings = options.type_name in (None, b"string")
-    found = [key for key in step if strings and options.matches(key)]
+    found = options.matching(step) if strings else []
     reply = array_of([bulk(b"%d" % following), array_of(map(bulk, found), len(found))], 2)
     # Long keys: what a response cannot carry is left for the next step.
     fits = not reply.startswith(b"-") and TOO_LARGE not in reply[-len(TOO_LARGE) :]

@@ -30,6 +30,7 @@ class Command:
         writes: whether it may change the store; what does not may be a read (policy 3).
         keys: where keys are among the words, as Redis's COMMAND has it: first, last (below 0: from the end), step.
         replies_value: a write whose reply holds the value of its first key, which may be large.
+        sweeping: whether it may go through many keys that it does not name; a request may hold ``KV_SWEEPING_MAX``.
         batched: whether it may stand in a batch.
         run: the handler.
     """
@@ -40,6 +41,7 @@ class Command:
     writes: bool
     keys: tuple[int, int, int]
     replies_value: bool
+    sweeping: bool
     batched: bool
     run: Handler
 
@@ -56,13 +58,14 @@ def command(
     writes: bool = False,
     keys: tuple[int, int, int] = (0, 0, 0),
     replies_value: bool = False,
+    sweeping: bool = False,
     batched: bool = True,
 ) -> Callable[[Handler], Handler]:
     """Puts the decorated handler into the table. `least` and `most` count words, the name included."""
 
     def put(handler: Handler) -> Handler:
         capitals = name.encode()
-        entry = Command(capitals, least, most, writes, keys, replies_value, batched, handler)
+        entry = Command(capitals, least, most, writes, keys, replies_value, sweeping, batched, handler)
         COMMANDS[capitals] = COMMANDS[capitals.lower()] = entry
         return handler
 

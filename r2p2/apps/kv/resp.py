@@ -79,9 +79,17 @@ def integer(value: int) -> bytes:
 
 
 def array_of(replies: Iterable[bytes], count: int) -> bytes:
-    """An array of `count` encoded replies, or TOO_LARGE when a response cannot carry it."""
-    reply = b"*%d\r\n%b" % (count, b"".join(replies))
-    return reply if len(reply) <= limits.REPLICATED_REPLY_BYTES_MAX else TOO_LARGE
+    """An array of `count` encoded replies, or TOO_LARGE when a response cannot carry it: then no more of them are made
+    than make it so, since one short request may ask for thousands of long values.
+    """
+    parts = [b"*%d\r\n" % count]
+    room = limits.REPLICATED_REPLY_BYTES_MAX - len(parts[0])
+    for reply in replies:
+        room -= len(reply)
+        if room < 0:
+            return TOO_LARGE
+        parts.append(reply)
+    return b"".join(parts)
 
 
 def error(text: bytes) -> bytes:

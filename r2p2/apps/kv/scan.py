@@ -10,6 +10,7 @@ how a cursor is spelled; and what to do with a step that a response cannot carry
 from __future__ import annotations
 
 import heapq
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from itertools import islice
 from typing import Final
 
 from r2p2 import limits
-from r2p2.apps.kv.glob import compiled
+from r2p2.apps.kv._plain import matching, places
 from r2p2.apps.kv.resp import NOT_AN_INTEGER, PATTERN_TOO_LONG, SYNTAX, parse_int64
 
 __all__ = ["PLACE_MAX", "ScanIndex", "ScanOptions", "scan_options", "scan_step"]
@@ -39,9 +40,9 @@ class ScanOptions:
     pattern: bytes | None = None
     type_name: bytes | None = None
 
-    def matches(self, key: bytes) -> bool:
-        """Whether the pattern admits a key; its type is not looked at."""
-        return self.pattern is None or compiled(self.pattern).fullmatch(key) is not None
+    def matching(self, keys: list[bytes]) -> list[bytes]:
+        """The keys that the pattern admits; their type is not looked at."""
+        return keys if self.pattern is None else matching(self.pattern, keys)
 
 
 def scan_options(words: list[bytes]) -> ScanOptions | bytes:
@@ -67,10 +68,17 @@ def scan_options(words: list[bytes]) -> ScanOptions | bytes:
 
 
 def scan_step(ahead: Iterator[tuple[int, bytes]], count: int) -> tuple[list[bytes], int]:
-    """The next `count` keys of what lies ahead, or a few more, and the cursor to go on from; 0: those were the last."""
-    step = list(islice(ahead, count))
-    following = 0
-    if len(step) == count:
+    """The next `count` keys of what lies ahead, or a few more, and the cursor to go on from; 0: those were the last. Of
+    long keys they are fewer.
+    """
+    step: list[tuple[int, bytes]] = []
+    bytes_left, following = limits.KV_SCAN_BYTES_MAX, 0
+    for item in islice(ahead, count):
+        step.append(item)
+        bytes_left -= len(item[1])
+        if bytes_left < 0:
+            break
+    if step and (len(step) == count or bytes_left < 0):
         # Keys with one hash are not parted: those that share the last one's come along.
         for item in ahead:
             if item[0] != step[-1][0]:
@@ -94,29 +102,32 @@ class ScanIndex:
 
     def __init__(self, keys: Iterable[bytes]) -> None:
         self.idle_batches = 0
-        self._main = sorted((_place(key), key) for key in keys)
+        self._sort(keys)
+
+    def _sort(self, keys: Iterable[bytes]) -> None:
+        packed, self._keys = places(keys)
+        self._places = array("Q", packed)
         self._added: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
-        return len(self._main) + len(self._added)
+        return len(self._keys) + len(self._added)
 
     def add(self, key: bytes) -> None:
         """Takes a key that has come; one that was here before does no harm."""
         self._added.append((_place(key), key))
-        if len(self._added) > _ADDED_MAX + len(self._main) // 4:
-            self._main = list(self.after(0))
-            self._added = []
+        if len(self._added) > _ADDED_MAX + len(self._keys) // 4:
+            self._sort([*self._keys, *(key for _, key in self._added)])
 
     def after(self, place: int) -> Iterator[tuple[int, bytes]]:
         """Places above ``place`` with their keys, in order."""
         self._added.sort()
         previous = None
-        for item in heapq.merge(_from(self._main, place), _from(self._added, place)):
+        added, all_places, keys = self._added, self._places, self._keys
+        first, first_added = bisect_right(all_places, place), bisect_right(added, place, key=lambda item: item[0])
+        for item in heapq.merge(
+            ((all_places[i], keys[i]) for i in range(first, len(keys))),
+            (added[i] for i in range(first_added, len(added))),
+        ):
             if item != previous:
                 previous = item
                 yield item
-
-
-def _from(items: list[tuple[int, bytes]], place: int) -> Iterator[tuple[int, bytes]]:
-    for i in range(bisect_right(items, place, key=lambda item: item[0]), len(items)):
-        yield items[i]

@@ -194,7 +194,7 @@ def getdel(store: Store, words: list[bytes]) -> bytes:
 @command("MGET", 2, keys=(1, -1, 1))
 def mget(store: Store, words: list[bytes]) -> bytes:
     """MGET key ...; an error when a response cannot carry all values."""
-    return array_of([bulk(store.get(key)) for key in words[1:]], len(words) - 1)
+    return array_of((bulk(store.get(key)) for key in words[1:]), len(words) - 1)
 
 
 @command("MSET", 3, writes=True, keys=(1, -1, 2))

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from r2p2.apps.kv.resp import error, unknown_command
+from r2p2.apps.kv.resp import error, unknown_command, wrong_number
 
-__all__ = ["READS", "REFUSED", "WRITES", "ServerCommand", "is_write", "refusal"]
+__all__ = ["ARITY", "READS", "REFUSED", "WRITES", "ServerCommand", "is_write", "refusal", "words_error"]
 
 _STRINGS: Final = (
     "APPEND DECR DECRBY GETDEL GETEX GETSET INCR INCRBY INCRBYFLOAT MSET MSETNX PSETEX SET SETEX SETNX SETRANGE "
@@ -86,6 +86,55 @@ assert not WRITES & READS
 assert not (WRITES | READS) & REFUSED.keys()
 
 
+# Of Redis 7.0, as COMMAND has them: so many words, the name included; below 0: at least so many.
+_ARITIES: Final = (
+    (1, "DBSIZE"),
+    (-1, "COMMAND FLUSHALL FLUSHDB PING"),
+    (
+        2,
+        "COMMAND|COUNT COMMAND|HELP DECR DUMP ECHO EXPIRETIME GET GETDEL HGETALL HKEYS HLEN HVALS INCR "
+        "KEYS LLEN PERSIST PEXPIRETIME PTTL SCARD SMEMBERS STRLEN TTL TYPE XINFO|HELP XLEN ZCARD",
+    ),
+    (
+        -2,
+        "BITCOUNT BITFIELD BITFIELD_RO COMMAND|DOCS COMMAND|INFO COMMAND|LIST DEL EXISTS GEOHASH GEOPOS "
+        "GETEX LPOP MGET PFADD PFCOUNT PFMERGE RPOP SCAN SDIFF SINTER SORT SORT_RO SUNION TOUCH UNLINK "
+        "XINFO ZPOPMAX ZPOPMIN",
+    ),
+    (
+        3,
+        "APPEND DECRBY GETBIT GETSET HEXISTS HGET HSTRLEN INCRBY INCRBYFLOAT LINDEX RENAME RENAMENX "
+        "RPOPLPUSH SETNX SISMEMBER XINFO|GROUPS ZRANK ZREVRANK ZSCORE",
+    ),
+    (
+        -3,
+        "BITPOS COPY EXPIRE EXPIREAT HDEL HMGET HSCAN LCS LPOS LPUSH LPUSHX MSET MSETNX PEXPIRE PEXPIREAT "
+        "RPUSH RPUSHX SADD SDIFFSTORE SET SINTERCARD SINTERSTORE SMISMEMBER SREM SSCAN SUNIONSTORE XDEL "
+        "XINFO|STREAM XSETID ZDIFF ZINTER ZINTERCARD ZMSCORE ZREM ZSCAN ZUNION",
+    ),
+    (
+        4,
+        "GETRANGE HINCRBY HINCRBYFLOAT HSETNX LRANGE LREM LSET LTRIM PSETEX SETBIT SETEX SETRANGE SMOVE "
+        "SUBSTR XINFO|CONSUMERS ZCOUNT ZINCRBY ZLEXCOUNT ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE",
+    ),
+    (
+        -4,
+        "BITOP COMMAND|GETKEYS COMMAND|GETKEYSANDFLAGS GEODIST HMSET HSET LMPOP RESTORE XRANGE XREAD "
+        "XREVRANGE XTRIM ZADD ZDIFFSTORE ZINTERSTORE ZMPOP ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZREVRANGE "
+        "ZREVRANGEBYLEX ZREVRANGEBYSCORE ZUNIONSTORE",
+    ),
+    (5, "LINSERT LMOVE"),
+    (-5, "GEOADD GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO XADD ZRANGESTORE"),
+    (-6, "GEORADIUS GEORADIUS_RO"),
+    (-7, "GEOSEARCH"),
+    (-8, "GEOSEARCHSTORE"),
+)
+ARITY: Final[dict[bytes, int]] = {name.encode(): arity for arity, names in _ARITIES for name in names.split()}
+"""By name in capitals; those that have subcommands are there with each of them, too."""
+_FAMILIES: Final = frozenset(name.partition(b"|")[0] for name in ARITY if b"|" in name)
+_SHOWN_BYTES_MAX: Final = 128
+
+
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
     """What the running server says of a command it has and that the table lets in.
@@ -100,7 +149,11 @@ class ServerCommand:
 
     def takes(self, words_count: int) -> bool:
         """Whether the command may have so many words."""
-        return words_count == self.arity if self.arity >= 0 else words_count >= -self.arity
+        return _takes(self.arity, words_count)
+
+
+def _takes(arity: int, words_count: int) -> bool:
+    return words_count == arity if arity >= 0 else words_count >= -arity
 
 
 def is_write(name: bytes) -> bool:
@@ -114,3 +167,18 @@ def refusal(words: list[bytes]) -> bytes:
     if reason is None:
         return unknown_command(words)
     return error(b"'%b' is refused: %b" % (words[0].lower(), reason))
+
+
+def words_error(words: list[bytes]) -> bytes | None:
+    """The error by which Redis refuses a command that is let in without a look at the data: a wrong number of words, or
+    a subcommand it does not have.
+    """
+    name = words[0].upper()
+    if not _takes(ARITY[name], len(words)):
+        return wrong_number(name)
+    if name not in _FAMILIES or len(words) < 2:
+        return None
+    full = b"%b|%b" % (name, words[1].upper())
+    if full not in ARITY:
+        return error(b"unknown subcommand '%b'. Try %b HELP." % (words[1][:_SHOWN_BYTES_MAX], name))
+    return None if _takes(ARITY[full], len(words)) else wrong_number(full)

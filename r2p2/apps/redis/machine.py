@@ -14,7 +14,7 @@ import os
 import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any, Final
 
 import hiredis
@@ -28,7 +28,7 @@ from r2p2.apps.redis.commands import READS, WRITES, ServerCommand, refusal
 from r2p2.apps.redis.deadlines import SHIFT_MS
 from r2p2.apps.redis.dump import PIECE_BYTES, Dump
 from r2p2.apps.redis.link import Link, RedisFailed, encode
-from r2p2.apps.redis.pipeline import EXECUTED_TOO_LARGE, HEADER_BYTES, REPLY_BYTES_MAX, run_pipeline
+from r2p2.apps.redis.pipeline import EXECUTED_TOO_LARGE, HEADER_BYTES, REPLY_BYTES_MAX, cut_to_fit, run_pipeline
 from r2p2.apps.redis.plan import PLANS, Alone, Plan, Step, Time
 from r2p2.apps.redis.scan import Scanner
 from r2p2.engine import resp_first_broken
@@ -55,6 +55,8 @@ _OWN: Final = {
 }
 """Commands of the adapter itself, and the words they have at least."""
 _RESP3: Final = b"R2P2.RESP3"
+# Commands of a transaction that Redis is sent at once; nobody else sends it any meanwhile.
+_PORTION: Final = 128
 # Keys asked after at once.
 _KEYS_AT_ONCE: Final = 4096
 
@@ -285,9 +287,11 @@ class RedisServer(StateMachine):
             return NIL_ARRAY
         room = REPLY_BYTES_MAX - HEADER_BYTES - len(EXECUTED_TOO_LARGE) * len(commands)
         fitting = []
-        for reply in self._execute(commands, link=link):
-            fits = len(reply) <= max(room, len(EXECUTED_TOO_LARGE))
-            fitting.append(reply if fits else EXECUTED_TOO_LARGE)
+        # In portions: thousands of long replies, of which a response carries the first, are not in memory all at once.
+        portions = (commands[at : at + _PORTION] for at in range(0, len(commands), _PORTION))
+        for reply in chain.from_iterable(self._execute(portion, link=link) for portion in portions):
+            room_now = max(room, len(EXECUTED_TOO_LARGE))
+            fitting.append(reply if len(reply) <= room_now else cut_to_fit(reply, room_now))
             room -= max(len(fitting[-1]) - len(EXECUTED_TOO_LARGE), 0)
         return array_of(fitting, len(fitting))
 

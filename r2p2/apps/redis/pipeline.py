@@ -17,7 +17,7 @@ from r2p2.apps.kv.resp import TOO_LARGE
 from r2p2.apps.redis.commands import WRITES
 from r2p2.apps.redis.link import Link, encode
 
-__all__ = ["EXECUTED_TOO_LARGE", "HEADER_BYTES", "REPLY_BYTES_MAX", "run_pipeline"]
+__all__ = ["EXECUTED_TOO_LARGE", "HEADER_BYTES", "REPLY_BYTES_MAX", "cut_to_fit", "run_pipeline"]
 
 REPLY_BYTES_MAX: Final = limits.REPLICATED_REPLY_BYTES_MAX
 EXECUTED_TOO_LARGE: Final = (
@@ -43,6 +43,15 @@ _LISTED: Final = frozenset((b"SORT", b"GEORADIUS", b"GEORADIUSBYMEMBER"))
 _STORES: Final = frozenset((b"STORE", b"STOREDIST"))
 # A reply's header and line ends, or a score, or an error.
 _AROUND_BYTES: Final = 128
+# Redis writes a floating-point number out without an exponent.
+_FLOAT_BYTES: Final = 5 << 10
+_FLOATS: Final = frozenset((b"INCRBYFLOAT", b"HINCRBYFLOAT"))
+# Their errors repeat an option they do not know.
+_EXPIRES: Final = frozenset((b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT"))
+_NOT_SO_LITTLE: Final = _FLOATS | _EXPIRES | {b"BITFIELD"}
+_LITTLE_BYTES: Final = 2 * len(EXECUTED_TOO_LARGE)
+# What BITFIELD answers for each of its operations, which have three words or more.
+_INTEGER_BYTES: Final = len(b":-9223372036854775808\r\n")
 
 _Execute: TypeAlias = Callable[[Sequence[list[bytes] | bytes]], list[bytes]]
 
@@ -60,6 +69,35 @@ def _kind(words: list[bytes]) -> int:
     if name in _LISTED:
         return _LITTLE if any(word.upper() in _STORES for word in words[2:]) else _UNSEEN
     return _UNSEEN if name in _SEVERAL else _LITTLE
+
+
+def _little_bytes(name: bytes, words: list[bytes]) -> int:
+    """What one of these answers at most."""
+    if name in _FLOATS:
+        return _FLOAT_BYTES + _AROUND_BYTES
+    if name == b"BITFIELD":
+        return len(words) // 3 * _INTEGER_BYTES + _AROUND_BYTES
+    return sum(map(len, words[3:])) + _AROUND_BYTES
+
+
+def _littles_fitting(commands: list[list[bytes]], at: int, end: int, room: int) -> list[int]:
+    """What each of those answers at most that stand from ``at`` on, answer little, and are certain to fit together."""
+    bounds: list[int] = []
+    for words in commands[at:end]:
+        name = words[0].upper()
+        bounds.append(_little_bytes(name, words) if name in _NOT_SO_LITTLE else _LITTLE_BYTES)
+        room -= bounds[-1]
+        if room < 0:
+            return bounds[:-1]
+    return bounds
+
+
+def cut_to_fit(reply: bytes, room: int) -> bytes:
+    """What is answered instead of a reply to a write for which there is no room: an error, which says that nothing was
+    done, goes with its first words.
+    """
+    assert room >= len(EXECUTED_TOO_LARGE)
+    return reply[: room - 2] + b"\r\n" if reply[:1] == b"-" else EXECUTED_TOO_LARGE
 
 
 def _run_end(commands: list[list[bytes]], at: int, kind: int, count_max: int) -> int:
@@ -119,23 +157,26 @@ def run_pipeline(
         end = _run_end(commands, at, kind, len(commands) if kind == _LITTLE else reads_max)
         if kind != _LITTLE:
             reads_max = min(2 * reads_max, _READS_MAX)
+        bounds: list[int] = []
         if kind == _LITTLE:
-            # Room for the shortest reply of each: what is executed is also answered.
-            end = min(end, at + max(room // (2 * len(EXECUTED_TOO_LARGE)), 0))
+            bounds = _littles_fitting(commands, at, end, room)
+            end = at + (len(bounds) if replies else max(len(bounds), 1))
         elif kind != _READ:
             fitting = _fitting(link, commands[at:end], room) if kind == _SEEN else 0
             end = at + (fitting if replies else max(fitting, 1))
         if end == at:
             break
         part = [wrong(inner) or inner for inner in commands[at:end]]
-        left = len(part)
-        for reply in execute(part):
-            left -= 1
-            kept = left * len(EXECUTED_TOO_LARGE) if kind != _READ else 0
+        # Room that is the others' who are still to answer.
+        least = 0 if kind == _READ else len(EXECUTED_TOO_LARGE)
+        bounds = bounds or [least] * len(part)
+        kept = sum(bounds)
+        for bound, reply in zip(bounds, execute(part), strict=True):
+            kept -= bound
             if len(reply) > room - kept:
                 if kind == _READ and replies:
                     return replies
-                reply = TOO_LARGE if kind == _READ else EXECUTED_TOO_LARGE
+                reply = TOO_LARGE if kind == _READ else cut_to_fit(reply, room - kept)
             replies.append(reply)
             room -= len(reply)
         at = end

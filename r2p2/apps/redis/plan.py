@@ -7,11 +7,24 @@ here with Redis's own error, or goes where Redis is certain to refuse it: no rel
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from r2p2.apps.kv.resp import INT64_MIN, NOT_AN_INTEGER, SYNTAX, error, integer, parse_int64
+from r2p2 import limits
+from r2p2.apps.kv._plain import matching
+from r2p2.apps.kv.resp import (
+    INT64_MIN,
+    NOT_AN_INTEGER,
+    PATTERN_TOO_LONG,
+    SYNTAX,
+    array_of,
+    bulk,
+    error,
+    integer,
+    parse_int64,
+)
+from r2p2.apps.redis.child import parse
 from r2p2.apps.redis.deadlines import SHIFT_MS, WHEN_MAX, Deadlines
 from r2p2.apps.redis.link import Link, encode
 
@@ -103,31 +116,33 @@ _UNITS: Final = {b"EX": (1000, True), b"PX": (1, True), b"EXAT": (1000, False), 
 
 def _timed(time: Time, words: list[bytes], at: int, flags: tuple[bytes, ...], ends: Callable[[int], bool]) -> Plan:
     """SET and GETEX: options from ``at`` on, at most one of them a time; ``ends``: whether that deadline is over."""
-    unit_at, keeps = 0, False
+    unit, amount, keeps = b"", b"", False
+    new = words[:at]
     while at < len(words):
         word = words[at].upper()
         if word in _UNITS:
-            if unit_at or at + 1 == len(words):
+            if unit not in (b"", word) or at + 1 == len(words):
                 return SYNTAX
-            unit_at = at
+            unit, amount = word, words[at + 1]  # of one that is there twice the last counts
             at += 2
         elif word in flags:
             keeps |= word in (b"KEEPTTL", b"PERSIST")
+            new.append(word)
             at += 1
         else:
             return SYNTAX
-    if not unit_at:
+    if not unit:
         return None
     if keeps:
         return SYNTAX
-    number = parse_int64(words[unit_at + 1])
-    if number is None:
-        return NOT_AN_INTEGER
-    factor, from_now = _UNITS[words[unit_at].upper()]
+    number = parse_int64(amount)
+    if number is None or number <= 0:
+        return None  # Redis refuses it, with the error that goes first
+    factor, from_now = _UNITS[unit]
     when = number * factor + (time.now_ms if from_now else 0)
-    if number <= 0 or when > WHEN_MAX:
+    if when > WHEN_MAX:
         return _bad_time(words)
-    new = [*words[:unit_at], b"PXAT", _shifted(when), *words[unit_at + 2 :]]
+    new += (b"PXAT", _shifted(when))
     if ends(when):
         return _removing(new, words[1], when)
     time.deadlines.remind(words[1], when)
@@ -234,19 +249,9 @@ def _show(time: Time, words: list[bytes]) -> Plan:
 
 @_plan("XADD")
 def _xadd(time: Time, words: list[bytes]) -> Plan:
-    """An id that Redis would make of its clock is made of the log's time."""
-    new = list(words[:2])
-    at = 2
-    while at < len(words):
-        word = words[at].upper()
-        if word == b"NOMKSTREAM":
-            new.append(word)
-            at += 1
-        elif word in (b"MAXLEN", b"MINID"):
-            at = _trim(words, at, new)
-        else:
-            break
-    if at < len(words) and words[at] == b"*":
+    """An id that Redis would make of its clock is made of the log's time, wherever among the options it stands."""
+    new, at = _trimmed(words)
+    if words[at : at + 1] == [b"*"]:
         new.append(b"%d-*" % time.now_ms)
         at += 1
     return Step(encode(*new, *words[at:]))
@@ -254,24 +259,44 @@ def _xadd(time: Time, words: list[bytes]) -> Plan:
 
 @_plan("XTRIM")
 def _xtrim(time: Time, words: list[bytes]) -> Plan:
-    new = list(words[:2])
-    at = _trim(words, 2, new)
+    new, at = _trimmed(words)
     return Step(encode(*new, *words[at:]))
 
 
-def _trim(words: list[bytes], at: int, new: list[bytes]) -> int:
-    """MAXLEN or MINID with what belongs to it; about so many becomes exactly so many, which is one way to do it."""
-    new.append(words[at])
-    at += 1
-    is_about = words[at : at + 1] == [b"~"]
-    if is_about or words[at : at + 1] == [b"="]:
-        at += 1
-        new.append(b"=")
-    new += words[at : at + 1]
-    at += 1
-    if is_about and at + 1 < len(words) and words[at].upper() == b"LIMIT":
-        at += 2
-    return at
+def _trimmed(words: list[bytes]) -> tuple[list[bytes], int]:
+    """The options of XADD and XTRIM, read as Redis reads them, and where they end.
+
+    About so many becomes exactly so many, which is one way to do it; then nothing is left for LIMIT to bound. Where
+    Redis refuses a LIMIT, or anything else about them, the options stay as they are, and Redis says why.
+    """
+    new = list(words[:2])
+    at, is_about, is_right = 2, False, True
+    bounds: list[bytes] = []
+    while at < len(words):
+        word = words[at].upper()
+        if word == b"NOMKSTREAM":
+            new.append(word)
+            at += 1
+        elif word in (b"MAXLEN", b"MINID") and at + 1 < len(words):
+            new.append(word)
+            at += 1
+            is_about = words[at] == b"~" and at + 1 < len(words)
+            if is_about or (words[at] == b"=" and at + 1 < len(words)):
+                at += 1
+                new.append(b"=")
+            new.append(words[at])
+            at += 1
+        elif word == b"LIMIT" and at + 1 < len(words):
+            bounds.append(words[at + 1])
+            at += 2
+        else:
+            break
+    for value in bounds:
+        number = parse_int64(value)
+        is_right &= number is not None and number >= 0
+    if bounds and not (is_about and is_right):
+        return words[:at], at
+    return new, at
 
 
 _SORT_WORDS: Final = {b"ASC": 1, b"DESC": 1, b"ALPHA": 1, b"LIMIT": 3, b"STORE": 2, b"BY": 2, b"GET": 2}
@@ -319,14 +344,84 @@ def _scan_inside(time: Time, words: list[bytes]) -> Plan:
     """Everything at once: a cursor would be a place in one server's table, and any member may be asked next."""
     if words[2] != b"0":
         return error(b"invalid cursor")
-    options: list[bytes] = []
+    pattern: bytes | None = None
     at = 3
     while at < len(words):
         if words[at].upper() not in (b"MATCH", b"COUNT") or at + 1 == len(words):
-            return SYNTAX
+            return None  # Redis says what is wrong
         if words[at].upper() == b"MATCH":
-            options = words[at : at + 2]
+            pattern = words[at + 1]
         elif (count := parse_int64(words[at + 1])) is None or count < 1:
-            return NOT_AN_INTEGER if count is None else SYNTAX
+            return None
         at += 2
-    return Step(encode(*words[:3], *options, "COUNT", 1 << 30))
+    if pattern is not None and len(pattern) > limits.KV_PATTERN_BYTES_MAX:
+        return PATTERN_TOO_LONG
+    if pattern is None or len(pattern) <= _SHORT_PATTERN_BYTES:
+        options = [] if pattern is None else [b"MATCH", pattern]
+        return Step(encode(*words[:3], *options, "COUNT", 1 << 30))
+    is_set = words[0].upper() == b"SSCAN"
+
+    def finish(replies: list[bytes]) -> bytes:
+        if replies[0].startswith(b"-"):
+            return replies[0]
+        found = parse(replies[0])[1]
+        if is_set:
+            kept = matching(pattern, found)
+        else:
+            names = set(matching(pattern, found[::2]))
+            kept = [word for pair in zip(found[::2], found[1::2], strict=True) if pair[0] in names for word in pair]
+        inner = array_of(map(bulk, kept), len(kept))
+        return inner if inner.startswith(b"-") else array_of([bulk(b"0"), inner], 2)
+
+    return Step(encode(*words[:3], "COUNT", 1 << 30), 1, finish)
+
+
+# ---- others that could keep a server at work for minutes ----
+
+# Redis takes the product of both lengths to match a pattern: 60 ms for one of these and a key of 370 KB.
+_SHORT_PATTERN_BYTES: Final = 64
+
+
+@_plan("KEYS")
+def _keys(time: Time, words: list[bytes]) -> Plan:
+    """A long pattern is matched here, in time linear in the keys."""
+    pattern = words[1]
+    if len(pattern) > limits.KV_PATTERN_BYTES_MAX:
+        return PATTERN_TOO_LONG
+    if len(pattern) <= _SHORT_PATTERN_BYTES:
+        return None
+
+    def finish(replies: list[bytes]) -> bytes:
+        found = matching(pattern, parse(replies[0]))
+        return array_of(map(bulk, found), len(found))
+
+    return Step(encode("KEYS", "*"), 1, finish)
+
+
+@_plan("MGET", "HMGET")
+def _several(time: Time, words: list[bytes]) -> Plan:
+    """Redis is asked once for what is named many times: thousands of times a long value would not fit in memory."""
+    head = 1 if len(words[0]) == len(b"MGET") else 2
+    names = words[head:]
+    unique = list(dict.fromkeys(names))
+    if len(unique) == len(names):
+        return None
+
+    def finish(replies: list[bytes]) -> bytes:
+        if replies[0].startswith(b"-"):
+            return replies[0]
+        values = dict(zip(unique, _items(replies[0]), strict=True))
+        return array_of((values[name] for name in names), len(names))
+
+    return Step(encode(*words[:head], *unique), 1, finish)
+
+
+def _items(reply: bytes) -> Iterator[bytes]:
+    """What an array of bulk strings and nils holds, as the bytes it came as."""
+    at = reply.index(b"\r\n") + 2
+    while at < len(reply):
+        end = reply.index(b"\r\n", at) + 2
+        if reply[at] == b"$"[0] and (length := int(reply[at + 1 : end - 2])) >= 0:
+            end += length + 2
+        yield reply[at:end]
+        at = end

@@ -69,7 +69,7 @@ class Scanner:
 
     def _step(self, link: Link, index: ScanIndex, cursor: int, options: ScanOptions, count: int) -> bytes:
         step, following = scan_step(index.after(cursor), count)
-        matching = [key for key in step if options.matches(key)]
+        matching = options.matching(step)
         types = link.ask(b"".join(encode("TYPE", key) for key in matching), len(matching)) if matching else []
         accepted = b"+%b\r\n" % options.type_name if options.type_name else None
         found = [key for key, kind in zip(matching, types, strict=True) if kind != _NONE and accepted in (None, kind)]

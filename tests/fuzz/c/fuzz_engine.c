@@ -195,7 +195,7 @@ static int replies_changed;             /* a changed table was taken: the replie
 /* The id of a session there is, or one that may never have been. */
 static uint64_t any_session(script *input) {
     if (table_now->count == 0 || below(input, 8) == 0) return below(input, 30);
-    return table_now->sessions[below(input, 2) ? table_now->newest : table_now->oldest].id;
+    return table_now->sessions[(below(input, 2) ? table_now->newest : table_now->oldest)[R2P2_ALL_SESSIONS]].id;
 }
 
 /* Few sessions and few requests of each, so that they meet. */
@@ -536,9 +536,17 @@ static uint64_t check_table(const r2p2_reassembly *table, uint64_t detached_byte
 /* The session table's bounds and books. */
 static void check_sessions(const r2p2_sessions *table) {
     uint64_t count = 0, places = 0, block_bytes = 0, own;
-    for (uint32_t i = table->oldest; i != R2P2_NO_SESSION; i = table->sessions[i].newer) {
+    uint32_t next_wide[R2P2_SESSIONS_LISTS];
+    memcpy(next_wide, table->oldest, sizeof next_wide);
+    for (uint32_t i = table->oldest[R2P2_ALL_SESSIONS]; i != R2P2_NO_SESSION; i = table->sessions[i].links[0].newer) {
         const r2p2_session *session = &table->sessions[i];
         uint64_t span = session->end - session->first;
+        expect("a session is in the list of its width", session->width,
+               span > table->places_share ? 64 - (uint64_t)__builtin_clzll(span) : 0);
+        if (session->width) {
+            expect("the lists have one order", next_wide[session->width], i);
+            next_wide[session->width] = session->links[1].newer;
+        }
         expect("a session is found", r2p2_sessions_find(table, session->id), i);
         expect_at_most("places of a session", span, session->capacity);
         expect_at_most("a ring is no larger than four times its span", session->capacity, span * 4 < 8 ? 8 : span * 4);
@@ -554,6 +562,8 @@ static void check_sessions(const r2p2_sessions *table) {
         places += span;
         count++;
     }
+    for (uint32_t list = 1; list < R2P2_SESSIONS_LISTS; list++)
+        expect("a list of a width ends", next_wide[list], R2P2_NO_SESSION);
     expect("sessions", table->count, count);
     expect("places", table->places, places);
     expect("block bytes", table->block_bytes, block_bytes);

@@ -1,5 +1,6 @@
 /*
- * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on the table in one call.
+ * r2p2.apps.kv._plain: the plain SETs and GETs at the front of a batch, executed on the table in one call. Beside it, patterns (kv_glob.c),
+ * the order of SCAN (kv_places.c), and the commands of a gateway's clients (kv_commands.c).
  *
  * Why C, and why Python's own interface: these two commands are nearly all that a store is asked, and what they cost is making the bytes
  * objects that the dict keeps, which cffi cannot do (docs/adr/0016). Nothing is decided here: the first request that is anything else, or
@@ -12,6 +13,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kv_commands.h"
+#include "kv_glob.h"
+#include "kv_places.h"
 #include "r2p2_resp.h"
 
 enum verb { VERB_OTHER, VERB_SET, VERB_GET };
@@ -35,17 +39,6 @@ typedef struct kv_replies {
     size_t length, capacity;
 } kv_replies;
 
-/* One bulk string and its line end. 0: the bytes are not that. */
-static inline int bulk(const uint8_t *data, size_t length, size_t *at, const char **text, Py_ssize_t *bytes) {
-    uint32_t n;
-    if (!r2p2_resp_number(data, length, at, '$', &n) || length - *at < (size_t)n + 2) return 0;
-    if (data[*at + n] != '\r' || data[*at + n + 1] != '\n') return 0;
-    *text = (const char *)data + *at;
-    *bytes = n;
-    *at += (size_t)n + 2;
-    return 1;
-}
-
 #define HEAD_BYTES 13u /* "*3\r\n$3\r\nSET\r\n" */
 
 /* What a request is. Names in capitals or in small letters, as clients write them; any other spelling is Python's to read. */
@@ -60,8 +53,8 @@ static inline kv_words words_of(const uint8_t *data, size_t length) {
     else
         return words;
     size_t at = HEAD_BYTES;
-    if (!bulk(data, length, &at, &words.key, &words.key_bytes)) return words;
-    if (verb == VERB_SET && !bulk(data, length, &at, &words.value, &words.value_bytes)) return words;
+    if (!kv_bulk(data, length, &at, &words.key, &words.key_bytes)) return words;
+    if (verb == VERB_SET && !kv_bulk(data, length, &at, &words.value, &words.value_bytes)) return words;
     if (at == length) words.verb = verb;
     return words;
 }
@@ -180,6 +173,9 @@ static PyObject *run(PyObject *module, PyObject *args) {
 static PyMethodDef methods[] = {
     {"run", run, METH_VARARGS,
      "run(top, under, slab, lengths, writes) -> (count, replies, reply_lengths)\n\nExecutes the leading GETs and, where writes, SETs."},
+    {"commands", kv_commands, METH_O, "commands(data) -> the commands that the bytes are, to the last one, or None"},
+    {"places", kv_places, METH_O, "places(keys) -> (places, keys), each key once, sorted"},
+    {"matching", kv_matching, METH_VARARGS, "matching(pattern, keys) -> the keys that match, in their order"},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {

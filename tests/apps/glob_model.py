@@ -1,4 +1,4 @@
-"""Patterns of KEYS and SCAN, as Redis reads them, as regular expressions that take no more than quadratic time.
+"""Patterns of KEYS and SCAN, as Redis reads them, as regular expressions: what the C code is held against.
 
 ``*`` any bytes, ``?`` one byte, ``[abc]``, ``[a-z]``, ``[^a]`` one of them or none of them, ``\\`` takes the next byte
 as it is. An open ``[`` runs to the end of the pattern.
@@ -7,7 +7,6 @@ as it is. An open ``[`` runs to the end of the pattern.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 __all__ = ["compiled"]
 
@@ -38,7 +37,6 @@ def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
     return b"[%b]" % b"".join(b"\\x%02x-\\x%02x" % pair for pair in zip(starts, ends, strict=True)), at + 1
 
 
-@lru_cache(maxsize=128)
 def compiled(pattern: bytes) -> re.Pattern[bytes]:
     """The regular expression that matches what ``pattern`` matches, with ``fullmatch``."""
     # Pieces between stars. Where a middle piece fits first is as good as anywhere later, so each is matched once
