@@ -13,7 +13,7 @@ from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
 from r2p2.link_options import add_link_arguments, parse_link
 from r2p2.ports import BACKENDS, PortSpec, drive, open_port
-from r2p2.router import DEFAULT_POLICY, MODES, Router, RouterConfig
+from r2p2.router import DEFAULT_POLICY, MODES, QUEUE_COUNT_MAX, Router, RouterConfig
 from r2p2.stopping import stop_on_signals
 
 NAME = "router"
@@ -107,8 +107,8 @@ def router_config(args: argparse.Namespace, local_port: int) -> RouterConfig:
         policy=args.policy,
         timeout_ns=nanoseconds("--timeout", args.timeout),
         queue_timeout_ns=nanoseconds("--queue-timeout", args.queue_timeout),
-        queue_count_max=args.queue,
-        misses_max=args.misses,
+        queue_count_max=in_range("--queue", args.queue, 1, QUEUE_COUNT_MAX),
+        misses_max=in_range("--misses", args.misses, 1, 2**31),
         down_ns=nanoseconds("--down", args.down),
         seed=args.seed,
     )
