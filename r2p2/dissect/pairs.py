@@ -28,9 +28,10 @@ WAITING_MAX: Final = 1 << 17
 # Latencies kept for the percentiles at the end; beyond it they describe the first part of the capture.
 LATENCIES_MAX: Final = 1 << 24
 
-# Askers that are followed; of more than that the one unseen for the longest time is forgotten.
+# Askers that are followed; of more than that the first is forgotten.
 ASKERS_MAX: Final = 1 << 16
 RIDS: Final = 1 << 16
+ROUND_NS_MIN: Final = 1_000_000  # nobody goes through half of its rids in less
 # Who is seen less often than once in so many of its rids is seen in a sample.
 SAMPLE_SHARE: Final = 16
 
@@ -59,11 +60,11 @@ class _Asker:
         step = (rid - self._place) % RIDS
         if step >= RIDS // 2:
             step -= RIDS  # one from before that came late
-        passed = self._place - self._first_place
-        if self._seen_count * SAMPLE_SHARE < passed and passed * (time_ns - self._last_ns) >= RIDS // 2 * (
-            time_ns - self._first_ns
-        ):
-            step += RIDS  # at the rate so far it has gone around unseen, nobody knows how often
+        if time_ns - self._last_ns > ROUND_NS_MIN:
+            passed = self._place - self._first_place
+            is_sample = self._seen_count * SAMPLE_SHARE < passed
+            if is_sample and passed * (time_ns - self._last_ns) >= RIDS // 2 * (time_ns - self._first_ns):
+                step += RIDS  # at the rate so far it has gone around unseen, nobody knows how often
         place = self._place + step
         self._place = max(self._place, place)
         self._last_ns = time_ns
@@ -115,7 +116,7 @@ class PairsView:
         self._is_filtered = is_filtered
         self._passes = passes
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
-        self._askers: OrderedDict[tuple[int, int], _Asker] = OrderedDict()
+        self._askers: dict[tuple[int, int], _Asker] = {}
         self._totals = {REQUEST: _Totals("requests"), RAFT_REQ: _Totals("raft")}
 
     @property
@@ -169,9 +170,7 @@ class PairsView:
         if asker is None:
             asker = self._askers[key] = _Asker(message.rid, message.time_ns)
             if len(self._askers) > ASKERS_MAX:
-                self._askers.popitem(last=False)
-        else:
-            self._askers.move_to_end(key)
+                del self._askers[next(iter(self._askers))]
         return asker.place(message.rid, message.time_ns)
 
     def _answer(self, answer: Message) -> Iterator[str]:
