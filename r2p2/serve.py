@@ -376,6 +376,14 @@ def replay_command(args: argparse.Namespace, node: Node) -> str:
     )
 
 
+def waits_for(node: Node | Server, config: NodeConfig) -> str | None:
+    """The addresses of the other members, where the node has no cluster yet and is no newcomer to one."""
+    if not isinstance(node, Node) or config.join or node.status().get("formed", True):
+        return None
+    others = (address for slot, address in sorted(config.members.items()) if slot != config.node_id)
+    return ", ".join(format_address(address) for address in others) or None
+
+
 def capturing_node(args: argparse.Namespace, node: Node | Server, config: NodeConfig) -> CapturingNode:
     """``node`` and its ``--pcap``, whose times are the log's where the node has a log."""
     clock = config.unix_clock_ns
@@ -439,6 +447,8 @@ def run(args: argparse.Namespace) -> int:
                 what = f"asks to be let in as slot {config.node_id}"
             tell(f"{READY_PREFIX.removeprefix('r2p2: ')}{args.app} on {where} ({args.backend}, {what})")
             manager.ready()
+            if (others := waits_for(node, config)) is not None:
+                tell(f"waits for {others}: a cluster forms once all its members have been there")
             # What exists now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()

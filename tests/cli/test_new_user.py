@@ -18,6 +18,7 @@ import pytest
 import r2p2 as r2p2_library
 from r2p2.processes import ManagedProcess, Supervisor
 from tests.cli.test_cli import R2P2, r2p2
+from tests.gateway.support import free_udp_ports
 
 # Says that it was asked, and never answers.
 SILENT = """
@@ -65,6 +66,21 @@ def test_the_readmes_calls(supervisor: Supervisor) -> None:
     assert r2p2("call", store, "--resp", "GET", "name").stdout == "$4\nR2P2\n"
     assert '"replicated": false' in r2p2("call", store, "--status").stdout
     assert_says(r2p2("call", echo, "--policy", "replicated", "hello"), "refused")
+
+
+def test_a_member_says_whom_it_waits_for(supervisor: Supervisor) -> None:
+    """The first of three is silent otherwise, and one alone has nobody to wait for."""
+    ports = free_udp_ports(3)
+    members = [f"127.0.0.1:{port}" for port in ports]
+    command = [*R2P2, "serve", "--app", "kv", "--bind", members[1]]
+    first = supervisor.start("first", [*command, "--members", ",".join(members)])
+    told = first.wait_line(lambda text: text.startswith("r2p2: waits for "), 20, what="whom it waits for")
+    assert told == f"r2p2: waits for {members[0]}, {members[2]}: a cluster forms once all its members have been there"
+    first.signal(signal.SIGTERM)
+    assert first.wait(10) == 0
+    alone = supervisor.start("alone", [*command, "--members", members[1]])
+    alone.wait_line(lambda text: "leader of term" in text, 20, what="its leadership")
+    assert not any("waits for" in line for line in alone.lines)
 
 
 def test_many_thousands_of_calls_at_once_are_answered(supervisor: Supervisor) -> None:
