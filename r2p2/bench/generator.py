@@ -172,7 +172,7 @@ class _Generator:
         self.load.run(seconds)
         self.progress()
         if self._end_ns is not None and self._engine.now_ns() >= self._end_ns:
-            self._running = False
+            self._running, self._end_ns = False, None
             self.stop()
 
     @property
