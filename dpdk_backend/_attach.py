@@ -136,6 +136,12 @@ def device_error(remedy: str = "") -> DeviceError:
     return DeviceError(message, remedy=remedy_for(message) or remedy)
 
 
+_NO_VDEV = (
+    "the name must begin with a driver's of DPDK (net_memif, net_pcap, net_af_packet, net_af_xdp, net_tap, net_ring, "
+    "net_null), and the arguments be what that takes"
+)
+
+
 def _why_absent(name: str) -> str:
     """What to do about a device that DPDK does not know; ``name``: a vdev's, or a PCI address."""
     path = Path("/sys/bus/pci/devices") / name
@@ -162,7 +168,7 @@ def attach(device: Device) -> Attached:
     if device.listen_path is not None:
         remove_dead_socket(device.listen_path)
     if device.args is not None and native.lib.dpdk_vdev_add(name, device.args.encode()) < 0:
-        raise device_error()
+        raise device_error(_NO_VDEV)
     port_id = native.lib.dpdk_device_find(name)
     info = native.ffi.new("dpdk_device_info *")
     if port_id < 0 or native.lib.dpdk_device_info_get(port_id, info) < 0:

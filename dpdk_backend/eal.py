@@ -85,6 +85,9 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "EalConfig.memory_mb is more than the machine can give: make it smaller",
     ),
     ("Cannot allocate memory", "EalConfig.memory_mb is more than the machine can give: make it smaller"),
+    ("Invalid socket directory", "the folder of the memif's socket is not there: make it, or name another"),
+    ("(SIOCGIFINDEX)", "there is no interface of that name: see ip -br link"),
+    ("failed to parse device", "DPDK has no driver for a device of that name: net_null0, net_pcap0,... and the like"),
     ("invalid core", "EalConfig.cpus names a core this process may not run on: see taskset -p $$"),
     ("lcore", "EalConfig.cpus names a core this process may not run on: see taskset -p $$"),
     (

@@ -14,8 +14,21 @@ def _leave(signum: int, frame: FrameType | None) -> NoReturn:
     os._exit(128 + signum)  # nothing has begun that is to be ended in order
 
 
+def _fill_in_what_is_closed() -> None:
+    """A stream that the caller has closed (``>&-``) leads nowhere; else a socket of ours would take its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            stream = open(os.devnull, "r" if number == 0 else "w")  # noqa: SIM115 (open to the end)
+            setattr(sys, name, stream)
+
+
 def main() -> int:
     """The command line; its exit code."""
+    _fill_in_what_is_closed()
     # A shell has its background jobs ignore it.
     is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heeded:

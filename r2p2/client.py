@@ -55,6 +55,9 @@ REPLICATED_READ: Final = 3
 ROUTES_MAX: Final = 4096
 """Targets remembered as reachable; others are asked about at every call."""
 _TIMER_STEP_NS: Final = 1 * limits.MS
+# Calls begun in one turn of the loop before answers are looked for. Nobody else looks meanwhile, and answers to some
+# ten thousand calls are more than a socket holds.
+_BEGUN_MAX: Final = 64
 # A read goes to the next server when this one has been silent for so long, then for twice as long: above what a busy
 # cluster takes, and half of an election. One that refuses is left for a moment, as a session's call is.
 _READ_SILENCE_S: Final = 0.1
@@ -476,6 +479,7 @@ class Client(_Calls):
         # By tag: the call's future, its target, and whether its end says where the next call should go.
         self._waiting: dict[int, tuple[asyncio.Future[bytes], tuple[int, int], bool]] = {}
         self._is_entered = False
+        self._begun_count = 0  # since answers were looked for
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
         super().__init__(bind, ports_count, trusted)
@@ -588,6 +592,10 @@ class Client(_Calls):
             tag, local_port, rid = self.begin(address, payload, policy, seconds, retry_s)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting[tag] = (future, address, not is_spread)
+        self._begun_count += 1
+        if self._begun_count >= _BEGUN_MAX:
+            self._engine.flush()
+            self._on_readable()
         if self._flush is None:  # calls made in one turn of the loop leave together
             self._flush = self._loop.call_soon(self._send)
         if self._timer is None:
@@ -629,6 +637,7 @@ class Client(_Calls):
             self._current = self._targets.index(source)
 
     def _on_readable(self) -> None:
+        self._begun_count = 0
         self._engine.poll()
         for completion in self._engine.completions():
             waiting = self._waiting.pop(completion.tag, None)

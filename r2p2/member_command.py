@@ -94,6 +94,7 @@ def ask(
     end = now() + seconds
     payload = MEMBER_REQUEST + json.dumps(request).encode()
     known, turn, target, last = list(servers), 0, servers[0], "nobody answered"
+    leaders: list[str] = []  # as they were named, the latest first: one of them knows what a change waits for
     while (left := end - now()) > 0:
         try:
             reply = call(target, payload, min(ATTEMPT_SECONDS, left))
@@ -112,6 +113,7 @@ def ask(
             raise UserError(str(answer.get("text")))
         if leader is not None and leader != target:
             target = str(leader)
+            leaders.insert(0, target)
             continue
         if error_name != "busy":
             turn += 1
@@ -120,7 +122,7 @@ def ask(
     if request["op"] == "list":
         raise UserError(f"no list in {seconds:g} s; {last}", "Name members that run in --cluster.")
     raise UserError(
-        f"not done in {seconds:g} s; {_waiting(call, [target, *known]) or last}",
+        f"not done in {seconds:g} s; {_waiting(call, [*leaders, target, *known]) or last}",
         "It may still be done: ask with `r2p2 member list`, or repeat the command, which is harmless.",
     )
 
@@ -135,7 +137,7 @@ def _decode(reply: bytes) -> dict[str, Any] | None:
 
 
 def _waiting(call: Call, servers: Sequence[str]) -> str:
-    """What the leader, one of ``servers``, says it waits for; empty when none says so."""
+    """What the leader, most likely the first of ``servers``, says it waits for; empty when none says so."""
     for server in dict.fromkeys(servers):
         try:
             answer = _decode(call(server, MEMBER_REQUEST + b'{"op": "list"}', ATTEMPT_SECONDS))

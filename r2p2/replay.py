@@ -66,12 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="every member of the Raft group in order of their slots, the one at --bind too; empty: not replicated",
     )
     # Without a value of their own here, so that those which say nothing of a server alone are noticed.
-    parser.add_argument("--cluster-id", type=int, help="the Raft group's; default: 1")
+    parser.add_argument("--cluster-id", type=int, metavar="N", help="the Raft group's; default: 1")
     parser.add_argument("--timers", choices=("default", "datacenter"), help="Raft's timers; default: default")
     parser.add_argument(
         "--incarnation", metavar="HEX", help="the member's; it is in its status and in what it sent; default: 1"
     )
-    parser.add_argument("--seed", type=int, help="of the member's election timeouts; default: 1")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the member's election timeouts; default: 1")
     parser.add_argument(
         "--start", default="", metavar="SECONDS", help="when the server started, since 1970; default: with the capture"
     )
@@ -95,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--rx {source}: there is no such file")
     if not target.parent.is_dir():
         raise UserError(f"--tx {target}: the folder {target.parent} does not exist")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"--tx {target} is the capture of --rx, which would be lost", "Name another --tx.")
     bind = parse_address(args.bind)
     server = Server(_mac(args.mac) if args.mac else mac_of(bind[0]), *bind)
     config = _node_config(args, bind)

@@ -13,7 +13,7 @@ from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
 from r2p2.link_options import add_link_arguments, parse_link
 from r2p2.ports import BACKENDS, PortSpec, drive, open_port
-from r2p2.router import DEFAULT_POLICY, MODES, Router, RouterConfig
+from r2p2.router import DEFAULT_POLICY, MODES, QUEUE_COUNT_MAX, Router, RouterConfig
 from r2p2.stopping import stop_on_signals
 
 NAME = "router"
@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="when to give a request up")
     parser.add_argument(
-        "--queue", type=int, default=limits.ROUTER_QUEUE_COUNT_MAX, help="jbsq: requests that may wait for a slot"
+        "--queue",
+        type=int,
+        metavar="N",
+        default=limits.ROUTER_QUEUE_COUNT_MAX,
+        help="jbsq: requests that may wait for a slot",
     )
     parser.add_argument(
         "--queue-timeout", type=float, default=1.0, metavar="SECONDS", help="jbsq: how long one may wait"
@@ -58,11 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--misses",
         type=int,
+        metavar="N",
         default=limits.ROUTER_MISSES_MAX,
         help="requests unanswered in a row that put a server out",
     )
     parser.add_argument("--down", type=float, default=1.0, metavar="SECONDS", help="for how long it is out")
-    parser.add_argument("--seed", type=int, default=None, help="of chance; by default another one each time")
+    parser.add_argument(
+        "--seed", type=int, default=None, metavar="N", help="of chance; by default another one each time"
+    )
     parser.add_argument(
         "--report", type=float, default=0.0, metavar="SECONDS", help="print the status as JSON so often"
     )
@@ -100,8 +107,8 @@ def router_config(args: argparse.Namespace, local_port: int) -> RouterConfig:
         policy=args.policy,
         timeout_ns=nanoseconds("--timeout", args.timeout),
         queue_timeout_ns=nanoseconds("--queue-timeout", args.queue_timeout),
-        queue_count_max=args.queue,
-        misses_max=args.misses,
+        queue_count_max=in_range("--queue", args.queue, 1, QUEUE_COUNT_MAX),
+        misses_max=in_range("--misses", args.misses, 1, 2**31),
         down_ns=nanoseconds("--down", args.down),
         seed=args.seed,
     )
@@ -146,10 +153,10 @@ def run(args: argparse.Namespace) -> int:
     with open_port(spec) as port:
         config = router_config(args, port.local_port)
         with Router(config, port.address, keep=port) as router:
-            where = format_address((ip, port.local_port))
+            where, count = format_address((ip, port.local_port)), len(config.servers)
             print(
                 f"{READY_PREFIX}{config.policy} on {where} ({args.backend}, {config.mode}, FEEDBACK to port "
-                f"{config.control_port}) to {len(config.servers)} servers",
+                f"{config.control_port}) to {count} server{'s' * (count > 1)}",
                 flush=True,
             )
             gc.collect()

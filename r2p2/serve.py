@@ -23,7 +23,7 @@ from r2p2.errors import UserError
 from r2p2.link_options import add_link_arguments, parse_link
 from r2p2.logs import FORMATS, configure
 from r2p2.node import Node, NodeConfig, Timers
-from r2p2.node.log_time import UnixClock, shifted_clock
+from r2p2.node.log_time import ShiftedClock, UnixClock
 from r2p2.node.truncation import POLICIES
 from r2p2.ports import BACKENDS, OpenPort, PortSpec, drive, open_port
 from r2p2.processes import pin
@@ -76,7 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="every member of the Raft group in order of their slots, this one too; empty: not replicated",
     )
     parser.add_argument(
-        "--node-id", type=int, default=None, help="this member's slot; by default the one with --bind's address"
+        "--node-id",
+        type=int,
+        metavar="SLOT",
+        default=None,
+        help="this member's slot; by default the one with --bind's address",
     )
     parser.add_argument(
         "--join",
@@ -99,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep term, vote, log and snapshots there, durably: the member comes back as who it was",
     )
-    parser.add_argument("--cluster-id", type=int, default=1, help="tells Raft groups apart")
+    parser.add_argument("--cluster-id", type=int, default=1, metavar="N", help="tells Raft groups apart")
     parser.add_argument(
         "--router",
         default="",
@@ -130,6 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle", default="yield", choices=IDLE_POLICIES, help="dpdk: what an idle poll does")
     parser.add_argument(
         "--log-mib",
+        metavar="N",
         type=int,
         default=limits.LOG_BYTES_MAX >> 20,
         help="MiB of log kept at most; beyond it requests are refused",
@@ -159,10 +164,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pcap", metavar="FILE", help="write what is received and sent: a sample under load, elections always"
     )
-    parser.add_argument("--pcap-rate", type=int, default=2000, help="packets a second that --pcap takes under load")
-    parser.add_argument("--pcap-mib", type=int, default=CAPTURE_MIB, help="MiB that a file of --pcap has at most")
+    parser.add_argument(
+        "--pcap-rate", type=int, default=2000, metavar="N", help="packets a second that --pcap takes under load"
+    )
+    parser.add_argument(
+        "--pcap-mib", type=int, metavar="N", default=CAPTURE_MIB, help="MiB that a file of --pcap has at most"
+    )
     parser.add_argument(
         "--pcap-files",
+        metavar="N",
         type=int,
         default=1,
         help="files that --pcap keeps: FILE, and those before it FILE.1, ...; with 1 it ends when that is full",
@@ -189,7 +199,7 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
     )
     if not -SECONDS_MAX < args.clock_offset < SECONDS_MAX:
         raise UserError(f"--clock-offset is {args.clock_offset}, not within a million seconds")
-    clock = shifted_clock(args.clock_offset)
+    clock = ShiftedClock(args.clock_offset)
     if args.join:
         return _joining_config(args, engine, clock)
     if not args.members:
@@ -288,7 +298,17 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
 class CapturingNode:
     """A node or server whose datagrams go to a capture file after each poll."""
 
-    def __init__(self, node: Node | Server, path: str, rate: int, mib: int = CAPTURE_MIB, files: int = 1) -> None:
+    def __init__(
+        self,
+        node: Node | Server,
+        path: str,
+        rate: int,
+        mib: int = CAPTURE_MIB,
+        files: int = 1,
+        *,
+        offset_ns: int | None = None,
+    ) -> None:
+        """``offset_ns``: of unix time to the port's clock, as the log's time has it; by default measured here."""
         self._node = node
         in_range("--pcap-rate", rate, 1, limits.SECOND)
         if mib < 1 or files < 1:
@@ -297,8 +317,9 @@ class CapturingNode:
             self._writer = RotatingPcapWriter(Path(path), files_count=files, max_bytes=mib << 20)
         except OSError as error:
             raise UserError(f"--pcap {path}: {error.strerror}") from error
-        # The port's clock starts anywhere; a capture's counts from 1970.
-        self._offset_ns = time.time_ns() - node.now_ns()
+        # The port's clock starts anywhere; a capture's counts from 1970. A replay gives entries the capture's time, so
+        # a leader's must be the log's to the microsecond: entries have it in milliseconds.
+        self._offset_ns = time.time_ns() - node.now_ns() if offset_ns is None else offset_ns
         self.missed = 0
         node.engine.capture_start(rate, limits.DATAGRAM_BYTES_MAX)
         self.next_deadline_ns = node.next_deadline_ns
@@ -355,6 +376,21 @@ def replay_command(args: argparse.Namespace, node: Node) -> str:
     )
 
 
+def waits_for(node: Node | Server, config: NodeConfig) -> str | None:
+    """The addresses of the other members, where the node has no cluster yet and is no newcomer to one."""
+    if not isinstance(node, Node) or config.join or node.status().get("formed", True):
+        return None
+    others = (address for slot, address in sorted(config.members.items()) if slot != config.node_id)
+    return ", ".join(format_address(address) for address in others) or None
+
+
+def capturing_node(args: argparse.Namespace, node: Node | Server, config: NodeConfig) -> CapturingNode:
+    """``node`` and its ``--pcap``, whose times are the log's where the node has a log."""
+    clock = config.unix_clock_ns
+    offset_ns = clock.port_offset_ns if isinstance(clock, ShiftedClock) else None
+    return CapturingNode(node, args.pcap, args.pcap_rate, args.pcap_mib, args.pcap_files, offset_ns=offset_ns)
+
+
 def _make(args: argparse.Namespace, config: NodeConfig, port: OpenPort, tell: Callable[[str], None]) -> Node | Server:
     """The node, or for a Service its server."""
     found = load_object(args.app)
@@ -403,7 +439,7 @@ def run(args: argparse.Namespace) -> int:
     stop = stop_on_signals()
     with open_port(spec) as port:
         node = _make(args, config, port, tell)
-        capture = CapturingNode(node, args.pcap, args.pcap_rate, args.pcap_mib, args.pcap_files) if args.pcap else None
+        capture = capturing_node(args, node, config) if args.pcap else None
         try:
             where = format_address((ip, port.local_port))
             what = f"member {config.node_id} of {len(config.members)}" if config.members else "not replicated"
@@ -411,6 +447,8 @@ def run(args: argparse.Namespace) -> int:
                 what = f"asks to be let in as slot {config.node_id}"
             tell(f"{READY_PREFIX.removeprefix('r2p2: ')}{args.app} on {where} ({args.backend}, {what})")
             manager.ready()
+            if (others := waits_for(node, config)) is not None:
+                tell(f"waits for {others}: a cluster forms once all its members have been there")
             # What exists now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()

@@ -163,6 +163,12 @@ class _Segment:
     last_index: int = 0  # the highest index any of its records speaks of
 
 
+def holds_log(directory: Path) -> bool:
+    """Whether a file there is as long as the head of one, which is durable before anything is promised."""
+    least = _RECORD.size + _HEAD.size
+    return any(path.stat().st_size >= least for path in directory.glob(f"*{_SUFFIX}"))
+
+
 class Storage:
     """One directory of one member."""
 

@@ -61,9 +61,8 @@ class StorageDirectory:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise UserError(
-                f"storage {path} cannot be used: {error.strerror}", "Name a directory to write in."
-            ) from error
+            why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+            raise UserError(f"storage {path} cannot be used: {why}", "Name a directory to write in.") from error
         try:
             self._take_lock()
             self.record = self._read(record)

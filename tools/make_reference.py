@@ -118,8 +118,8 @@ def cli_page() -> str:
     parts = ["# Command line\n", MADE]
     parts.append("\n".join(f"- [`r2p2 {name}`](#r2p2-{name}): {text}" for name, (_, text) in cli.SUBCOMMANDS.items()))
     parts.append(
-        "\nExit codes of all: 0 it worked, 1 it failed, 2 wrong usage, 3 this member was removed from its cluster, 130 "
-        "stopped by Ctrl-C, 143 by SIGTERM.\n"
+        "\nExit codes of all: 0 it worked, 1 it failed or a value cannot be, 2 wrong usage, 3 this member was removed "
+        "from its cluster, 130 stopped by Ctrl-C, 143 by SIGTERM.\n"
     )
     for name in cli.SUBCOMMANDS:
         module = cli.load_subcommand(name)

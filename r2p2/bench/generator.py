@@ -7,7 +7,7 @@ line:
 * ``status``: ask each target what it knows of itself; a ``status`` event (before the load, or after ``verify``);
 * ``watch NAME=PID ...``: count these processes' cpu time, too, in ``reset`` and ``stopped``;
 * ``start``: make load until ``stop``; a ``progress`` event about every `slice_seconds`, for which the load pauses;
-* ``reset``: forget what was measured (the end of a warm-up); a ``reset`` event;
+* ``reset [SECONDS]``: forget what was measured (the end of a warm-up); a ``reset`` event; after SECONDS as ``stop``;
 * ``rate R``: open loop: at another rate from now on;
 * ``stop``: let waiting calls end; a ``stopped`` event with counts, percentiles, the histogram and the timeline;
   ``start`` goes on;
@@ -149,6 +149,7 @@ class _Generator:
         engine.client_open(local_port, max(spec.outstanding, READS_AT_ONCE_MAX))
         self._load: LoadGenerator | None = None
         self._running = False
+        self._end_ns: int | None = None
         self._watched: dict[str, int] = {}
         self._counted: dict[str, int] = {}  # before the first load: what finding the servers took is not the load's
 
@@ -159,8 +160,20 @@ class _Generator:
             for line in commands.take(0.0 if self._running else None):
                 self.command(*line.split())
             if self._running:
-                self.load.run(self._spec.slice_seconds)
-                self.progress()
+                self.slice()
+
+    def slice(self) -> None:
+        """Some load, up to the next look at the commands or the end of the measured time, where that is known."""
+        seconds = self._spec.slice_seconds
+        if self._end_ns is not None:
+            left = max(0.0, (self._end_ns - self._engine.now_ns()) / 1e9)
+            # What would be left of it after a slice, a fraction of one, is no progress to be told of.
+            seconds = left if left < 1.25 * seconds else seconds
+        self.load.run(seconds)
+        self.progress()
+        if self._end_ns is not None and self._engine.now_ns() >= self._end_ns:
+            self._running, self._end_ns = False, None
+            self.stop()
 
     @property
     def load(self) -> LoadGenerator:
@@ -180,11 +193,13 @@ class _Generator:
             case "reset":
                 discarded = self.load.stats()._asdict()
                 self.load.reset()
+                began = self.load.stats()
+                self._end_ns = began.started_ns + int(float(arguments[0]) * 1e9) if arguments else None
                 say(
                     "reset",
                     discarded=discarded,
                     offset_ns=self.offset_ns(),
-                    stats=self.load.stats()._asdict(),
+                    stats=began._asdict(),
                     cpu_s=self.cpu_s(),
                 )
             case "stop":

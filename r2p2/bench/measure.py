@@ -66,7 +66,7 @@ SESSION_TIMEOUT_MS = 3000  # the calls of a session are repeated meanwhile
 VERIFY_SECONDS = 20.0
 STATUS_SECONDS = 10.0
 # A progress event is a pause of the load, which an open loop counts as latency: no more of them than one wants to read.
-# They end the warm-up and the measured time, too.
+# They end the warm-up, too.
 PROGRESS_SECONDS_MIN = 0.25
 PROGRESS_SECONDS_MAX = 1.0
 SETTLE_SECONDS = 10.0  # for an answer of the generator beyond the time it was told to take
@@ -261,18 +261,13 @@ class Bench:
         if self._loads:  # what came since the last load's reset has been counted
             generator.tell("reset")
             generator.event("reset", SETTLE_SECONDS)
-        reset = warm_up(self.cluster, warmup_s)
+        reset = warm_up(self.cluster, warmup_s, duration_s)
         lines = ProgressLines(self.cluster.plan.name_of, reset)
         with measured():
-            run_for(
-                self.cluster,
-                duration_s,
-                lambda event: self._say(lines.line(event)),
-                reset["stats"]["started_ns"],
+            stopped = generator.event(
+                "stopped", duration_s + SETTLE_SECONDS, lambda event: self._say(lines.line(event))
             )
             resident = {name: resident_bytes(pid) for name, pid in self.pids.items()}
-            generator.tell("stop")
-        stopped = generator.event("stopped", SETTLE_SECONDS)
         self._generator_counters = stopped["counters"]
         self._loads += [LoadStats(**reset["discarded"]), LoadStats(**stopped["stats"])]
         return replace(
@@ -362,11 +357,14 @@ def measure(
         return bench.finish(result)
 
 
-def warm_up(cluster: Cluster, seconds: float) -> dict[str, Any]:
-    """Start the load and let it run for so long: the ``reset`` event with which the measured time begins."""
+def warm_up(cluster: Cluster, seconds: float, measured_s: float | None = None) -> dict[str, Any]:
+    """Start the load and let it run for so long: the ``reset`` event with which the measured time begins.
+
+    That ends by itself after `measured_s`, with a ``stopped`` event, or when the generator is told.
+    """
     cluster.generator.tell("start")
     run_for(cluster, seconds)
-    cluster.generator.tell("reset")
+    cluster.generator.tell(*("reset", str(measured_s)) if measured_s is not None else ("reset",))
     return cluster.generator.event("reset", SETTLE_SECONDS)
 
 

@@ -20,6 +20,8 @@ from r2p2.loadgen import Timeline
 __all__ = ["Outage", "Run", "draw_all", "latency_curve", "latency_over_time", "need_matplotlib", "ramp_curve"]
 
 
+# Above the highest latency of a timeline: a longest one must not be behind the legend.
+HEADROOM = 3.0
 THROUGHPUT_STEPS = 5  # of the timeline, averaged for one point: single steps hold few bursts
 
 
@@ -46,6 +48,23 @@ class Run:
     outage: Outage | None = None
 
 
+def plain(value: float) -> str:
+    """A number at an axis: 2,000 and not 2 x 10^3."""
+    return f"{value:,g}"
+
+
+def _plain_log(axis: Any) -> None:
+    """Numbers at a logarithmic axis; where it has no two decades, at 2 and 5 of each, too."""
+
+    def between(value: float, _: object) -> str:
+        low, high = axis.get_view_interval()
+        is_short = high < 100 * max(low, 1e-300)
+        return plain(value) if is_short and f"{value:e}"[0] in "25" else ""
+
+    axis.set_major_formatter(lambda value, _: plain(value))
+    axis.set_minor_formatter(between)
+
+
 def latency_over_time(path: Path, runs: Sequence[Run]) -> None:
     """Draw a column for each run, latency above and throughput below, into the PNG `path`.
 
@@ -56,6 +75,12 @@ def latency_over_time(path: Path, runs: Sequence[Run]) -> None:
     for column, run in enumerate(runs):
         _draw_run(axes[0][column], axes[1][column], run)
     axes[0][0].set_ylabel("latency (us, log scale)")
+    # One axis for all columns: its ends are set when all of them are drawn, since a set one no longer grows.
+    axes[1][0].set_ylim(bottom=0)
+    low, high = axes[0][0].get_ylim()
+    axes[0][0].set_ylim(low, high * HEADROOM)
+    _plain_log(axes[0][0].yaxis)
+    axes[1][0].yaxis.set_major_formatter(lambda value, _: plain(value))
     axes[1][0].set_ylabel("thousand requests/s")
     axes[0][0].legend(loc="upper left", fontsize=8)
     _save(figure, path)
@@ -125,7 +150,7 @@ def latency_curve(path: Path, title: str, histogram: Histogram) -> None:
     axes.set_ylim(top=1.5)
     if edges_us:
         axes.set_xlim(max(edges_us[0], 0.1) * 0.8, edges_us[-1] * 4)  # room for the words beside the last mark
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    _plain_log(axes.xaxis)
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.25, which="both")
     _save(figure, path)
@@ -155,10 +180,13 @@ def ramp_curve(path: Path, found: Ramp) -> None:
             textcoords="offset points",
             ha="right",
             fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 2, high)  # room for the words below the points
     axes.set_xlabel("thousand requests/s answered (open loop; x: a step that failed)")
     axes.set_ylabel("latency (us, log scale)")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    _plain_log(axes.yaxis)
     axes.set_xlim(left=0)
     axes.set_title(found.steps[0].result.title().partition(":")[0] + ", " + found.text(), fontsize=9)
     axes.legend(loc="upper left", fontsize=9)
@@ -191,7 +219,6 @@ def _draw_run(latency: Any, throughput: Any, run: Run) -> None:
         sum(timeline.answered[i : i + wide]) / (wide * step_s) / 1e3 for i in range(0, len(times) - wide + 1, wide)
     ]
     throughput.plot([(i + 0.5) * wide * step_s for i in range(len(rates))], rates, color="#1f5f99", linewidth=1.0)
-    throughput.set_ylim(bottom=0)
     throughput.set_xlabel("time (s)")
     latency.set_title(run.title, fontsize=10)
     latency.tick_params(labelbottom=False)

@@ -18,6 +18,7 @@ from r2p2.app import BUILT_IN
 from r2p2.arguments import CHECK_ENTRIES_MAX, CLUSTER_ID_MAX, CPU_MAX, LOG_MIB_MAX
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
+from r2p2.link_options import parse_link
 from r2p2.node import Timers
 from r2p2.node.truncation import POLICIES
 from r2p2.ports import BACKENDS
@@ -136,6 +137,13 @@ def _read_texts(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _read_links(value: Any) -> tuple[str, ...]:
+    texts = _read_texts(value)
+    for text in texts:
+        parse_link(text)
+    return texts
+
+
 def _read_timers(value: Any) -> Timers:
     if not isinstance(value, dict):
         return Timers.profile(value) if isinstance(value, str) else _raise()
@@ -191,7 +199,7 @@ _NODE: Final[Mapping[str, _Key]] = {
     "slot": _integer(0, SLOT_MAX),
     "address": _Key('IP:PORT, as in "10.0.0.1:8000"; neither is 0', _read_address),
     "storage": _STORAGE,
-    "links": _Key("a list of ROLE:PEER_IP:SOCKET (backend dpdk)", _read_texts),
+    "links": _Key("a list of ROLE:PEER_IP:SOCKET (backend dpdk)", _read_links),
     "vdevs": _Key("a list of NAME,ARGS (backend dpdk)", _read_texts),
     "cpu": _integer(0, CPU_MAX),
 }

@@ -50,6 +50,10 @@ class Launcher:
         """What the member in ``slot`` printed."""
         return self.folder / f"node-{slot}.log"
 
+    def earlier_log(self, slot: int) -> Path:
+        """What its launch before this one printed: why it ended, perhaps."""
+        return self.folder / f"node-{slot}.log.1"
+
     def _pid_file(self, slot: int) -> Path:
         return self.folder / f"node-{slot}.pid"
 
@@ -76,6 +80,8 @@ class Launcher:
             raise UserError(f"node {slot} runs already, as process {running}", "r2p2 cluster restart, or down first.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self.log(slot).exists():
+                self.log(slot).replace(self.earlier_log(slot))
             with self.log(slot).open("wb") as log:
                 argv = [*python_module("r2p2", "-u"), "serve"]
                 process = subprocess.Popen(

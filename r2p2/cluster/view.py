@@ -149,6 +149,9 @@ class View:
         lost = status.get("majority_lost")
         if lost:
             notes.append(f"a majority lost its memory: slots {lost}")
+        differs = (status.get("determinism") or {}).get("differs")
+        if differs:
+            notes.append(f"not deterministic: differed from member {differs['other']} at index {differs['index']}")
         return "; ".join(notes) or "ok"
 
     @property

@@ -45,12 +45,15 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{args.file}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    output = Path(args.output)
+    if args.file != "-" and output.exists() and output.samefile(args.file):
+        raise UserError(f"-o {output} is the description, which would be lost", "Name another -o.")
     try:
         made = list(frames(text))
     except CraftError as error:
         raise UserError(f"{args.file}:{error.line}:{error.column}: {error.message}") from error
     try:
-        Path(args.output).write_bytes(_file(made))
+        output.write_bytes(_file(made))
     except OSError as error:
         raise UserError(f"{args.output}: {error.strerror}") from error
     print(f"r2p2: {args.output}: {len(made)} packets")

@@ -14,8 +14,10 @@ import tempfile
 from pathlib import Path
 
 from r2p2.bench.plots import Run, latency_over_time
+from r2p2.client import REPLICATED
 from r2p2.demo.scenario import DemoConfig, DemoResult, run_scenario
 from r2p2.errors import UserError
+from r2p2.loadgen import SET, LoadConfig
 from r2p2.ports import BACKENDS, missing
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Run it over each backend; 0 only if everything held over each."""
     if args.seconds < 0.5:
         raise UserError(f"{args.seconds:g} s of load before and after the kill: at least 0.5")
+    # What the generator would refuse, once three replicas are up.
+    LoadConfig(SET, REPLICATED, 0, outstanding=args.outstanding, size=args.size).check()
     config = DemoConfig(
         outstanding=args.outstanding,
         size=args.size,

@@ -2,8 +2,10 @@
 
 A REQUEST is paired with the RESPONSE or DROP that goes to its sender with its rid, whoever sends it; a RAFT_REQ with
 the RAFT_REP that comes back from its target. Latency runs from the first packet of the request seen to the last of the
-answer seen, where the capture was taken. A request repeated while it waits is one pair with a retry. Bounded: of the
-waiting requests the oldest is given up first.
+answer seen, where the capture was taken. A request repeated while it waits is one pair with a retry. A sample has the
+answers of few, and rids come again after 65,536 requests: whoever asks is followed over its rounds, so that an answer
+is not taken for that to an earlier request of the same rid. Bounded: of the waiting requests the oldest is given up
+first.
 """
 
 from __future__ import annotations
@@ -26,13 +28,48 @@ WAITING_MAX: Final = 1 << 17
 # Latencies kept for the percentiles at the end; beyond it they describe the first part of the capture.
 LATENCIES_MAX: Final = 1 << 24
 
+# Askers that are followed; of more than that the first is forgotten.
+ASKERS_MAX: Final = 1 << 16
+RIDS: Final = 1 << 16
+ROUND_NS_MIN: Final = 1_000_000  # nobody goes through half of its rids in less
+# Who is seen less often than once in so many of its rids is seen in a sample.
+SAMPLE_SHARE: Final = 16
+
 Key = tuple[int, ...]
 
 
 @dataclass(slots=True)
 class _Waiting:
     request: Message
+    place: int
     retries_count: int = 0
+
+
+class _Asker:
+    """Where a client or member is in its rids, which go up by one and around."""
+
+    __slots__ = ("_first_ns", "_first_place", "_last_ns", "_place", "_seen_count")
+
+    def __init__(self, rid: int, time_ns: int) -> None:
+        self._place = self._first_place = rid  # of the latest that was seen, counted on over the rounds
+        self._first_ns = self._last_ns = time_ns
+        self._seen_count = 0
+
+    def place(self, rid: int, time_ns: int) -> int:
+        """Of a request or answer with ``rid`` that is seen now: equal for both, and another in each round."""
+        step = (rid - self._place) % RIDS
+        if step >= RIDS // 2:
+            step -= RIDS  # one from before that came late
+        if time_ns - self._last_ns > ROUND_NS_MIN:
+            passed = self._place - self._first_place
+            is_sample = self._seen_count * SAMPLE_SHARE < passed
+            if is_sample and passed * (time_ns - self._last_ns) >= RIDS // 2 * (time_ns - self._first_ns):
+                step += RIDS  # at the rate so far it has gone around unseen, nobody knows how often
+        place = self._place + step
+        self._place = max(self._place, place)
+        self._last_ns = time_ns
+        self._seen_count += 1
+        return place
 
 
 class _Totals:
@@ -79,6 +116,7 @@ class PairsView:
         self._is_filtered = is_filtered
         self._passes = passes
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
+        self._askers: dict[tuple[int, int], _Asker] = {}
         self._totals = {REQUEST: _Totals("requests"), RAFT_REQ: _Totals("raft")}
 
     @property
@@ -109,23 +147,38 @@ class PairsView:
                 yield json.dumps(value) if self._in_json else text
 
     def _request(self, message: Message) -> Iterator[str]:
+        place = self._place(message.source_ip, message.source_port, message)
         if not self._passes(message):
             return
         key = _request_key(message)
         waiting = self._waiting.get(key)
-        if waiting is not None and waiting.request.body == message.body:
+        if waiting is not None and waiting.place == place and waiting.request.body == message.body:
             waiting.retries_count += 1
             self._totals[message.type].retries += 1
             return
         if waiting is not None:
             del self._waiting[key]
             yield self._unanswered(waiting)
-        self._waiting[key] = _Waiting(message)
+        self._waiting[key] = _Waiting(message, place)
         if len(self._waiting) > WAITING_MAX:
             yield self._unanswered(self._waiting.popitem(last=False)[1])
 
+    def _place(self, ip: int, port: int, message: Message) -> int:
+        """Of a request or answer among all of who asks."""
+        key = (ip, port)
+        asker = self._askers.get(key)
+        if asker is None:
+            asker = self._askers[key] = _Asker(message.rid, message.time_ns)
+            if len(self._askers) > ASKERS_MAX:
+                del self._askers[next(iter(self._askers))]
+        return asker.place(message.rid, message.time_ns)
+
     def _answer(self, answer: Message) -> Iterator[str]:
+        place = self._place(answer.target_ip, answer.target_port, answer)
         waiting = self._waiting.pop(_answer_key(answer), None)
+        if waiting is not None and waiting.place != place:
+            yield self._unanswered(waiting)
+            waiting = None
         if waiting is None:
             # Seen only in part, or the answer came twice; or the filter left its request out.
             if not self._is_filtered:

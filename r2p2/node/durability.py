@@ -29,7 +29,7 @@ from r2p2 import limits
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 from r2p2.files import Files
-from r2p2.storage import SEGMENT_BYTES, Recovered, Snapshot, Storage, StorageError
+from r2p2.storage import SEGMENT_BYTES, Recovered, Snapshot, Storage, StorageError, holds_log
 from r2p2.storage_directory import MemberRecord, StorageDirectory
 from raft import (
     AppendConfiguration,
@@ -99,7 +99,7 @@ class Durability:
         files = files or Files()
         self._directory = StorageDirectory(path, record, files)
         try:
-            if self._directory.record.members and not any(path.glob("*.log")):
+            if self._directory.record.members and not holds_log(path):
                 raise StorageError(
                     f"{path}: the log is gone, though this member has been part of a cluster",
                     "Restore the directory, or remove this member from the cluster and add it anew.",

@@ -16,18 +16,32 @@ from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.engine import Engine
 
-__all__ = ["LogTime", "UnixClock", "shifted_clock", "system_clock_ns"]
+__all__ = ["LogTime", "ShiftedClock", "UnixClock", "system_clock_ns"]
 
 UnixClock = Callable[[], int]
 """Unix time, ns."""
 
 system_clock_ns: Final[UnixClock] = time.time_ns
 
+# Two readings of two clocks are never at one instant. An offset that differs by less is the same one, measured worse:
+# a capture has one offset, and the replay of a leader gives entries the same time only as long as that holds.
+CLOCK_SLACK_NS: Final = limits.MS // 2
 
-def shifted_clock(offset_s: float) -> UnixClock:
-    """The system's clock as if it were wrong by ``offset_s``: for tests of what wrong clocks do."""
-    offset_ns = int(offset_s * limits.SECOND)
-    return system_clock_ns if offset_ns == 0 else lambda: time.time_ns() + offset_ns
+
+class ShiftedClock:
+    """The system's clock, as if it were wrong by ``offset_s``: for tests of what wrong clocks do.
+
+    Attributes:
+        port_offset_ns: what it is ahead of the port's clock, as the log's time takes it; None: no node has it.
+    """
+
+    def __init__(self, offset_s: float = 0.0) -> None:
+        self._shift_ns = int(offset_s * limits.SECOND)
+        self.port_offset_ns: int | None = None
+
+    def __call__(self) -> int:
+        """Unix time, ns."""
+        return time.time_ns() + self._shift_ns
 
 
 class LogTime:
@@ -47,16 +61,24 @@ class LogTime:
         self._engine = engine
         self._app = app
         self._clock = clock
-        self._offset_ns = 0
+        self._offset_ns = 0 if clock is None else clock() - engine.now_ns()
         self._own_ms = 0
         self.tells_app = app.has_deadlines
         self.due_ns: int | None = None
-        self.sync(engine.now_ns())
+        self._tell()
 
-    def sync(self, now_ns: int) -> None:
-        """Measures the offset anew."""
-        self._offset_ns = 0 if self._clock is None else self._clock() - now_ns
+    def sync(self, _poll_ns: int) -> None:
+        """Measures the offset anew: against the port's clock as it is now, since the poll's time may be long ago."""
+        if self._clock is not None:
+            offset_ns = self._clock() - self._engine.now_ns()
+            if abs(offset_ns - self._offset_ns) >= CLOCK_SLACK_NS:
+                self._offset_ns = offset_ns
+        self._tell()
+
+    def _tell(self) -> None:
         self._engine.set_clock(self._offset_ns)
+        if isinstance(self._clock, ShiftedClock):
+            self._clock.port_offset_ns = self._offset_ns
 
     def own_ms(self) -> int:
         """A time for what no log orders: this member's clock, which never goes back."""

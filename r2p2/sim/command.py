@@ -25,12 +25,10 @@ PROGRESS_S = 5.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1 (default: %(default)s)")
+    parser.add_argument("--seeds", default="0:100", metavar="A:B", help="seeds A to B-1")
+    parser.add_argument("--events", type=int, default=2_000, metavar="N", help="events of a seed's safety phase")
     parser.add_argument(
-        "--events", type=int, default=2_000, metavar="N", help="events of a seed's safety phase (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=0, metavar="N", help="processes to run seeds in (default: one a processor)"
+        "--jobs", type=int, default=0, metavar="N", help="processes to run seeds in; 0: one a processor"
     )
     parser.add_argument(
         "--trace",
@@ -127,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs < 0:
         raise UserError(f"--jobs {args.jobs}: not a number of processes", "Give 1 or more, or 0 for one a processor.")
     if args.trace:
+        if Path(args.trace).suffix == ".mmd":
+            raise UserError(f"--trace {args.trace}: the diagram beside it ends in .mmd", "Give it another suffix.")
         writable_file("--trace", Path(args.trace))
     began = told = time.monotonic()
     totals: dict[str, int] = {}

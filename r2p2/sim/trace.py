@@ -65,7 +65,9 @@ class Trace:
                 rows.append(f"    {sender}{arrow}{target}: {time} {_short(message)}")
                 continue
             member = more.get("member")
-            rest = ", ".join(f"{name} {_plain(value)}" for name, value in more.items() if name != "member")
+            # A change of role says no more than "role candidate".
+            told = ((name, _plain(value)) for name, value in more.items() if name != "member")
+            rest = ", ".join(str(value) if name == event else f"{name} {value}" for name, value in told)
             text = f"{time} {event} {rest}".replace(";", ",").replace("#", "no ").rstrip()
             if isinstance(member, int):
                 seen.add(name_of(member))

@@ -152,6 +152,7 @@ class World:
             self.clients.judge()
         except (Violation, AssertionError, ValueError, LookupError, RuntimeError, MessageError) as error:
             checker = error.checker if isinstance(error, Violation) else type(error).__name__
+            self.note("FAILED", checker=checker, what=str(error).removeprefix(checker + ": "))
             place = f"seed {self.seed}, event {self.events_count}, {self.now / MS:.3f} ms"
             raise Violation(
                 checker,

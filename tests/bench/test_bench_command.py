@@ -41,6 +41,8 @@ def test_the_generator_is_measured_alone_and_repeated(tmp_path: Path) -> None:
         assert 0 < run["generator_share"] < 1.5
         assert run["rss_mib"]["generator"] > 1
         assert [pauses["cpu"] for pauses in run["pauses"]] == processors()
+    # As long as was asked for, and no slice longer.
+    assert 0.2 <= min(run["duration_s"] for run in read["runs"]) < 0.24
     assert len(list(csv.DictReader(csv_path.open()))) == 2
     assert "1/(1-Percentile)" in hdr_path.read_text()
 

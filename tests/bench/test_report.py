@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,3 +96,21 @@ def test_picture_of_two_runs_with_an_outage(tmp_path: Path) -> None:
     assert len(picture) > 20_000
     with pytest.raises(UserError, match="cannot be written"):
         latency_over_time(tmp_path / "no" / "run.png", [Run("empty", Timeline(1, [], [], [], []))])
+
+
+@pytest.mark.needs("plot")
+def test_a_pictures_axes_hold_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second column may be the faster or the slower one; and numbers are plain."""
+    figures: list[Any] = []
+    monkeypatch.setattr("r2p2.bench.plots._save", lambda figure, path: figures.append(figure))
+    slow = Timeline(5_000_000, [10] * 100, [0] * 100, [3_000_000] * 100, [400_000] * 100)
+    fast = Timeline(5_000_000, [5_000] * 100, [0] * 100, [9_000_000_000] * 100, [2_500_000] * 100)
+    for runs in ([Run("dpdk", slow), Run("uv", fast)], [Run("dpdk", fast), Run("uv", slow)]):
+        latency_over_time(tmp_path / "a.png", runs)
+        figure = figures.pop()
+        figure.canvas.draw()
+        for latency, throughput in zip(figure.axes[:2], figure.axes[2:], strict=True):
+            assert throughput.get_ylim()[0] == 0 and throughput.get_ylim()[1] >= 1_000
+            assert latency.get_ylim()[1] > 2_500 * 1.5, "the legend is above what was measured"
+        labels = [label.get_text() for label in figure.axes[0].get_yticklabels(which="both")]
+        assert "1,000" in labels and "500" in labels and not any("$" in label for label in labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import signal
 import subprocess
@@ -65,6 +66,11 @@ def test_every_subcommand_has_help() -> None:
         done = r2p2(name, "--help")
         assert done.returncode == 0, f"{name}: {done.stderr}"
         assert done.stdout.startswith(f"usage: r2p2 {name}")
+        for action in cli.parser_of(name, cli.load_subcommand(name))._actions:
+            text = action.help or ""
+            assert "%" not in text, f"{name}: {text}"  # docs/reference/cli.md has it as it stands
+            plain = action.default in (None, "", [], argparse.SUPPRESS) or isinstance(action.default, bool)
+            assert "(default" not in text or plain, f"{name}: says two defaults: {text}"
 
 
 def test_guard_turns_ends_into_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,27 @@ def test_output_without_room_is_1_with_a_line(arguments: tuple[str, ...]) -> Non
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["--version", "call --help", "sim --seeds 0:1 --events 50"])
+def test_closed_streams_lead_nowhere(arguments: str, closed: str) -> None:
+    """A supervisor may start it so."""
+    command = f'"{sys.executable}" -m r2p2 {arguments} {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_closed_stream_is_no_socket_of_ours() -> None:
+    """A reply must not go where somebody else's output was to go."""
+    probe = (
+        "import os, socket, sys; from r2p2.__main__ import _fill_in_what_is_closed as fill; fill(); "
+        "sys.exit(socket.socket().fileno() < 3 or not os.path.samefile('/dev/fd/1', os.devnull))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -c "{probe}" <&- >&- 2>&-'], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+
+
 def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
     # The folder's module is found first, and is imported by r2p2.cli.
     (tmp_path / "argparse.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(20)\n")

@@ -5,6 +5,7 @@ Each ends in one clear message and the right exit code, never in a traceback.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+import r2p2 as r2p2_library
 from r2p2.processes import ManagedProcess, Supervisor
 from tests.cli.test_cli import R2P2, r2p2
+from tests.gateway.support import free_udp_ports
 
 # Says that it was asked, and never answers.
 SILENT = """
@@ -63,6 +66,35 @@ def test_the_readmes_calls(supervisor: Supervisor) -> None:
     assert r2p2("call", store, "--resp", "GET", "name").stdout == "$4\nR2P2\n"
     assert '"replicated": false' in r2p2("call", store, "--status").stdout
     assert_says(r2p2("call", echo, "--policy", "replicated", "hello"), "refused")
+
+
+def test_a_member_says_whom_it_waits_for(supervisor: Supervisor) -> None:
+    """The first of three is silent otherwise, and one alone has nobody to wait for."""
+    ports = free_udp_ports(3)
+    members = [f"127.0.0.1:{port}" for port in ports]
+    command = [*R2P2, "serve", "--app", "kv", "--bind", members[1]]
+    first = supervisor.start("first", [*command, "--members", ",".join(members)])
+    told = first.wait_line(lambda text: text.startswith("r2p2: waits for "), 20, what="whom it waits for")
+    assert told == f"r2p2: waits for {members[0]}, {members[2]}: a cluster forms once all its members have been there"
+    first.signal(signal.SIGTERM)
+    assert first.wait(10) == 0
+    alone = supervisor.start("alone", [*command, "--members", members[1]])
+    alone.wait_line(lambda text: "leader of term" in text, 20, what="its leadership")
+    assert not any("waits for" in line for line in alone.lines)
+
+
+def test_many_thousands_of_calls_at_once_are_answered(supervisor: Supervisor) -> None:
+    """More answers than a socket holds come while calls are still begun, in one turn of the loop."""
+    _, address = serve(supervisor, "echo", "--app", "echo")
+    payloads = [b"%d" % number for number in range(70_000)]
+
+    async def main() -> None:
+        async with r2p2_library.Client(address, timeout_s=20.0, ports_count=2) as client:
+            answers = await client.call_many(payloads, policy=r2p2_library.FIXED_ROUTE)
+            # On a machine with much else to do the server's socket may overflow: nobody reads that in this turn.
+            assert sum(answer == payload for answer, payload in zip(answers, payloads, strict=True)) > 65_535
+
+    asyncio.run(main())
 
 
 def test_a_wrong_port_a_taken_one_and_an_address_of_nobody(supervisor: Supervisor) -> None:

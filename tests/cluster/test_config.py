@@ -190,7 +190,16 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         "IP:PORT",
     ),
     "nodes[0].storage": ((*_NOT_TEXTS, '""'), "the path of a directory"),
-    "nodes[0].links": (_NOT_LISTS, "a list of ROLE:PEER_IP:SOCKET"),
+    "nodes[0].links": (
+        (
+            *_NOT_LISTS,
+            '["a"]',
+            '["server:10.0.0.2"]',
+            '["server:10.0.0.2:/a", "peer:10.0.0.3:/b"]',
+            '["client:host:/a"]',
+        ),
+        "a list of ROLE:PEER_IP:SOCKET",
+    ),
     "nodes[0].vdevs": (_NOT_LISTS, "a list of NAME,ARGS"),
     "nodes[0].cpu": ((*_NOT_INTEGERS, "4096"), "an integer in 0..4095"),
 }

@@ -61,6 +61,9 @@ def test_three_members_up_one_killed_and_back_and_all_down(config: Path) -> None
     while (seen := status(config))[0] != 0:
         assert time.monotonic() < end, seen
     assert launcher.pid(1) not in (None, pids[1])
+    killed, now = launcher.earlier_log(1).read_text(), launcher.log(1).read_text()
+    assert "cluster formed" in killed and "r2p2: stopped" not in killed, "what the killed one printed is kept"
+    assert "asks to be let in" in now and not launcher.earlier_log(0).exists()
     shown = r2p2("cluster", "status", "--config", str(config))
     assert shown.returncode == 0 and f"node 1 {launcher.pid(1)}" in shown.stdout
 

@@ -68,6 +68,16 @@ def test_digests_that_begin_alike_and_differ_look_different() -> None:
     assert first == third != second
 
 
+def test_a_member_that_differs_from_another_is_not_ok() -> None:
+    """With --check-determinism; the log alone is soon out of sight."""
+    checks: dict[str, Any] = {"interval": 64, "checks": 3, "differs": None}
+    differs = checks | {"differs": {"index": 128, "member": 0, "other": 2, "what": ["replies"]}}
+    assert View({"a:1": status(1000, 5) | {"determinism": checks}}).state("a:1") == "ok"
+    view = View({"a:1": status(1000, 5) | {"determinism": differs}})
+    assert view.state("a:1") == "not deterministic: differed from member 2 at index 128"
+    assert "not deterministic" in table(view)
+
+
 def test_a_member_that_came_back_has_no_rates_at_first() -> None:
     text = page({"a:1": status(5000, 9, "a")}, View({"a:1": status(10, 20, "b")}), 2.0)
     assert "a:1  applied -" in text.splitlines()

@@ -61,6 +61,16 @@ def test_the_same_bytes_each_time() -> None:
         assert craft(text) == craft(text)
 
 
+def test_a_description_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, link = tmp_path / "a.craft", tmp_path / "link.pcap"
+    source.write_text(EXAMPLES[0][0])
+    link.symlink_to(source)
+    for target in (source, link):
+        assert main(["craft", str(source), "-o", str(target)]) == 1
+        assert "is the description, which would be lost" in capsys.readouterr().err
+    assert source.read_text() == EXAMPLES[0][0]
+
+
 def test_the_error_of_the_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tmp_path / "a.craft", tmp_path / "a.pcap"
     source.write_text("host server 10.0.0.1\nrequest nobody > server\n")

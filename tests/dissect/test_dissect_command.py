@@ -467,3 +467,38 @@ def test_requests_waiting_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path:
             given_up += list(view.message(message))
     assert [("rid 0 " in text, "rid 1 " in text) for text in given_up] == [(True, False), (False, True)]
     assert len(list(view.close())) == 3 + 1
+
+
+def pairs_of(
+    path: Path, calls: list[tuple[int, int, bool]], capsys: pytest.CaptureFixture[str]
+) -> list[tuple[int, int]]:
+    """Of requests and answers of one client (us, number of the call, is an answer): the rid and us of each pair."""
+    with PcapWriter(path) as writer:
+        for at_us, number, is_answer in sorted(calls):
+            payload = bytes(R2P2(rid=1 + number & 0xFFFF, type="RESPONSE" if is_answer else "REQUEST") / Raw(b"x"))
+            ends = (2, 8000, 1, 9000) if is_answer else (1, 9000, 2, 8000)
+            writer.write(T0 + at_us * 1000, *ends, payload)
+    objects = [json.loads(line) for line in dissect(capsys, str(path), "--pairs", "--json")[1].splitlines()]
+    return [(o["request"]["rid"], o["latency_ns"] // 1000) for o in objects if o.get("answer")]
+
+
+def test_an_answer_of_a_later_round_is_not_a_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sample of a million calls a second, each answered after 300 us: rids come again after 66 ms."""
+    period_us = 1 << 16
+    requests = [(us, us, False) for us in range(0, 400_000, 500)]
+    answered = [(us + 300, us, True) for us in range(0, 400_000, 9_000)]
+    # The same rids again, one and three rounds on; and after a second in which nothing of the client was taken.
+    rounds = [500 * n + period_us * round_ for n in (1, 2) for round_ in (1, 3)]
+    later = [(us + 300, us, True) for us in rounds]
+    after_a_hole = [(1_000 + 20 * period_us + 300, 1_000 + 20 * period_us, True)]
+    found = pairs_of(tmp_path / "sample.pcap", requests + answered + later + after_a_hole, capsys)
+    assert len(found) == len(answered) and {latency for _, latency in found} == {300}
+
+
+def test_a_request_may_wait_while_others_go_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A whole capture: bursts of requests, of which one waits for 20,000 others, and one alone for two seconds."""
+    calls = [(us, us, is_answer) for us in range(1, 20_000) for is_answer in (False, True)]
+    calls += [(0, 0, False), (20_000, 0, True), (20_001, 20_000, False), (2_020_001, 20_000, True)]
+    found = pairs_of(tmp_path / "whole.pcap", calls, capsys)
+    assert len(found) == 20_001
+    assert (1, 20_000) in found and (20_001, 2_000_000) in found

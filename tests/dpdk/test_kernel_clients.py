@@ -28,6 +28,7 @@ def test_ping_calls_and_a_capture_of_the_wire(kind: str, tmp_path: Path) -> None
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ping"] == "are you there?"
     assert "hello over the kernel" in result["call"]
+    assert result["long"], "ours with a long request"
     answered, again = result["many"]
     assert answered == 60
     assert again <= 6, "a datagram may be lost where the kernel's queues are full, not many"

@@ -4,6 +4,7 @@ the power fails.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +251,21 @@ def test_a_log_that_is_gone_is_an_error(tmp_path: Path) -> None:
             path.unlink()
         with pytest.raises(StorageError, match="the log is gone"):
             world.launch(0)
+
+
+@pytest.mark.parametrize("left_bytes", [0, 40])
+def test_a_log_whose_files_are_empty_is_gone_too(tmp_path: Path, left_bytes: int) -> None:
+    """Its term and vote are lost with it: the member could vote again in a term it has voted in."""
+    with World(storage=tmp_path) as world:
+        world.elect()
+        world.kill(0)
+        logs = list((tmp_path / "member0").glob("*.log"))
+        for path in logs:
+            os.truncate(path, left_bytes)
+        for _ in range(2):  # nothing is touched, so the second start says it, too
+            with pytest.raises(StorageError, match="the log is gone"):
+                world.launch(0)
+        assert [path.stat().st_size for path in logs] == [left_bytes] * len(logs)
 
 
 def test_a_directory_without_its_record(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from r2p2.apps.redis import RedisServer
 from r2p2.engine import DONE_OK
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
+from r2p2.node.log_time import ShiftedClock
 from r2p2.requests import ReplySequence, Requests
 from tests.node.support import MS, World, group_of, replica_of
 
@@ -34,6 +35,18 @@ class TimedKeyValue(KeyValue):
     def apply(self, requests: Requests) -> ReplySequence:
         self.times += [requests.time_ms] * len(requests)
         return super().apply(requests)
+
+
+class UnevenClock(ShiftedClock):
+    """Unix time by the network's clock, read `late_ns` later."""
+
+    def __init__(self, network: MemoryNetwork) -> None:
+        super().__init__()
+        self._network = network
+        self.late_ns = 0
+
+    def __call__(self) -> int:
+        return START_MS * MS + self._network.now_ns + self.late_ns
 
 
 class SkewedWorld(World):
@@ -289,6 +302,26 @@ def test_a_store_without_a_group_goes_by_its_own_clock() -> None:
             node._time.sync(network.now_ns)
             times.append(node._time.own_ms())
         assert times == [START_MS, START_MS + 5, START_MS + 5, START_MS + 50]
+        node.close()
+
+
+def test_the_offset_of_the_clocks_stays_while_nobody_sets_one() -> None:
+    """What differs is when they were read: a capture's times, and with them its replay, hang on one offset."""
+    with MemoryNetwork() as network:
+        clock = UnevenClock(network)
+        node = Node(NodeConfig(unix_clock_ns=clock), network.open(0x0A000001, 8000), KeyValue())
+        first = clock.port_offset_ns
+        assert first is not None
+        for late_ns in (0, 90_000, 400_000):  # between the two readings
+            clock.late_ns = late_ns
+            network.advance(20 * MS)
+            node.poll_once()
+            node._time.sync(network.now_ns - 7 * MS)  # a poll that began long ago
+            assert clock.port_offset_ns == first
+            assert node.engine.stamp_ms == (network.now_ns + first) // MS
+        clock.late_ns = 5 * MS  # set ahead
+        node._time.sync(network.now_ns)
+        assert clock.port_offset_ns == first + 5 * MS
         node.close()
 
 

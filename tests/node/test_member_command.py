@@ -85,6 +85,20 @@ def test_what_the_leader_waits_for_is_said_at_the_end() -> None:
         run(answer, 3.0)
 
 
+@pytest.mark.parametrize("seconds", [2.0, 2.5, 3.0, 3.5, 4.0])
+def test_a_leader_that_was_not_named_says_what_it_waits_for(seconds: float) -> None:
+    """Whoever was asked last: a follower has a list, too, without what waits."""
+
+    def answer(server: str, request: dict[str, object]) -> object:
+        leads = server == "10.0.0.9:8000"
+        if request["op"] == "list":
+            return {"ok": True, "waiting": [{"note": "nobody at 10.0.0.4:8000 asks"}] if leads else []}
+        return None if leads else {"ok": False, "error": "not_leader", "leader": "10.0.0.9:8000"}
+
+    with pytest.raises(UserError, match=r"; nobody at 10\.0\.0\.4:8000 asks"):
+        run(answer, seconds)
+
+
 @pytest.mark.parametrize("reply", [b"-ERR unknown command", b"", b"\xff", b"7", b"{}", b"[" * 100_000])
 def test_a_server_that_is_no_member_is_said_at_once(reply: bytes) -> None:
     asked = []

@@ -49,3 +49,15 @@ def test_errors_say_what_is_wrong(arguments: list[str], said: str) -> None:
     assert ended.returncode == 1
     assert "r2p2: error:" in ended.stderr and said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_capture_is_not_written_over(tmp_path: Path) -> None:
+    capture, link = tmp_path / "in.pcap", tmp_path / "link.pcap"
+    content = (FOLDER / "echo-in.pcap").read_bytes()
+    capture.write_bytes(content)
+    link.symlink_to(capture)
+    for target in (capture, link):
+        ended = replay("--rx", str(capture), "--tx", str(target), "--app", "echo")
+        assert ended.returncode == 1
+        assert "is the capture of --rx, which would be lost" in ended.stderr
+    assert capture.read_bytes() == content

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,8 @@ from r2p2.capture import (
 from r2p2.errors import UserError
 from r2p2.memory import MemoryNetwork
 from r2p2.node import Node, NodeConfig
-from r2p2.serve import CapturingNode
+from r2p2.node.log_time import ShiftedClock
+from r2p2.serve import CapturingNode, capturing_node
 from scapy_layers import R2P2
 
 CLIENT, SERVER = 0x0A000002, 0x0A000001
@@ -185,3 +188,24 @@ def test_serve_refuses_a_capture_without_room(tmp_path: Path, mib: int, files: i
         with pytest.raises(UserError, match=f"--pcap-mib {mib} and --pcap-files {files}"):
             CapturingNode(node, str(tmp_path / "a.pcap"), 1, mib, files)
         node.close()
+
+
+def test_a_capture_has_the_time_that_a_node_gives_its_entries(tmp_path: Path) -> None:
+    """Else no replay of a leader would give them the same, which they have in milliseconds."""
+    path = tmp_path / "a.pcap"
+    with MemoryNetwork() as network:
+        config = NodeConfig(unix_clock_ns=ShiftedClock(3.5))
+        node = Node(config, network.open(SERVER, 8000), load_application("echo"))
+        arguments = Namespace(pcap=str(path), pcap_rate=1000, pcap_mib=1, pcap_files=1)
+        capturing = capturing_node(arguments, node, config)
+        network.inject((CLIENT, 30000), (SERVER, 8000), bytes(R2P2(rid=1) / Raw(b"x")))
+        network.run([capturing], 2_000)
+        capturing.close()
+        assert isinstance(config.unix_clock_ns, ShiftedClock)
+        offset_ns = config.unix_clock_ns.port_offset_ns
+        assert offset_ns is not None and abs(offset_ns + network.now_ns - time.time_ns() - 3_500_000_000) < 10**9
+        end_ns = network.now_ns
+        node.close()
+    with RawPcapReader(str(path)) as reader:
+        times = [metadata.sec * 10**9 + metadata.usec for _, metadata in reader]
+    assert times and all(0 <= at - offset_ns <= end_ns for at in times)

@@ -36,6 +36,10 @@ def test_a_canary_that_must_fail(capsys: pytest.CaptureFixture[str], tmp_path: P
     diagram = trace.with_suffix(".mmd").read_text().splitlines()
     assert diagram[0] == "sequenceDiagram"
     assert any("->>" in line and "Append" in line for line in diagram)
+    # What broke is the last of both.
+    assert (lines[-1]["event"], lines[-1]["checker"]) == ("FAILED", "commit")
+    assert lines[-1]["what"] in told and f"FAILED checker commit, what {lines[-1]['what']}" in diagram[-1]
+    assert any(" ms role " in line for line in diagram) and not any("role role" in line for line in diagram)
     assert main([*canary, "--seeds", "0:6", "--keep-going", "--jobs", "2"]) == 1
     assert "6 seeds, " in capsys.readouterr().out
     assert main(["sim", "--mutant", "?"]) == 0
