@@ -53,6 +53,15 @@ class StateMachine(ABC):
     is too large ``-ERR ReplyTooLarge``: everything has been applied by then.
     """
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Coroutines are refused where they are written: nobody would await them."""
+        super().__init_subclass__(**named)
+        for name in ("apply", "handle", "query", "query_batch", "snapshot", "restore"):
+            if inspect.iscoroutinefunction(getattr(cls, name, None)):
+                raise TypeError(
+                    f"{cls.__name__}.{name} is a coroutine; a replicated application answers when it is called"
+                )
+
     @abstractmethod
     def apply(self, requests: Requests) -> ReplySequence:
         """Executes committed requests in order; one reply each, in order, of at most 371,832 bytes."""
@@ -198,6 +207,11 @@ class _FunctionMachine(StateMachine):
     ) -> None:
         if (snapshot is None) != (restore is None):
             raise UserError("a snapshot without restore, or the reverse", "Give state_machine() both or none.")
+        if inspect.iscoroutinefunction(handler):
+            raise UserError(
+                f"{handler.__name__} is a coroutine; a replicated application answers when it is called",
+                "Make it an ordinary function. Without replicas a Service has coroutines.",
+            )
         self._handler = handler
         self._snapshot = snapshot
         self._restore = restore

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
-from r2p2.errors import EngineError, RequestTooLarge, SessionExpiredError
+from r2p2.errors import EngineError, RequestTooLarge, SessionExpiredError, UserError
 from r2p2.requests import Replies, ReplySequence, Requests, laid_out
 
 ROLE_NONE: Final[int] = lib.R2P2_ROLE_NONE
@@ -147,6 +147,16 @@ def _check(call: str, status: int) -> int:
     return status
 
 
+def _replies_refused(call: str, status: int, packed: Replies, requests_count: int) -> NoReturn:
+    count = len(packed.lengths)
+    if count != requests_count:
+        raise UserError(
+            f"the application gave {count} replies to {requests_count} requests",
+            "It has to give one reply to each request of a batch, in order.",
+        )
+    raise EngineError(f"{call}: {_STATUS_TEXT.get(status, 'unknown status')} ({status})")
+
+
 def _check_head(heads: bytes, count: int) -> None:
     if len(heads) != count * STEADY_HEAD_BYTES:
         raise ValueError(f"heads: {len(heads)} bytes for {count} of {STEADY_HEAD_BYTES}")
@@ -268,7 +278,7 @@ class Engine:
         if status == _TOO_LARGE:
             status = self._reply(Replies.settled(packed, limits.MESSAGE_BYTES_MAX))
         if status:
-            _check("r2p2_requests_reply", status)
+            _replies_refused("r2p2_requests_reply", status, packed, self._batch.requests_count)
 
     def _reply(self, packed: Replies) -> int:
         slab, lengths = packed.slab, packed.lengths
@@ -454,7 +464,7 @@ class Engine:
         if status == _TOO_LARGE:
             status = self._reads_reply(requests, askers, Replies.settled(packed, limits.MESSAGE_BYTES_MAX))
         if status:
-            _check("r2p2_reads_reply", status)
+            _replies_refused("r2p2_reads_reply", status, packed, len(requests))
 
     def _reads_reply(self, requests: Requests, askers: bytes, packed: Replies) -> int:
         slab, lengths = packed.slab, packed.lengths
@@ -632,7 +642,7 @@ class Engine:
         if status == _TOO_LARGE:
             status = self._apply_reply(Replies.settled(packed, limits.REPLICATED_REPLY_BYTES_MAX), send)
         if status:
-            _check("r2p2_apply_reply", status)
+            _replies_refused("r2p2_apply_reply", status, packed, self._batch.requests_count)
 
     def _apply_reply(self, packed: Replies, send: bool) -> int:
         slab, lengths = packed.slab, packed.lengths

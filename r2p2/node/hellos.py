@@ -7,15 +7,19 @@ Leaves to others: the rules (:mod:`r2p2.node.forming`), what a member makes of a
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from r2p2 import limits
+from r2p2.address import format_address
 from r2p2.node.config import NodeConfig
 from r2p2.node.forming import ELSEWHERE, Forming
 from r2p2.node.peers import Peers
 from raft import Formed, Hello, slot_of
 
 __all__ = ["Hellos"]
+
+log = logging.getLogger("r2p2.node")
 
 
 class Hellos:
@@ -47,6 +51,9 @@ class Hellos:
     ) -> None:
         # By slot, or, where the slots are not known yet, by number.
         self._addresses = dict(enumerate(config.join)) if config.join else dict(config.members)
+        self._slot = config.node_id
+        self._is_joining = bool(config.join)
+        self._strange: set[tuple[int, tuple[int, int]]] = set()  # slots and addresses that are not on our list
         self._elsewhere: dict[tuple[int, int], None] = {}  # who has told of the cluster unasked
         self._peers = peers
         self._counters = counters
@@ -78,6 +85,8 @@ class Hellos:
             SupersededError: a cluster stands without this launch, and cannot take it in.
         """
         forming = self.forming
+        if isinstance(message, Hello) and forming.incarnations is None and not self._is_joining:
+            self._compare(slot_of(message.sender), address)
         if (
             isinstance(message, Formed)
             and forming.incarnations is None
@@ -91,6 +100,24 @@ class Hellos:
                 del self._elsewhere[next(iter(self._elsewhere))]
             self._elsewhere[address] = None
         forming.receive(message, slot_of(message.sender), incarnation, now_ns)
+
+    def _compare(self, slot: int, address: tuple[int, int]) -> None:
+        """Two lists of members that differ form no cluster, and whoever wrote them waits and sees nothing."""
+        ours = self._addresses.get(slot)
+        if ours == address:
+            return
+        if ours is None or slot == self._slot:
+            self._counters["raft_drop_forming"] += 1
+        if (slot, address) in self._strange or len(self._strange) == limits.TARGETS_MAX:
+            return
+        self._strange.add((slot, address))
+        here = "there is none" if ours is None else f"that is {format_address(ours)}"
+        log.warning(
+            "%s says that it is member %d; in the list of members here %s: all members need one list, in one order",
+            format_address(address),
+            slot,
+            here,
+        )
 
     def send(self, now_ns: int) -> None:
         """Sends what is due."""

@@ -390,8 +390,25 @@ def test_a_wrong_number_of_replies_ends_the_node() -> None:
     with World(make_app=Short) as world:
         leader = world.elect()
         world.call(b"x", leader)
-        with pytest.raises(Exception, match="bad argument"):
+        with pytest.raises(UserError, match="gave 0 replies to 1 requests"):
             world.run(50)
+
+
+def test_lists_of_members_that_differ_are_said_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with World(launch=False) as world:
+        right = world.addresses
+        world.launch(0)
+        world.launch(2)
+        first = world.nodes[9] = world.nodes.pop(0)
+        world.addresses = {0: right[1], 1: right[0], 2: right[2], 9: right[0]}
+        world.launch(0, ip=right[1][0])
+        world.run(1000)
+        assert not any(node.is_leader for node in world.nodes.values())
+        assert (
+            "10.0.0.2:8000 says that it is member 0; in the list of members here that is 10.0.0.1:8000" in caplog.text
+        )
+        assert first.counters["raft_drop_forming"] > 0
+        assert world.nodes[0].counters["raft_drop_forming"] > 0
 
 
 def test_a_node_must_be_a_member() -> None:

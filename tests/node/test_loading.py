@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r2p2.app import RequestMachine, StateMachine, load_application
+from r2p2.app import RequestMachine, StateMachine, load_application, state_machine
 from r2p2.errors import UserError
 
 HERE = __name__
@@ -71,3 +71,16 @@ def test_a_machine_a_class_what_makes_one_and_a_function_are_applications(name: 
 def test_what_is_none_is_a_users_error(name: str, text: str) -> None:
     with pytest.raises(UserError, match=text):
         load_application(f"{HERE}:{name}")
+
+
+def test_coroutines_are_refused_where_they_are_written() -> None:
+    async def handler(request: bytes) -> bytes:
+        return request
+
+    with pytest.raises(UserError, match="handler is a coroutine"):
+        state_machine(handler)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Waiting\.handle is a coroutine"):
+
+        class Waiting(RequestMachine):
+            async def handle(self, request: bytes, time_ms: int) -> bytes:  # type: ignore[override]
+                return request
