@@ -25,6 +25,7 @@ __all__ = [
     "Handler",
     "RequestMachine",
     "StateMachine",
+    "canonical_name",
     "load_application",
     "load_object",
     "state_machine",
@@ -263,6 +264,11 @@ BUILT_IN = {
     "spin": "r2p2.apps.synthetic:Spin",
     "stss": "r2p2.apps.synthetic:Stss",
 }
+
+
+def canonical_name(name: str) -> str:
+    """A built-in application's short name, however it was named; others as they are."""
+    return next((short for short, long in BUILT_IN.items() if name == long), name)
 
 
 def load_object(name: str) -> Any:

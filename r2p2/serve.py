@@ -14,7 +14,7 @@ from pathlib import Path
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address, parse_own_address
-from r2p2.app import load_application, load_object
+from r2p2.app import canonical_name, load_application, load_object
 from r2p2.arguments import CHECK_ENTRIES_MAX, CLUSTER_ID_MAX, CPU_MAX, LOG_MIB_MAX, SECONDS_MAX, in_range, seconds
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.capture import RotatingPcapWriter
@@ -414,6 +414,7 @@ def run(args: argparse.Namespace) -> int:
     if args.node is not None and args.config is None:
         raise UserError("--node without --config", "Give the cluster's file; without one a member's slot is --node-id.")
     config = _configured(args) if args.config is not None else node_config(args)
+    config = replace(config, application=canonical_name(args.app))
     fields: dict[str, object] = (
         {"node": config.node_id, "cluster": config.cluster_id} if config.members or config.join else {}
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,8 @@ class MemberRecord:
     """What ``member.json`` says.
 
     ``members``: identities (incarnation << 16 | slot) that Raft was started with; empty: no cluster yet. ``joining``:
-    this member was not among them, and was added later.
+    this member was not among them, and was added later. ``application``: the name of what is replicated; empty: nobody
+    has said.
     """
 
     cluster_id: int
@@ -38,6 +39,7 @@ class MemberRecord:
     incarnation: int
     members: tuple[int, ...] = ()
     joining: bool = False
+    application: str = ""
 
 
 class StorageDirectory:
@@ -45,12 +47,12 @@ class StorageDirectory:
 
     Args:
         path: made where it is missing.
-        record: what a fresh directory becomes. One that is not fresh has to be of the same cluster and slot, and keeps
-            its incarnation.
+        record: what a fresh directory becomes. One that is not fresh has to be of the same cluster, slot and
+            application, and keeps its incarnation.
         files: the calls that write.
 
     Raises:
-        UserError: another process uses it, it belongs to another member, or it cannot be used.
+        UserError: another process uses it, it belongs to another member or application, or it cannot be used.
     """
 
     def __init__(self, path: Path, record: MemberRecord, files: Files) -> None:
@@ -70,6 +72,8 @@ class StorageDirectory:
             if self.is_fresh:
                 self._check_empty()
                 self.save(record)
+            elif record.application and not self.record.application:
+                self.save(replace(self.record, application=record.application))
         except BaseException:
             self.close()
             raise
@@ -131,6 +135,12 @@ class StorageDirectory:
                 f"storage {self.path} belongs to member {found.slot} of cluster {found.cluster_id}, and this is "
                 f"member {wanted.slot} of cluster {wanted.cluster_id}",
                 "Give each member its own directory, and the same one every time.",
+            )
+        if found.application and wanted.application and found.application != wanted.application:
+            raise UserError(
+                f"storage {self.path} holds what the application {found.application} has made, and this is "
+                f"{wanted.application}",
+                f"Start it with --app {found.application}. If only its name is new, change it in {path}.",
             )
         return found
 

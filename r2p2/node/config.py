@@ -60,6 +60,7 @@ class NodeConfig:
         seed: of election timeouts; drawn when None.
         storage: the directory of a durable member (docs/durability.md); None: in memory. An incarnation that it holds
             goes before ``incarnation``.
+        application: the name of what is replicated: a directory that another one has written is refused; empty: any.
         storage_files: the calls that write there, and whether in threads of their own: for tests.
         storage_threaded: see there.
         unix_clock_ns: where the log's time comes from while this member leads (docs/log-time.md), and the time of an
@@ -85,6 +86,7 @@ class NodeConfig:
     join: tuple[tuple[int, int], ...] = ()
     truncation: str | None = None
     storage: Path | None = None
+    application: str = ""
     storage_files: Files | None = None
     storage_threaded: bool = True
     unix_clock_ns: UnixClock | None = system_clock_ns

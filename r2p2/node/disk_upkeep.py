@@ -26,7 +26,7 @@ def open_disk(config: NodeConfig, path: Path) -> Durability:
     incarnation = config.incarnation or secrets.randbits(64) or 1
     return Durability(
         path,
-        MemberRecord(config.cluster_id, config.node_id, incarnation),
+        MemberRecord(config.cluster_id, config.node_id, incarnation, application=config.application),
         log_bytes_max=config.engine.log_bytes_max,
         files=config.storage_files,
         threaded=config.storage_threaded,

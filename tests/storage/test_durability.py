@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from r2p2.engine import Engine, EngineConfig
+from r2p2.errors import UserError
 from r2p2.files import Files
 from r2p2.memory import MemoryNetwork
 from r2p2.node.durability import Durability
 from r2p2.storage import StorageError
-from r2p2.storage_directory import MemberRecord
+from r2p2.storage_directory import MemberRecord, StorageDirectory
 from raft import HardState
 
 RECORD = MemberRecord(cluster_id=1, slot=0, incarnation=77)
@@ -194,3 +196,25 @@ def test_what_was_handed_over_comes_back(tmp_path: Path) -> None:
         assert again.replay_through == 2
     finally:
         again.close()
+
+
+def test_a_directory_is_of_one_application(tmp_path: Path) -> None:
+    kv = MemberRecord(1, 0, 77, application="kv")
+    directory = StorageDirectory(tmp_path, kv, Files())
+    directory.save(replace(kv, members=(77 << 16,)))
+    directory.close()
+    with pytest.raises(UserError, match="holds what the application kv has made, and this is echo") as refused:
+        StorageDirectory(tmp_path, replace(kv, application="echo"), Files())
+    assert f"change it in {tmp_path / 'member.json'}" in refused.value.remedy
+    for application in ("kv", ""):  # who embeds a node may say nothing
+        again = StorageDirectory(tmp_path, replace(kv, application=application), Files())
+        assert again.record == replace(kv, members=(77 << 16,))
+        again.close()
+
+
+def test_a_directory_that_names_no_application_takes_the_first(tmp_path: Path) -> None:
+    StorageDirectory(tmp_path, MemberRecord(1, 0, 77), Files()).close()
+    StorageDirectory(tmp_path, MemberRecord(1, 0, 78, application="kv"), Files()).close()
+    directory = StorageDirectory(tmp_path, MemberRecord(1, 0, 79), Files())
+    assert directory.record == MemberRecord(1, 0, 77, application="kv")
+    directory.close()
