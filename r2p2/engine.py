@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
-from r2p2.errors import EngineError, RequestTooLarge, SessionExpiredError, UserError
+from r2p2.errors import EngineError, ReplyCountError, RequestTooLarge, SessionExpiredError
 from r2p2.requests import Replies, ReplySequence, Requests, laid_out
 
 ROLE_NONE: Final[int] = lib.R2P2_ROLE_NONE
@@ -150,7 +150,7 @@ def _check(call: str, status: int) -> int:
 def _replies_refused(call: str, status: int, packed: Replies, requests_count: int) -> NoReturn:
     count = len(packed.lengths)
     if count != requests_count:
-        raise UserError(
+        raise ReplyCountError(
             f"the application gave {count} replies to {requests_count} requests",
             "It has to give one reply to each request of a batch, in order.",
         )

@@ -70,3 +70,7 @@ class ReplyTooLarge(R2P2Error, ValueError):
 
 class EngineError(R2P2Error):
     """The engine refused a call of ours: a mistake inside this package, with the name of the call and the status."""
+
+
+class ReplyCountError(UserError, EngineError):
+    """An application's batch of replies is not as long as its batch of requests."""

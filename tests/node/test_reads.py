@@ -316,7 +316,7 @@ def test_too_few_replies_are_an_error_to_all() -> None:
 
     with World(make_app=Short) as world:
         leader = world.elect()
-        assert world.ask(get("k"), leader, READ) == (DONE_OK, b"-ERR EngineError\r\n")
+        assert world.ask(get("k"), leader, READ) == (DONE_OK, b"-ERR ReplyCountError\r\n")
 
 
 def test_large_replies_and_functions() -> None:
