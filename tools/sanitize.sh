@@ -15,7 +15,7 @@ ASAN_OPTIONS=detect_leaks=0
 export LD_PRELOAD ASAN_OPTIONS
 # Not: tests that compile sanitized programs themselves, and those whose children drop their rights and this preload.
 if [ $# -eq 0 ]; then
-    set -- tests/engine tests/node tests/server tests/apps tests/ports tests/uv tests/router tests/scapy tests/storage \
+    set -- tests/requests tests/engine tests/node tests/server tests/apps tests/ports tests/uv tests/router tests/scapy tests/storage \
         --deselect tests/ports/test_sanitized.py
 fi
 exec "$python" -m pytest -q -p no:cacheprovider --timeout 400 "$@"
