@@ -16,7 +16,7 @@ from r2p2.app import StateMachine
 from r2p2.engine import Engine
 from r2p2.node.log_time import LogTime
 from r2p2.node.member_requests import MEMBER_REQUEST
-from r2p2.requests import DROP, LATER, Replies, Requests
+from r2p2.requests import DROP, LATER, Requests, laid_out
 
 __all__ = ["STATE_REQUEST", "STATUS_REQUEST", "Unreplicated"]
 
@@ -98,7 +98,7 @@ class Unreplicated:
 
     def _apply_one(self, request: bytes) -> bytes:
         replies = self._app.apply(Requests.of([request], 1, time_ms=self._time.own_ms()))
-        return replies.slab if isinstance(replies, Replies) else Replies.pack(replies).slab
+        return laid_out(replies, limits.MESSAGE_BYTES_MAX).slab
 
     # ---- a member ----
 

@@ -110,3 +110,24 @@ def test_serve_ends_cleanly_on_signals(number: signal.Signals, tmp_path: Path) -
         server.signal(number)
         assert server.wait(10) == 0
         assert server.lines[-1].startswith("r2p2: stopped")
+
+
+def test_serve_refuses_what_another_application_has_stored(tmp_path: Path) -> None:
+    serve = [
+        *R2P2,
+        "serve",
+        "--bind",
+        "127.0.0.1:0",
+        "--members",
+        "127.0.0.1:0",
+        "--storage",
+        str(tmp_path / "member0"),
+    ]
+    with Supervisor(tmp_path) as supervisor:
+        server = supervisor.start("server", [*serve, "--app", "r2p2.apps.kv:KeyValue"])
+        server.wait_line(lambda line: line.startswith("r2p2: serving"), 20, what="the ready line")
+        server.signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+    refused = r2p2(*serve[len(R2P2) :], "--app", "echo")
+    assert refused.returncode == 1
+    assert "what the application kv has made, and this is echo" in refused.stderr

@@ -352,6 +352,17 @@ def test_a_server_without_a_group_tells_its_state_as_it_is() -> None:
         node.close()
 
 
+def test_what_is_no_reply_beside_a_question_for_the_status_ends_no_server() -> None:
+    with MemoryNetwork() as network:
+        node = Node(NodeConfig(), network.open(0x0A000001, 8000), ReturningBatches(laid_out=False))
+        client = Caller(network, (0x0A000064, 9000))
+        for tag, request in enumerate((STATUS_REQUEST, b"text", b"ok")):
+            client.call(tag, request, (0x0A000001, 8000), 1, 1000)
+        network.run([node, client], 10 * MS)  # one poll takes them all
+        assert [client.ended[tag][1] for tag in (1, 2)] == [b"-ERR TypeError\r\n", b"ok"]
+        node.close()
+
+
 def test_unreplicated_requests_ask_this_member_only() -> None:
     with World() as world:
         leader = world.elect()
