@@ -182,7 +182,9 @@ def test_a_running_redis_is_copied_as_the_document_says(cluster: Cluster, tmp_pa
     (code,) = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
     (port,) = free_udp_ports(1)
     with Supervisor(tmp_path) as supervisor:
-        old_server = supervisor.start("old", ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"])
+        old_server = supervisor.start(
+            "old", ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path), "--bind", "127.0.0.1"]
+        )
         old_server.wait_line(lambda line: "ready to accept connections" in line.lower(), 30)
         with redis.Redis(port=port) as old, redis.Redis(port=cluster.port, socket_timeout=30) as new:
             old.hset("h", mapping={"a": 1})
