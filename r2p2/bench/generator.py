@@ -7,7 +7,9 @@ line:
 * ``status``: ask each target what it knows of itself; a ``status`` event (before the load, or after ``verify``);
 * ``watch NAME=PID ...``: count these processes' cpu time, too, in ``reset`` and ``stopped``;
 * ``start``: make load until ``stop``; a ``progress`` event about every `slice_seconds`, for which the load pauses;
-* ``reset [SECONDS]``: forget what was measured (the end of a warm-up); a ``reset`` event; after SECONDS as ``stop``;
+* ``reset``: forget what was measured (the end of a warm-up); a ``reset`` event;
+* ``measure SECONDS``: a ``measuring`` event; a moment later, when whom it woke rests again, as ``reset``, whose event
+  the ``stopped`` event carries; after SECONDS as ``stop``. A ``progress`` event about every `measured_slice_seconds`;
 * ``rate R``: open loop: at another rate from now on;
 * ``stop``: let waiting calls end; a ``stopped`` event with counts, percentiles, the histogram and the timeline;
   ``start`` goes on;
@@ -48,6 +50,9 @@ WORKLOADS = {"echo": ECHO, "set": SET, "get": GET, "spin": SPIN, "stss": STSS}
 DRAIN_SECONDS = 1.5  # beyond a call's timeout, so that every call has ended
 VERIFY_SECONDS = 15.0
 STATUS_SECONDS = 0.5
+# Of load between the ``measuring`` event and the measured time: writing the event, and who reads it, cost 1 to 2 ms
+# of a processor that the servers share.
+LEAD_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Spec:
     timeout_ms: int = 1000
     sessions: int = 0
     slice_seconds: float = 0.25
+    measured_slice_seconds: float = 2.0
+    """Instead of it in a measured time: telling takes about 1 ms from the load, which an open loop counts."""
     progress_cpu: bool = False
     """Processor times in ``progress``, too: a quarter of a millisecond more without load each time."""
     timeline_step_ms: int = 5
@@ -149,7 +156,9 @@ class _Generator:
         engine.client_open(local_port, max(spec.outstanding, READS_AT_ONCE_MAX))
         self._load: LoadGenerator | None = None
         self._running = False
+        self._measure_s: float | None = None  # to be measured after the next slice
         self._end_ns: int | None = None
+        self._reset: dict[str, Any] = {}  # with which the measured time began
         self._watched: dict[str, int] = {}
         self._counted: dict[str, int] = {}  # before the first load: what finding the servers took is not the load's
 
@@ -164,8 +173,14 @@ class _Generator:
 
     def slice(self) -> None:
         """Some load, up to the next look at the commands or the end of the measured time, where that is known."""
+        if self._measure_s is not None:
+            self.load.run(LEAD_SECONDS)
+            self._reset = self.reset()
+            self._end_ns = self._reset["stats"]["started_ns"] + int(self._measure_s * 1e9)
+            self._measure_s = None
         seconds = self._spec.slice_seconds
         if self._end_ns is not None:
+            seconds = self._spec.measured_slice_seconds
             left = max(0.0, (self._end_ns - self._engine.now_ns()) / 1e9)
             # What would be left of it after a slice, a fraction of one, is no progress to be told of.
             seconds = left if left < 1.25 * seconds else seconds
@@ -191,17 +206,11 @@ class _Generator:
             case "start":
                 self._running = self.load is not None
             case "reset":
-                discarded = self.load.stats()._asdict()
-                self.load.reset()
-                began = self.load.stats()
-                self._end_ns = began.started_ns + int(float(arguments[0]) * 1e9) if arguments else None
-                say(
-                    "reset",
-                    discarded=discarded,
-                    offset_ns=self.offset_ns(),
-                    stats=began._asdict(),
-                    cpu_s=self.cpu_s(),
-                )
+                self._end_ns = None
+                say("reset", **self.reset())
+            case "measure":
+                self._measure_s = float(arguments[0])
+                say("measuring", started_ns=self._engine.now_ns() + int(LEAD_SECONDS * 1e9))
             case "stop":
                 self._running = False
                 self.stop()
@@ -214,6 +223,13 @@ class _Generator:
                 self.verify()
             case _:
                 raise UserError(f"the load generator knows no command {word!r}")
+
+    def reset(self) -> dict[str, Any]:
+        """What there is to be said of it."""
+        cpu_s, discarded = self.cpu_s(), self.load.stats()._asdict()
+        self.load.reset()
+        began = self.load.stats()._asdict()
+        return {"discarded": discarded, "offset_ns": self.offset_ns(), "stats": began, "cpu_s": cpu_s}
 
     def offset_ns(self) -> int:
         return time.monotonic_ns() - self._engine.now_ns()
@@ -256,6 +272,7 @@ class _Generator:
         load.run(self._spec.timeout_ms / 1000 + DRAIN_SECONDS, issue=False)
         say(
             "stopped",
+            reset=self._reset,
             ended_ns=ended_ns,
             cpu_s=cpu_s,
             offset_ns=self.offset_ns(),

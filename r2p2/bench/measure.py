@@ -261,13 +261,17 @@ class Bench:
         if self._loads:  # what came since the last load's reset has been counted
             generator.tell("reset")
             generator.event("reset", SETTLE_SECONDS)
-        reset = warm_up(self.cluster, warmup_s, duration_s)
-        lines = ProgressLines(self.cluster.plan.name_of, reset)
+        generator.tell("start")
+        run_for(self.cluster, warmup_s)
+        generator.tell("measure", str(duration_s))
+        started_ns = generator.event("measuring", SETTLE_SECONDS)["started_ns"]
+        lines = ProgressLines(self.cluster.plan.name_of, started_ns)
         with measured():
             stopped = generator.event(
                 "stopped", duration_s + SETTLE_SECONDS, lambda event: self._say(lines.line(event))
             )
             resident = {name: resident_bytes(pid) for name, pid in self.pids.items()}
+        reset = stopped["reset"]
         self._generator_counters = stopped["counters"]
         self._loads += [LoadStats(**reset["discarded"]), LoadStats(**stopped["stats"])]
         return replace(
@@ -357,14 +361,13 @@ def measure(
         return bench.finish(result)
 
 
-def warm_up(cluster: Cluster, seconds: float, measured_s: float | None = None) -> dict[str, Any]:
-    """Start the load and let it run for so long: the ``reset`` event with which the measured time begins.
-
-    That ends by itself after `measured_s`, with a ``stopped`` event, or when the generator is told.
+def warm_up(cluster: Cluster, seconds: float) -> dict[str, Any]:
+    """Start the load and let it run for so long: the ``reset`` event with which the measured time begins, to end when
+    the generator is told.
     """
     cluster.generator.tell("start")
     run_for(cluster, seconds)
-    cluster.generator.tell(*("reset", str(measured_s)) if measured_s is not None else ("reset",))
+    cluster.generator.tell("reset")
     return cluster.generator.event("reset", SETTLE_SECONDS)
 
 
@@ -401,12 +404,12 @@ def run_for(
 
 
 class ProgressLines:
-    """Turns progress events into lines: the rate since the event before, the latency since the reset."""
+    """Turns progress events into lines: the rate since the event before, the latency since the begin."""
 
-    def __init__(self, name_of: Callable[[str], str], reset: dict[str, Any]) -> None:
-        """`name_of` names a server by its IP; `reset` is the event the measured time began with."""
+    def __init__(self, name_of: Callable[[str], str], started_ns: int) -> None:
+        """`name_of` names a server by its IP; `started_ns`: when the measured time began, on the generator's clock."""
         self._name_of = name_of
-        self._last_ns: int = reset["stats"]["started_ns"]
+        self._last_ns = started_ns
         self._last_answered = 0
         self._last_failed = 0
 

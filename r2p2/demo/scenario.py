@@ -103,7 +103,7 @@ def run_scenario(
         cluster.watch()
         reset = warm_up(cluster, WARMUP_SECONDS)
         last: dict[str, Any] = {}
-        lines = ProgressLines(layout.name_of, reset)
+        lines = ProgressLines(layout.name_of, reset["stats"]["started_ns"])
 
         def on_progress(event: dict[str, Any]) -> None:
             last.update(event)
