@@ -14,10 +14,12 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, cast
 
 from r2p2 import limits
 from r2p2.errors import UserError
+from r2p2.logs import Sparing
 from r2p2.requests import ReplySequence, Requests, reply_of
 
 __all__ = [
@@ -26,12 +28,13 @@ __all__ = [
     "RequestMachine",
     "StateMachine",
     "canonical_name",
+    "handler_errors",
     "load_application",
     "load_object",
     "state_machine",
 ]
 
-log = logging.getLogger("r2p2.app")
+errors = Sparing(logging.getLogger("r2p2.app"))
 
 _REPLY_BYTES_MAX: Final = limits.REPLICATED_REPLY_BYTES_MAX
 
@@ -53,6 +56,8 @@ class StateMachine(ABC):
     :class:`RequestMachine` do that, request by request. A reply that is not bytes is ``-ERR TypeError``, and one that
     is too large ``-ERR ReplyTooLarge``: everything has been applied by then.
     """
+
+    _handler_errors = 0
 
     def __init_subclass__(cls, **named: Any) -> None:
         """Coroutines are refused where they are written: nobody would await them."""
@@ -123,11 +128,11 @@ class StateMachine(ABC):
         An exception of a query is the reply ``-ERR Name`` to that read; one out of an overridden ``query_batch``, to
         all of the group. But :class:`ApplicationFailed` ends the node.
         """
-        return _answer_each(self.query, requests)
+        return _answer_each(self, self.query, requests)
 
     def query_safely(self, request: bytes) -> bytes:
         """:meth:`query`, an exception of which is the reply ``-ERR Name``."""
-        return _answer(self.query, request)
+        return _answer(self, self.query, request)
 
     def state_digest(self) -> str:
         """A text that is equal on two replicas exactly when their states are; "" when the application has none.
@@ -141,7 +146,9 @@ class StateMachine(ABC):
         """Lets go of what is outside the process's memory; called when the node ends. By default there is nothing."""
 
 
-def _settle(handler: Handler, request: bytes, returned: object, error: Exception | None) -> bytes:
+def _settle(
+    machine: StateMachine, handler: Handler, request: bytes, returned: object, error: Exception | None
+) -> bytes:
     """The reply where the handler of one request raised, or returned anything but bytes: ``-ERR Name``, the same on
     every replica, since handlers are deterministic. Not so what says something about this machine: that ends the node.
     What is no reply counts as an exception: in a batch it would end every member, at the same entry.
@@ -153,25 +160,34 @@ def _settle(handler: Handler, request: bytes, returned: object, error: Exception
     except (ApplicationFailed, MemoryError):
         raise
     except Exception as failure:
-        log.exception("handler %r failed on a request of %d bytes", handler, len(request))
+        machine._handler_errors += 1
+        errors.error("handler %r failed on a request of %d bytes", handler, len(request), exc_info=failure)
         return f"-ERR {type(failure).__name__}\r\n".encode()
     finally:
         del error  # its traceback holds this frame
 
 
-def _answer(handler: Handler, request: bytes) -> bytes:
+def _answer(machine: StateMachine, handler: Handler, request: bytes) -> bytes:
     """The handler's reply to one request, settled as in a batch."""
     try:
         returned = handler(request)
     except Exception as error:
-        return _settle(handler, request, None, error)
-    return _settle(handler, request, returned, None)
+        return _settle(machine, handler, request, None, error)
+    return _settle(machine, handler, request, returned, None)
 
 
-def _answer_each(handler: Callable[..., bytes], requests: Requests, *more: object) -> list[bytes]:
+def _answer_each(
+    machine: StateMachine, handler: Callable[..., bytes], requests: Requests, *more: object
+) -> list[bytes]:
     """The handler's reply to each, in order."""
-    replies = requests.answer_each(handler, *more, bytes_max=_REPLY_BYTES_MAX, settle=_settle)
+    settle = partial(_settle, machine)
+    replies = requests.answer_each(handler, *more, bytes_max=_REPLY_BYTES_MAX, settle=settle)
     return cast(list[bytes], replies)
+
+
+def handler_errors(machine: StateMachine) -> int:
+    """How many requests and queries, taken one by one, ended with an exception or without a reply."""
+    return machine._handler_errors
 
 
 class RequestMachine(StateMachine):
@@ -197,7 +213,7 @@ class RequestMachine(StateMachine):
         """Calls :meth:`handle` for each request."""
         handle, time_ms = self.handle, requests.time_ms
         self.time_passed(time_ms)
-        return _answer_each(handle, requests, time_ms)
+        return _answer_each(self, handle, requests, time_ms)
 
 
 class _FunctionMachine(StateMachine):
@@ -219,15 +235,15 @@ class _FunctionMachine(StateMachine):
 
     def apply(self, requests: Requests) -> ReplySequence:
         """Calls the function for each request."""
-        return _answer_each(self._handler, requests)
+        return _answer_each(self, self._handler, requests)
 
     def query(self, request: bytes) -> bytes:
         """Calls the function: right for functions without state."""
-        return _answer(self._handler, request)
+        return _answer(self, self._handler, request)
 
     def query_batch(self, requests: Requests) -> ReplySequence:
         """Calls the function for each."""
-        return _answer_each(self._handler, requests)
+        return _answer_each(self, self._handler, requests)
 
     def snapshot(self) -> bytes | None:
         """The function's own, if it has one."""

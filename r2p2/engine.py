@@ -193,6 +193,8 @@ class Engine:
         self._raft_bytes = ffi.buffer(self._raft)
         self._targets: dict[tuple[tuple[int, int], ...], tuple[Any, int]] = {}
         self._counters = ffi.new("uint64_t[]", len(_COUNTER_NAMES))
+        self.replies_refused = 0
+        """Replies of batches that were none, in whose place an error went out."""
 
     def close(self) -> None:
         """Sends what is filled in and frees everything. Idempotent."""
@@ -276,7 +278,9 @@ class Engine:
         packed = laid_out(replies, limits.MESSAGE_BYTES_MAX)
         status = self._reply(packed)
         if status == _TOO_LARGE:
-            status = self._reply(Replies.settled(packed, limits.MESSAGE_BYTES_MAX))
+            packed = Replies.settled(packed, limits.MESSAGE_BYTES_MAX)
+            status = self._reply(packed)
+        self.replies_refused += packed.refused_count
         if status:
             _replies_refused("r2p2_requests_reply", status, packed, self._batch.requests_count)
 
@@ -462,7 +466,9 @@ class Engine:
         packed = laid_out(replies, limits.MESSAGE_BYTES_MAX)
         status = self._reads_reply(requests, askers, packed)
         if status == _TOO_LARGE:
-            status = self._reads_reply(requests, askers, Replies.settled(packed, limits.MESSAGE_BYTES_MAX))
+            packed = Replies.settled(packed, limits.MESSAGE_BYTES_MAX)
+            status = self._reads_reply(requests, askers, packed)
+        self.replies_refused += packed.refused_count
         if status:
             _replies_refused("r2p2_reads_reply", status, packed, len(requests))
 
@@ -640,7 +646,9 @@ class Engine:
         packed = laid_out(replies, limits.REPLICATED_REPLY_BYTES_MAX)
         status = self._apply_reply(packed, send)
         if status == _TOO_LARGE:
-            status = self._apply_reply(Replies.settled(packed, limits.REPLICATED_REPLY_BYTES_MAX), send)
+            packed = Replies.settled(packed, limits.REPLICATED_REPLY_BYTES_MAX)
+            status = self._apply_reply(packed, send)
+        self.replies_refused += packed.refused_count
         if status:
             _replies_refused("r2p2_apply_reply", status, packed, self._batch.requests_count)
 

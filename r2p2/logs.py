@@ -1,4 +1,4 @@
-"""What a node tells its operator, as text or as JSON, a line each (``--log-format``).
+"""What a node tells its operator, as text or as JSON, a line each (``--log-format``), and not without end.
 
 Leaves to others: what is told, and where the lines go (standard output).
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
-__all__ = ["FORMATS", "JsonFormatter", "configure"]
+__all__ = ["FORMATS", "JsonFormatter", "Sparing", "configure"]
 
 FORMATS: Final = ("text", "json")
+ERRORS_A_SECOND: Final = 10
 
 
 class JsonFormatter(logging.Formatter):
@@ -56,3 +58,30 @@ def configure(form: str, fields: dict[str, object] | None = None, out: TextIO | 
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     events = logging.getLogger("r2p2.event")
     return events.info
+
+
+class Sparing:
+    """Logs errors that requests cause, at most ``lines_max`` a second; the next second's first says how many there were
+    besides. A client that makes every request fail must not fill a disk with tracebacks: they are counted, too.
+    """
+
+    def __init__(
+        self, log: logging.Logger, lines_max: int = ERRORS_A_SECOND, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = log
+        self._lines_max = lines_max
+        self._clock = clock
+        self._second = -1
+        self._count = 0
+
+    def error(self, message: str, *arguments: object, exc_info: BaseException | None = None) -> None:
+        """As :meth:`logging.Logger.error`."""
+        second = int(self._clock())
+        if second != self._second:
+            left_out = self._count - self._lines_max
+            if left_out > 0:
+                self._log.error("%d more errors like the last were left out (handler_errors counts all)", left_out)
+            self._second, self._count = second, 0
+        self._count += 1
+        if self._count <= self._lines_max:
+            self._log.error(message, *arguments, exc_info=exc_info)

@@ -17,7 +17,7 @@ from r2p2.arguments import in_range, positive_seconds
 from r2p2.client import FIXED_ROUTE, BlockingClient
 from r2p2.columns import aligned
 from r2p2.errors import CallError, UserError
-from r2p2.node.member_requests import MEMBER_REQUEST
+from r2p2.node.own_requests import MEMBER_REQUEST
 from raft.configuration import SLOT_MAX
 
 NAME = "member"

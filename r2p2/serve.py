@@ -462,7 +462,7 @@ def run(args: argparse.Namespace) -> int:
                 tell(capture.summary())
                 if isinstance(node, Node) and config.members:
                     tell(f"replay it with {replay_command(args, node)}")
-            counted = node.engine.counters() | node.counters
+            counted = node.all_counters()
             counters = {name: n for name, n in counted.items() if n and ("drop" in name or "bad" in name)}
             if isinstance(node, Node) and config.storage is not None:
                 tell(f"storage: {json.dumps(node.status()['storage'])}")

@@ -19,12 +19,13 @@ from typing import Any, Final, TypeVar
 from r2p2 import limits
 from r2p2.engine import Engine, EngineConfig
 from r2p2.errors import R2P2Error, UserError
+from r2p2.logs import Sparing
 from r2p2.node import STATUS_REQUEST
 from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests, SpecialReply, reply_of
 
 __all__ = ["Deferred", "Server", "ServerConfig", "Service"]
 
-log = logging.getLogger("r2p2.server")
+errors = Sparing(logging.getLogger("r2p2.server"))
 
 UNREPLICATED: Final = (0, 1)
 """The policies a server can have handlers for: LB_ROUTE and FIXED_ROUTE."""
@@ -214,9 +215,15 @@ class Server:
             self.engine.flush()  # nobody polls any more
         self.engine.close()
 
+    def all_counters(self) -> dict[str, int]:
+        """Every counter, of the engine and its port as well, by name."""
+        counters = self.engine.counters() | self.counters
+        counters["handler_errors"] += self.engine.replies_refused
+        return counters
+
     def status(self) -> dict[str, Any]:
         """Counters and what is at work."""
-        counters = {name: n for name, n in (self.engine.counters() | self.counters).items() if n}
+        counters = {name: n for name, n in self.all_counters().items() if n}
         return {
             "replicated": False,
             "draining": self._draining,
@@ -272,7 +279,7 @@ class Server:
 
     def _error(self, handler: Callable[..., Any], error: Exception) -> bytes:
         self.counters["handler_errors"] += 1
-        log.error("handler %s failed", getattr(handler, "__name__", handler), exc_info=error)
+        errors.error("handler %s failed", getattr(handler, "__name__", handler), exc_info=error)
         return f"-ERR {type(error).__name__}\r\n".encode()
 
     def _call(self, handler: One, request: bytes) -> bytes | SpecialReply:

@@ -14,13 +14,37 @@
 * membership: ``changes`` (the next configuration), ``member_requests`` (operators'), ``outsiders`` (who knocks),
   ``configurations`` (what one says), ``membership_core`` (what is asked of Raft);
 * the disk of a durable member: ``durability`` (over :mod:`r2p2.storage`), ``disk_upkeep``;
-* ``config`` (what it is told when it is made), ``counters`` (what each counts).
+* ``config`` (what it is told when it is made), ``counters`` (what each counts), ``own_requests`` (which requests it
+  answers itself).
+
+The names below are imported when they are first used: a command that asks a node needs none of them.
 """
 
 from __future__ import annotations
 
-from r2p2.node.config import NodeConfig, Timers
-from r2p2.node.node import Node
-from r2p2.node.unreplicated import STATE_REQUEST, STATUS_REQUEST
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from r2p2.node.config import NodeConfig, Timers
+    from r2p2.node.node import Node
+    from r2p2.node.own_requests import STATE_REQUEST, STATUS_REQUEST
 
 __all__ = ["STATE_REQUEST", "STATUS_REQUEST", "Node", "NodeConfig", "Timers"]
+
+_HOME = {
+    "Node": "r2p2.node.node",
+    "NodeConfig": "r2p2.node.config",
+    "STATE_REQUEST": "r2p2.node.own_requests",
+    "STATUS_REQUEST": "r2p2.node.own_requests",
+    "Timers": "r2p2.node.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name's module when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'r2p2.node' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

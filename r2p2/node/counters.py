@@ -37,6 +37,7 @@ NODE_COUNTERS: Final[dict[str, str]] = _BAD | {
     "queries_refused": "unreplicated requests refused: too many waited for an application that was busy",
     "determinism_checks": "places at which this member compared its results with the leader's",
     "determinism_differences": "of these, where they differed: the application is not deterministic",
+    "handler_errors": "requests whose handler raised or returned no reply, which was answered with an error",
     "handler_over_budget": "batches whose handler took longer than its budget",
     "read_groups": "groups of linearizable reads taken",
     "reads_asked_again": "questions for a read index that were sent again",

@@ -67,8 +67,8 @@ class LogTime:
         self.due_ns: int | None = None
         self._tell()
 
-    def sync(self, _poll_ns: int) -> None:
-        """Measures the offset anew: against the port's clock as it is now, since the poll's time may be long ago."""
+    def sync(self) -> None:
+        """Measures the offset anew, against the port's clock as it is now: a poll's time may be long ago."""
         if self._clock is not None:
             offset_ns = self._clock() - self._engine.now_ns()
             if abs(offset_ns - self._offset_ns) >= CLOCK_SLACK_NS:

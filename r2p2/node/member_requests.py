@@ -17,14 +17,10 @@ from typing import Final, TypeAlias
 from r2p2 import limits
 from r2p2.address import parse_address
 from r2p2.errors import UserError
+from r2p2.node.own_requests import MEMBER_REQUEST
 from raft.configuration import SLOT_MAX
 
-__all__ = ["MEMBER_REQUEST", "Operation", "Operations", "parse_operation", "refusal"]
-
-MEMBER_REQUEST: Final = b"\x00r2p2-member "
-"""An unreplicated request with this prefix, and a JSON object behind it, is for
-:class:`r2p2.node.membership.Membership`; its answer is a JSON object, too.
-"""
+__all__ = ["Operation", "Operations", "parse_operation", "refusal"]
 
 OPERATIONS: Final = ("add", "remove", "replace", "transfer", "list")
 REQUEST_BYTES_MAX: Final = 1024

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from r2p2 import limits
 from r2p2.address import format_address
-from r2p2.app import StateMachine
+from r2p2.app import StateMachine, handler_errors
 from r2p2.engine import STEADY_SENT, Engine
 from r2p2.errors import UserError
 from r2p2.node.apply_thread import ApplyThread
@@ -196,7 +196,7 @@ class Node:
             if is_due or not group.settled:
                 self._is_armed = False
                 if is_due:
-                    self._time.sync(now_ns)
+                    self._time.sync()
                 group.look_after(replica, now_ns, is_due)
             if self._time.due_ns is not None and now_ns >= self._time.due_ns:
                 self._is_armed = False
@@ -353,6 +353,12 @@ class Node:
 
     # ---- for people ----
 
+    def all_counters(self) -> dict[str, int]:
+        """Every counter, of the engine and its port as well, by name."""
+        errors = self.engine.replies_refused + handler_errors(self.app)
+        counters = self.engine.counters() | self.counters | self._reads.counters | {"handler_errors": errors}
+        return counters if self._disk is None else counters | self._disk.counters
+
     def status(self, *, with_state: bool = False) -> dict[str, Any]:
         """What this node knows of itself: role, indices, counters. Everything JSON can say.
 
@@ -360,9 +366,7 @@ class Node:
             with_state: also ``state_digest``, the application's; it may take long (:data:`r2p2.node.STATE_REQUEST`).
         """
         engine, group, replica, disk = self.engine, self._group, self._replica, self._disk
-        counters = engine.counters() | self.counters | self._reads.counters
-        if disk is not None:
-            counters |= disk.counters
+        counters = self.all_counters()
         status: dict[str, Any] = {
             "node_id": self.config.node_id,
             "replicated": group is not None,

@@ -15,20 +15,10 @@ from r2p2 import limits
 from r2p2.app import StateMachine
 from r2p2.engine import Engine
 from r2p2.node.log_time import LogTime
-from r2p2.node.member_requests import MEMBER_REQUEST
+from r2p2.node.own_requests import MEMBER_REQUEST, STATE_REQUEST, STATUS_REQUEST
 from r2p2.requests import DROP, LATER, Requests, laid_out
 
-__all__ = ["STATE_REQUEST", "STATUS_REQUEST", "Unreplicated"]
-
-STATUS_REQUEST: Final = b"\x00r2p2-status"
-"""An unreplicated request with this payload is answered by the node itself, with a JSON object
-(:meth:`Node.status`).
-"""
-
-STATE_REQUEST: Final = STATUS_REQUEST + b"-state"
-"""The same with ``state_digest``, for which the application may go through all of its state. It does nothing else
-meanwhile, and neither does the node: three seconds for a key-value store of a million keys.
-"""
+__all__ = ["Unreplicated"]
 
 
 class Unreplicated:
@@ -98,7 +88,9 @@ class Unreplicated:
 
     def _apply_one(self, request: bytes) -> bytes:
         replies = self._app.apply(Requests.of([request], 1, time_ms=self._time.own_ms()))
-        return laid_out(replies, limits.MESSAGE_BYTES_MAX).slab
+        packed = laid_out(replies, limits.MESSAGE_BYTES_MAX)
+        self._engine.replies_refused += packed.refused_count
+        return packed.slab
 
     # ---- a member ----
 

@@ -14,12 +14,12 @@ from itertools import accumulate
 from typing import Any, Final, TypeAlias, overload
 
 from r2p2.errors import ReplyTooLarge
+from r2p2.logs import Sparing
 from r2p2.requests._batch import Cut, call_each, pack
 
 __all__ = ["DROP", "LATER", "Replies", "ReplySequence", "Requests", "SpecialReply", "laid_out", "reply_of"]
 
-log = logging.getLogger("r2p2.app")
-
+errors = Sparing(logging.getLogger("r2p2.app"))
 
 _LENGTH_BYTES: Final = 4
 
@@ -137,17 +137,20 @@ class Replies:
         slab: all replies laid end to end.
         lengths: their lengths in bytes, an array or memoryview of format ``I``; those of the requests, where they fit.
 
+    ``refused_count``: of these, those in whose place an error was laid out (:meth:`settled`).
+
     Raises:
         TypeError: the lengths are not 32 bits wide.
     """
 
-    __slots__ = ("lengths", "slab")
+    __slots__ = ("lengths", "refused_count", "slab")
 
     def __init__(self, slab: bytes, lengths: array[int] | memoryview) -> None:
         if lengths.itemsize != _LENGTH_BYTES:  # or C would read beyond them
             raise TypeError(f"lengths of replies are of format I, not of {lengths.itemsize} bytes each")
         self.slab = slab
         self.lengths = lengths
+        self.refused_count = 0
 
     @classmethod
     def pack(cls, replies: Sequence[bytes | SpecialReply]) -> Replies:
@@ -178,13 +181,19 @@ class Replies:
         if isinstance(replies, Replies):
             replies = replies._apart()
         kept: list[bytes | SpecialReply] = []
+        first, refused_count = "", 0
         for i, reply in enumerate(replies):
             try:
                 kept.append(reply if isinstance(reply, SpecialReply) else reply_of(reply, bytes_max))
             except (TypeError, ReplyTooLarge) as error:
-                log.error("reply %d of a batch is none: %s", i, error)
+                first = first or f"reply {i}: {error}"
+                refused_count += 1
                 kept.append(f"-ERR {type(error).__name__}\r\n".encode())
-        return cls.pack(kept)
+        if refused_count:
+            errors.error("%d of a batch of %d replies were none, the first was %s", refused_count, len(kept), first)
+        packed = cls.pack(kept)
+        packed.refused_count = refused_count
+        return packed
 
     def _apart(self) -> list[bytes | SpecialReply]:
         """One by one."""

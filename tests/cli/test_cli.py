@@ -30,6 +30,18 @@ def test_help_and_version_are_quick_and_import_no_subcommand() -> None:
     assert loaded.splitlines()[-1] == "['r2p2.errors', 'r2p2.cli']"
 
 
+@pytest.mark.parametrize("name", ["call", "member", "gateway", "router"])
+def test_a_command_that_only_asks_a_node_does_not_load_one(name: str) -> None:
+    code = f"""
+import sys
+from r2p2 import cli
+cli.parser_of({name!r}, cli.load_subcommand({name!r}))
+print([m for m in sys.modules if m == "r2p2.node.node"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("arguments", [(), ("nosuch",), ("bench", "nosuch"), ("demo", "--backend", "tcp")])
 def test_wrong_usage_is_2(arguments: tuple[str, ...]) -> None:
     done = r2p2(*arguments)

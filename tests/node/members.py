@@ -7,7 +7,7 @@ from typing import Any
 
 from r2p2.apps.kv import encode_command
 from r2p2.engine import DONE_OK
-from r2p2.node.member_requests import MEMBER_REQUEST
+from r2p2.node.own_requests import MEMBER_REQUEST
 from tests.node.support import World
 
 OK = b"+OK\r\n"

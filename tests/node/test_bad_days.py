@@ -19,7 +19,7 @@ from r2p2.address import format_address
 from r2p2.apps.kv import KeyValue, encode_command
 from r2p2.engine import DONE_OK
 from r2p2.node.forming import RemovedError
-from r2p2.node.member_requests import MEMBER_REQUEST
+from r2p2.node.own_requests import MEMBER_REQUEST
 from tests.node.support import MS, World
 
 DAYS = int(os.environ.get("R2P2_BAD_DAYS", "6"))

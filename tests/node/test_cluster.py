@@ -517,7 +517,9 @@ def test_a_batch_with_what_is_no_reply_is_answered_and_the_members_go_on(
         for request, reply in cases:
             assert world.ask(request, leader, policy) == (DONE_OK, reply)
         world.run(100)
+        errors = sum(reply.startswith(b"-ERR") for _, reply in cases)
         if policy == 2:
+            assert all(node.status()["counters"]["handler_errors"] == errors for node in world.nodes.values())
             assert {node.app.state_digest() for node in world.nodes.values()} == {str(len(cases))}
         assert not any(node.counters.get("determinism_differences") for node in world.nodes.values())
 
@@ -527,3 +529,4 @@ def test_a_function_that_returns_nothing_ends_no_member() -> None:
         leader = world.elect()
         for policy in (1, 2, 3):
             assert world.ask(b"x", leader, policy) == (DONE_OK, b"-ERR TypeError\r\n")
+        assert world.nodes[leader].status()["counters"]["handler_errors"] == 3

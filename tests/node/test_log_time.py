@@ -299,7 +299,7 @@ def test_a_store_without_a_group_goes_by_its_own_clock() -> None:
         times = []
         for ms in (START_MS, START_MS + 5, START_MS - 100, START_MS + 50):
             now_ms[0] = ms
-            node._time.sync(network.now_ns)
+            node._time.sync()
             times.append(node._time.own_ms())
         assert times == [START_MS, START_MS + 5, START_MS + 5, START_MS + 50]
         node.close()
@@ -316,11 +316,11 @@ def test_the_offset_of_the_clocks_stays_while_nobody_sets_one() -> None:
             clock.late_ns = late_ns
             network.advance(20 * MS)
             node.poll_once()
-            node._time.sync(network.now_ns - 7 * MS)  # a poll that began long ago
+            node._time.sync()
             assert clock.port_offset_ns == first
             assert node.engine.stamp_ms == (network.now_ns + first) // MS
         clock.late_ns = 5 * MS  # set ahead
-        node._time.sync(network.now_ns)
+        node._time.sync()
         assert clock.port_offset_ns == first + 5 * MS
         node.close()
 

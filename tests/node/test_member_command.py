@@ -9,7 +9,7 @@ import pytest
 
 from r2p2.errors import CallTimeout, UserError
 from r2p2.member_command import ask, table
-from r2p2.node.member_requests import MEMBER_REQUEST
+from r2p2.node.own_requests import MEMBER_REQUEST
 
 SERVERS = ["10.0.0.1:8000", "10.0.0.2:8000"]
 REQUEST: dict[str, object] = {"op": "remove", "slot": 1}

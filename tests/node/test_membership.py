@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from r2p2.node.configurations import lost_members, majority_is_lost
-from r2p2.node.member_requests import ASKERS_MAX, MEMBER_REQUEST, OPERATIONS_MAX, OVERRULED_MAX
+from r2p2.node.member_requests import ASKERS_MAX, OPERATIONS_MAX, OVERRULED_MAX
 from r2p2.node.membership import Membership
 from r2p2.node.outsiders import CANDIDATES_MAX, GONE_MAX
+from r2p2.node.own_requests import MEMBER_REQUEST
 from raft import Configuration, Formed, Identity, encode, member_id, slot_of
 from tests.engine.support import packet
 from tests.node.support import World, replica_of

@@ -15,7 +15,7 @@ from r2p2.errors import UserError
 from r2p2.limits import MEMBER_REPEAT_NS, TARGETS_MAX
 from r2p2.node import Node, NodeConfig
 from r2p2.node.forming import RemovedError
-from r2p2.node.member_requests import MEMBER_REQUEST
+from r2p2.node.own_requests import MEMBER_REQUEST
 from r2p2.requests import Requests
 from raft import Formed, member_id
 from tests.node.members import OK, fill, in_sync, member, slots, votes
