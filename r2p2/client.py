@@ -64,6 +64,9 @@ _READ_SILENCE_S: Final = 0.1
 _REFUSED_PAUSE_S: Final = 0.001
 _REFUSED_PAUSE_MAX_S: Final = 0.032
 _FIRST_SEQUENCE_BITS: Final = 62
+# Who opens a port that another client has just left gets what comes late for that one. Were the rids the same as well,
+# it would be taken for the answer to a call of ours.
+_FIRST_RID_BITS: Final = 16
 # A client keeps no log and forwards nothing.
 _ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
 
@@ -193,7 +196,7 @@ class _Calls:
         self._engine = Engine(self._port.address, _ENGINE, keep=self._port)
         senders = [parse_address(text) for text in trusted]
         for local_port in self._port.local_ports:
-            self._engine.client_open(local_port)
+            self._engine.client_open(local_port, first_rid=secrets.randbits(_FIRST_RID_BITS))
             if senders:
                 self._engine.restrict(local_port, senders)
         self._current_port = 0
@@ -274,7 +277,7 @@ class PollClient:
     def __init__(self, port: OpenPort, *, trusted: Sequence[str] = ()) -> None:
         self._engine = Engine(port.address, _ENGINE, keep=port)
         self._local_port = port.local_port
-        self._engine.client_open(self._local_port)
+        self._engine.client_open(self._local_port, first_rid=secrets.randbits(_FIRST_RID_BITS))
         if trusted:
             self._engine.restrict(self._local_port, [parse_address(text) for text in trusted])
         self._tag = 0

@@ -704,9 +704,13 @@ class Engine:
 
     # ---- client ----
 
-    def client_open(self, local_port: int, calls_max: int = limits.CALLS_MAX) -> None:
-        """Makes ``local_port`` one that calls can leave from."""
+    def client_open(self, local_port: int, calls_max: int = limits.CALLS_MAX, *, first_rid: int = 1) -> None:
+        """Makes ``local_port`` one that calls can leave from.
+
+        ``first_rid``: of its first call, 0..65535; drawn, an answer to who had this port before is nobody's.
+        """
         _check("r2p2_client_open", lib.r2p2_client_open(self._engine, local_port, calls_max))
+        _check("r2p2_client_number_from", lib.r2p2_client_number_from(self._engine, local_port, first_rid))
 
     def call(
         self,

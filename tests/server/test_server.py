@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from r2p2 import (
 )
 from r2p2.address import format_ip
 from r2p2.apps.synthetic import Spin, Stss, stss_request
+from r2p2.driver import Pollable
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import UserError
 from r2p2.memory import MemoryNetwork
@@ -33,6 +35,15 @@ from r2p2.ports import OpenPort, PortSpec, drive, open_port, start_driver
 from r2p2.requests import SpecialReply
 from r2p2.server import AnsweredTwiceError, Deferred, Server, ServerConfig, Service
 from tests.engine.support import SERVER, Caller
+
+
+def wait_for(done: Callable[[], bool], *pollables: Pollable) -> None:
+    """Polls until it is done; ten seconds at most."""
+    end = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end, "ten seconds are over"
+        for pollable in pollables:
+            pollable.poll_once()
 
 
 class Pair:
@@ -490,6 +501,32 @@ def test_a_callback_that_raises_costs_the_others_nothing_and_one_may_close() -> 
                 break
             time.sleep(0.005)  # all answers come at once
         assert (got, raised) == ([b"X"] * 3, 1)
+        server.close()
+
+
+def test_a_late_answer_to_who_had_the_port_before_goes_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, kept = Service(), []
+
+    @service.deferred_handler()
+    def later(request: bytes, deferred: Deferred) -> None:
+        kept.append((deferred, request))
+
+    drawn = iter((40_000, 50_000))
+    monkeypatch.setattr("r2p2.client.secrets.randbits", lambda bits: next(drawn))
+    with open_port(PortSpec("uv", "127.0.0.1")) as port, open_port(PortSpec("uv", "127.0.0.1")) as clients_port:
+        server = Server(service, port.address, keep=port)
+        replies: list[bytes | CallError] = []
+        for number in range(2):
+            client = PollClient(clients_port)
+            client.call(f"127.0.0.1:{port.local_port}", b"%d" % number, replies.append, timeout_s=10)
+            wait_for(lambda number=number: len(kept) > number, client, server)
+            if number == 0:
+                client.close()
+        for deferred, request in kept:
+            deferred.reply(request)
+        wait_for(lambda: bool(replies), client, server)
+        assert replies == [b"1"]
+        client.close()
         server.close()
 
 
