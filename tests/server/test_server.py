@@ -516,10 +516,12 @@ def test_a_late_answer_to_who_had_the_port_before_goes_to_nobody(monkeypatch: py
     with open_port(PortSpec("uv", "127.0.0.1")) as port, open_port(PortSpec("uv", "127.0.0.1")) as clients_port:
         server = Server(service, port.address, keep=port)
         replies: list[bytes | CallError] = []
+        clients: list[PollClient] = []
         for number in range(2):
             client = PollClient(clients_port)
             client.call(f"127.0.0.1:{port.local_port}", b"%d" % number, replies.append, timeout_s=10)
-            wait_for(lambda number=number: len(kept) > number, client, server)
+            clients.append(client)
+            wait_for(lambda: len(kept) == len(clients), client, server)
             if number == 0:
                 client.close()
         for deferred, request in kept:
