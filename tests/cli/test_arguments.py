@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,12 @@ def refused(*arguments: str | bytes) -> str:
         (("router", "--servers", "127.0.0.1:8000", "--bind", "127.0.0.1:8000"), "is one of --servers"),
         (("router", "--servers", "127.0.0.1:8001", "--control-port", "70000"), "--control-port is 70000"),
         (("router", "--servers", "127.0.0.1:8001", "--queue", "0"), "--queue is 0, outside 1.."),
+        (("router", "--servers", "127.0.0.1:8001", "--mode", "direct"), "--mode direct: the kernel does not send"),
+        (
+            ("router", "--servers", "127.0.0.1:8001", "--mode", "direct", "--backend", "portable"),
+            "--mode direct: the kernel does not send",
+        ),
+        (("router", "--servers", "127.0.0.1:8001", "--backend", "portable"), "the portable backend has one socket"),
         (("router", "--servers", "127.0.0.1:8001", "--misses", "0"), "--misses is 0, outside 1.."),
         (("demo", "--outstanding", "0"), "0 outstanding calls"),
         (("demo", "--size", "1"), "requests of 1 bytes: between 48 and"),
@@ -131,3 +139,21 @@ def test_numbers_of_a_replay(option: str, value: str, members: tuple[str, ...], 
 @pytest.mark.parametrize("words", [(b"\xff\xfe",), (b"--resp", b"GET", b"\xff\xfe")])
 def test_a_request_may_be_any_bytes(words: tuple[bytes, ...]) -> None:
     assert "Error" not in refused("call", "127.0.0.1:1", "--timeout", "0.05", *words)
+
+
+def test_a_status_that_is_none_is_said_in_one_line() -> None:
+    """Of a server of somebody else, whose reply is no JSON."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            request, client = server.recvfrom(2048)
+            server.sendto(request[:2] + bytes([1 << 4 | request[2] & 15]) + request[3:8] + b"what?", client)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert f"{address} has no status: it answers b'what?'" in refused(
+            "call", address, "--status", "--timeout", "20"
+        )
+        thread.join()
