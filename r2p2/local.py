@@ -46,7 +46,11 @@ class LocalServer:
     async def __aenter__(self) -> LocalServer:
         """Starts it."""
         self._port = open_port(PortSpec("uv", self._ip))
-        self.server = Server(self._service, self._port.address, self._config, keep=self._port)
+        try:
+            self.server = Server(self._service, self._port.address, self._config, keep=self._port)
+        except BaseException:
+            self._port.__exit__(None, None, None)
+            raise
         self._driver = start_driver(self.server, self._port)
         self.server.wake = self._driver.wake
         return self

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
+from r2p2.address import parse_ip
 from r2p2.busy_loop import run_busy
 from r2p2.driver import Pollable, WakeableFromThread
 from r2p2.errors import UserError
@@ -182,9 +183,20 @@ def _open_udp(spec: PortSpec) -> OpenPort:
     try:
         further = (spec.further_port,) if spec.further_port else ()
         port = UdpPort(spec.ip, spec.port, extra_ports=further + (0,) * (spec.ports_count - 1))
-    except OSError as error:
-        raise UserError(error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise _said_of(spec, error) from error
     return _Opened(port, port.local_ports)
+
+
+def _said_of(spec: PortSpec, error: OSError | ValueError) -> UserError:
+    """What kernel UDP has against it, in words."""
+    if isinstance(error, OSError):
+        return UserError(error.strerror or str(error))
+    try:
+        parse_ip(spec.ip)
+    except UserError as about_ip:
+        return about_ip
+    return UserError(str(error))
 
 
 def _open_portable(spec: PortSpec) -> OpenPort:
@@ -195,8 +207,8 @@ def _open_portable(spec: PortSpec) -> OpenPort:
 
     try:
         port = PortablePort(spec.ip, spec.port)
-    except OSError as error:
-        raise UserError(error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise _said_of(spec, error) from error
     return _Opened(port, port.local_ports)
 
 

@@ -62,8 +62,11 @@ class Deferred:
 
         Raises:
             AnsweredTwiceError: it was answered before.
+            TypeError: the payload is not bytes; the request is still open.
             EngineError: the payload is over 371,856 bytes; the request is still open.
         """
+        if not isinstance(payload, bytes):
+            raise TypeError(f"a reply is bytes, not {type(payload).__name__}")
         self._take()._answer(self, self._asker, payload)
         self._server = None
 
@@ -89,12 +92,7 @@ class Service:
         self.handlers: dict[int, tuple[str, Callable[..., Any]]] = {}
 
     def _register(self, kind: str, policies: tuple[int, ...]) -> Callable[[_Function], _Function]:
-        for policy in policies:
-            if policy not in UNREPLICATED:
-                raise UserError(
-                    f"a service has no handlers for policy {policy}",
-                    "Replicated requests go to a StateMachine (r2p2 serve --members ...).",
-                )
+        self._check(policies)
 
         def register(function: _Function) -> _Function:
             for policy in policies or UNREPLICATED:
@@ -103,12 +101,26 @@ class Service:
 
         return register
 
+    @staticmethod
+    def _check(policies: tuple[int, ...]) -> None:
+        for policy in policies:
+            if callable(policy):
+                name = getattr(policy, "__name__", policy)
+                raise UserError(f"a handler's decorator got the function {name} itself", "Write it with ().")
+            if policy not in UNREPLICATED:
+                raise UserError(
+                    f"a service has no handlers for policy {policy}",
+                    "Replicated requests go to a StateMachine (r2p2 serve --members ...).",
+                )
+
     def handler(self, *policies: int) -> Callable[[_Function], _Function]:
         """For ``bytes -> bytes`` and for ``async def`` of the same form; for these policies, by default for both.
 
         An exception becomes the reply ``-ERR Name``, and so does what is not bytes (``TypeError``) or more than 371,856
         of them (``ReplyTooLarge``); returning :data:`~r2p2.requests.DROP` refuses.
         """
+
+        self._check(policies)
 
         def register(function: _Function) -> _Function:
             kind = "async" if inspect.iscoroutinefunction(function) else "one"
@@ -331,6 +343,8 @@ class Server:
             raise
         except Exception as error:
             reply = self._error(handler, error)
+        if d.is_answered:  # by a server that closed, and the handler went on all the same
+            return
         if isinstance(reply, SpecialReply):
             d.drop()
         else:

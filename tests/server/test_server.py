@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +20,14 @@ from r2p2 import (
     CallTimeout,
     Client,
     LocalCluster,
+    LocalServer,
     NoRoute,
     PollClient,
     Requests,
     RequestTooLarge,
     TooManyCalls,
 )
-from r2p2.address import format_ip
+from r2p2.address import format_ip, parse_address
 from r2p2.apps.synthetic import Spin, Stss, stss_request
 from r2p2.driver import Pollable
 from r2p2.engine import DONE_DROPPED, DONE_OK
@@ -256,6 +258,20 @@ def test_deferred_replies_in_any_order_once_each_and_bounded() -> None:
         assert pair.server.deferred_count == 1
 
 
+@pytest.mark.parametrize("wrong", [None, "text", bytearray(b"x"), 5])
+def test_what_is_no_reply_leaves_a_deferred_request_open(wrong: Any) -> None:
+    service, kept = Service(), []
+    service.deferred_handler()(lambda request, deferred: kept.append(deferred))
+    with Pair(service) as pair:
+        assert pair.ask(b"a") is None
+        with pytest.raises(TypeError, match=f"a reply is bytes, not {type(wrong).__name__}"):
+            kept[0].reply(wrong)
+        assert not kept[0].is_answered
+        kept[0].reply(b"A")
+        pair.run()
+        assert pair.caller.ended == {1: (DONE_OK, b"A")}
+
+
 def test_a_drain_refuses_what_is_new_and_finishes_what_is_old() -> None:
     service = Service()
     kept: list[Deferred] = []
@@ -279,19 +295,24 @@ def test_closing_refuses_what_is_still_at_work() -> None:
 
     @service.handler(1)
     async def for_ever(request: bytes) -> bytes:
-        await asyncio.Event().wait()
-        return b""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if request == b"b":
+                raise
+        return b"too late"
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
         with Pair(service) as pair:
-            assert [pair.ask(b"a", 0), pair.ask(b"b", 1), pair.ask(b"c", 0)] == [None] * 3
+            assert [pair.ask(b"a", 0), pair.ask(b"b", 1), pair.ask(b"c", 0), pair.ask(b"d", 1)] == [None] * 4
             kept[1].reply(b"C")
             await asyncio.sleep(0)
             pair.server.close()
             pair.server.close()
             pair.network.run([pair.caller], 100_000)
-            assert pair.caller.ended == {1: (DONE_DROPPED, b""), 2: (DONE_DROPPED, b""), 3: (DONE_OK, b"C")}
+            dropped = (DONE_DROPPED, b"")
+            assert pair.caller.ended == {1: dropped, 2: dropped, 3: (DONE_OK, b"C"), 4: dropped}
             assert pair.server.deferred_count == 0
             with pytest.raises(AnsweredTwiceError):
                 kept[0].reply(b"late")
@@ -304,7 +325,10 @@ def test_closing_refuses_what_is_still_at_work() -> None:
 
 def test_what_a_service_cannot_do_is_said_at_once() -> None:
     with pytest.raises(UserError, match="policy 2"):
-        Service().handler(2)(bytes.upper)
+        Service().handler(2)
+    for decorator in (Service().handler, Service().batch_handler, Service().deferred_handler):
+        with pytest.raises(UserError, match=r"got the function upper itself \(Write it with \(\)"):
+            decorator(bytes.upper)  # type: ignore[arg-type]
     with MemoryNetwork() as network, pytest.raises(UserError, match="no handlers"):
         Server(Service(), network.open(*SERVER))
 
@@ -446,6 +470,26 @@ def test_a_local_cluster_goes_on_without_its_leader() -> None:
 
 def test_addresses() -> None:
     assert format_ip(0x7F000001) == "127.0.0.1"
+    for text in ("[::1]:8000", "::1", "10.0.0.1:80:80"):
+        with pytest.raises(UserError, match="is no IPv4 address with a port"):
+            parse_address(text)
+    with pytest.raises(TypeError, match=r"an address is text, as in '127\.0\.0\.1:8000', not int"):
+        Client(8000)  # type: ignore[arg-type]
+
+
+def test_a_local_server_that_cannot_begin_leaves_nothing_open() -> None:
+    service = Service()
+
+    async def main() -> None:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(UserError, match="the service has no handlers"):
+            await LocalServer(service).__aenter__()
+        service.handler()(bytes.upper)
+        with pytest.raises(UserError, match="'localhost' is not an IPv4 address"):
+            await LocalServer(service, ip="localhost").__aenter__()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("backend", ["uv", "portable"])
