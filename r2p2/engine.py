@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
-from r2p2.errors import EngineError, ReplyCountError, RequestTooLarge, SessionExpiredError
+from r2p2.errors import EngineError, ReplyCountError, RequestTooLarge, SessionExpiredError, UserError
 from r2p2.requests import Replies, ReplySequence, Requests, laid_out
 
 ROLE_NONE: Final[int] = lib.R2P2_ROLE_NONE
@@ -762,11 +762,17 @@ class Engine:
 
         ``first_sequence``: of its first call, 1..2^63 - 1; drawn, it tells the session from another of the same id
         (docs/exactly-once.md).
+
+        Raises:
+            UserError: ``local_port`` has all the sessions it can have.
         """
         c_targets = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets])
-        return _check(
-            "r2p2_session_new", lib.r2p2_session_new(self._engine, local_port, c_targets, len(targets), first_sequence)
-        )
+        status = lib.r2p2_session_new(self._engine, local_port, c_targets, len(targets), first_sequence)
+        if status == FULL:
+            raise UserError(
+                f"a client has at most {limits.CLIENT_SESSIONS_MAX:,} sessions", "Close some, or open another client."
+            )
+        return _check("r2p2_session_new", status)
 
     def session_call(
         self, local_port: int, session: int, payload: bytes, *, timeout_ns: int, tag: int, retry_ns: int = 0

@@ -23,6 +23,7 @@ from r2p2 import (
     UserError,
     open_port,
 )
+from r2p2.limits import CLIENT_SESSIONS_MAX
 
 NOBODY = "127.0.0.1:9"
 SEVENTEEN = tuple(f"127.0.0.1:{9000 + i}" for i in range(17))
@@ -76,6 +77,16 @@ def test_a_session_that_is_closed_twice_leaves_the_next_one_alone() -> None:
         for use in uses:
             with pytest.raises(ValueError, match="this session is closed"):
                 use()
+
+
+def test_the_sessions_of_a_client_are_bounded() -> None:
+    with BlockingClient() as client:
+        for _ in range(CLIENT_SESSIONS_MAX):
+            session = client.session(NOBODY)
+        with pytest.raises(UserError, match="a client has at most 16,384 sessions"):
+            client.session(NOBODY)
+        session.close()
+        client.session(NOBODY)
 
 
 def test_what_is_asked_of_a_closed_client_is_refused_in_words() -> None:
