@@ -12,6 +12,7 @@ import pytest
 
 R2P2 = [sys.executable, "-m", "r2p2"]
 MEMBERS = "127.0.0.1:8001,127.0.0.1:8002,127.0.0.1:8003"
+SEVENTEEN = ",".join(f"127.0.0.1:{46000 + i}" for i in range(17))
 MEMBER = ("serve", "--members", MEMBERS, "--bind", "127.0.0.1:8001")
 ALONE = ("serve", "--bind", "127.0.0.1:0")
 FILE = """[cluster]
@@ -38,6 +39,7 @@ def refused(*arguments: str | bytes) -> str:
         ((*MEMBER, "--cluster-id", "99999999999"), "--cluster-id is 99999999999"),
         ((*MEMBER, "--check-determinism", "-1"), "--check-determinism is -1"),
         ((*MEMBER, "--node-id", "1"), "--members has --bind 127.0.0.1:8001 in slot 0"),
+        (("serve", "--members", SEVENTEEN, "--bind", "127.0.0.1:46016"), "17 members, and a group has at most 16"),
         ((*ALONE, "--cpu", "-1"), "--cpu is -1, outside 0..4095"),
         ((*ALONE, "--log-mib", "99999999"), "--log-mib is 99999999, outside 1..1048576"),
         ((*ALONE, "--log-mib", "0"), "--log-mib is 0"),
