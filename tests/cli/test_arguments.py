@@ -62,6 +62,7 @@ def refused(*arguments: str | bytes) -> str:
         (("demo", "--outstanding", "0"), "0 outstanding calls"),
         (("demo", "--size", "1"), "requests of 1 bytes: between 48 and"),
         (("sim", "--trace", "a.mmd"), "--trace a.mmd: the diagram beside it ends in .mmd"),
+        (("gateway", "--cluster", SEVENTEEN), "--cluster has 17 addresses; at most 16"),
         (("gateway", "--cluster", MEMBERS, "--timeout", "inf"), "--timeout is inf"),
         (("gateway", "--cluster", MEMBERS, "--drain", "nan"), "--drain is nan"),
         (("gateway", "--cluster", MEMBERS, "--max-clients", "0"), "--max-clients is 0"),
