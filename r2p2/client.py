@@ -93,6 +93,7 @@ def _after_fork() -> None:
     two calls with one number in a session one is executed. So the child's copies end, without a word to anybody.
     """
     for client in list(_open_clients):
+        client._engine.abandon()
         client._end(_FORKED)
 
 
@@ -264,6 +265,7 @@ class _Calls:
         if ports_count < 1:
             raise ValueError(f"ports_count is {ports_count}, not at least 1")
         self._port = open_port(PortSpec("uv", format_ip(ip), port, ports_count=ports_count))
+        self._ip = ip  # 0: any
         self._closed = ""
         try:
             self._engine = Engine(self._port.address, _ENGINE, keep=self._port)
@@ -323,9 +325,12 @@ class _Calls:
             return
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
+                if self._ip:
+                    probe.bind((format_ip(self._ip), 0))
                 probe.connect((format_ip(target[0]), target[1] or 1))
             except OSError as error:
-                raise NoRoute(f"no route to {format_address(target)}: {error.strerror}; nothing was sent") from error
+                ends = format_address(target) + (f" from {format_ip(self._ip)}" if self._ip else "")
+                raise NoRoute(f"no route to {ends}: {error.strerror}; nothing was sent") from error
         if len(self._routed) < ROUTES_MAX:
             self._routed.add(target)
 

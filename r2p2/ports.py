@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -131,6 +132,7 @@ class _Opened:
 
     def __init__(self, port: Any, local_ports: tuple[int, ...]) -> None:
         self._port = port
+        self.engines: weakref.WeakSet[Closable] = weakref.WeakSet()
         self.local_ports = local_ports
         self.local_port = local_ports[0]
 
@@ -153,7 +155,16 @@ class _Opened:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for engine in list(self.engines):  # which would go on with memory that is no more
+            engine.close()
         self._port.close()
+
+
+class Closable(Protocol):
+    """An engine or a router."""
+
+    def close(self) -> None:
+        """Idempotent."""
 
 
 def open_port(spec: PortSpec) -> OpenPort:

@@ -54,8 +54,8 @@ class Deferred:
 
     @property
     def is_answered(self) -> bool:
-        """Whether it was answered or refused."""
-        return self._server is None
+        """Whether it was answered or refused, or can be no more."""
+        return self._server is None or self._server.engine.handle is None
 
     def reply(self, payload: bytes) -> None:
         """Answers.
@@ -80,9 +80,10 @@ class Deferred:
         self._server = None
 
     def _take(self) -> Server:
-        if self._server is None:
+        server = self._server
+        if server is None or server.engine.handle is None:
             raise AnsweredTwiceError("this request was answered or refused before")
-        return self._server
+        return server
 
 
 class Service:
@@ -181,7 +182,6 @@ class Server:
         self.counters = {"drops_deferred_full": 0, "drops_draining": 0, "drops_no_handler": 0, "handler_errors": 0}
         self._service = service
         self._draining = False
-        self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_work: set[Deferred] = set()
         kinds = set(service.handlers.values())
@@ -220,10 +220,9 @@ class Server:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        for deferred in list(self._at_work):
-            deferred.drop()
-        if not self._is_closed:
-            self._is_closed = True
+        if self.engine.handle is not None:  # else the port was closed first
+            for deferred in list(self._at_work):
+                deferred.drop()
             self.engine.flush()  # nobody polls any more
         self.engine.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,13 +18,20 @@ from r2p2 import (
     CallTimeout,
     Client,
     LocalServer,
+    Node,
+    NodeConfig,
+    NoRoute,
     PollClient,
     PortSpec,
+    Server,
     Service,
     UserError,
     open_port,
 )
+from r2p2.apps.echo import Echo
 from r2p2.limits import CLIENT_SESSIONS_MAX
+from r2p2.router import Router, RouterConfig
+from r2p2.server import AnsweredTwiceError
 
 NOBODY = "127.0.0.1:9"
 SEVENTEEN = tuple(f"127.0.0.1:{9000 + i}" for i in range(17))
@@ -109,6 +117,39 @@ def test_what_is_asked_of_a_closed_client_is_refused_in_words() -> None:
                 use()
         session.close()
         poller.close()
+
+
+def test_a_port_that_is_closed_first_closes_what_is_over_it() -> None:
+    """Nothing goes on with its memory: that was a crash, of close() too."""
+    service, kept = Service(), []
+    service.deferred_handler()(lambda request, deferred: kept.append(deferred))
+    with open_port(PortSpec("uv", "127.0.0.1")) as there, open_port(PortSpec("uv", "127.0.0.1")) as here:
+        server, client = Server(service, there.address, keep=there), PollClient(here)
+        node = Node(NodeConfig(), there.address, Echo(), keep=there)
+        router = Router(RouterConfig(((1, 1),), local_port=1), here.address, keep=here)
+        for _ in range(2):
+            client.call(f"127.0.0.1:{there.local_port}", b"x", print)
+        end = time.monotonic() + 10
+        while len(kept) < 2:
+            assert time.monotonic() < end
+            client.poll_once()
+            server.poll_once()
+        client.call(NOBODY, b"not sent yet", print)
+    for use in (client.poll_once, server.poll_once, node.poll_once):
+        with pytest.raises(TypeError):
+            use()
+    for one in (client, server, node, router):
+        one.close()
+    with pytest.raises(AnsweredTwiceError):
+        kept[0].reply(b"late")
+
+
+def test_an_address_that_the_local_one_cannot_reach_has_no_route() -> None:
+    with (
+        BlockingClient("127.0.0.1") as client,
+        pytest.raises(NoRoute, match=r"to 192\.0\.2\.77:9( from 127\.0\.0\.1)?: .*; nothing was sent"),
+    ):
+        client.call("192.0.2.77:9", b"x", timeout_s=0.01)
 
 
 def test_an_open_client_that_is_closed_ends_its_calls() -> None:
