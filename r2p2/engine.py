@@ -150,10 +150,7 @@ def _check(call: str, status: int) -> int:
 def _replies_refused(call: str, status: int, packed: Replies, requests_count: int) -> NoReturn:
     count = len(packed.lengths)
     if count != requests_count:
-        raise ReplyCountError(
-            f"the application gave {count} replies to {requests_count} requests",
-            "It has to give one reply to each request of a batch, in order.",
-        )
+        raise ReplyCountError.of(count, requests_count)
     raise EngineError(f"{call}: {_STATUS_TEXT.get(status, 'unknown status')} ({status})")
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from r2p2 import limits
 from r2p2.engine import Engine, EngineConfig
-from r2p2.errors import R2P2Error, UserError
+from r2p2.errors import R2P2Error, ReplyCountError, UserError
 from r2p2.logs import Sparing
 from r2p2.node import STATUS_REQUEST
 from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests, SpecialReply, reply_of
@@ -84,6 +84,14 @@ class Deferred:
         if server is None or server.engine.handle is None:
             raise AnsweredTwiceError("this request was answered or refused before")
         return server
+
+
+def _only(replies: ReplySequence) -> bytes | SpecialReply:
+    """The reply of a batch of one."""
+    each = replies.apart() if isinstance(replies, Replies) else list(replies)
+    if len(each) != 1:
+        raise ReplyCountError.of(len(each), 1)
+    return each[0]
 
 
 class Service:
@@ -277,8 +285,7 @@ class Server:
             elif kind == "one":
                 replies.append(self._call(handler, request))
             elif kind == "batch":
-                answer = handler(Requests.of([request], requests.policies[i]))
-                replies.append(answer.slab if isinstance(answer, Replies) else answer[0])
+                replies.append(_only(handler(Requests.of([request], requests.policies[i]))))
             elif self.deferred_count >= self.config.deferred_max:
                 self.counters["drops_deferred_full"] += 1
                 replies.append(DROP)

@@ -23,6 +23,7 @@ from r2p2 import (
     LocalServer,
     NoRoute,
     PollClient,
+    Replies,
     Requests,
     RequestTooLarge,
     TooManyCalls,
@@ -31,7 +32,7 @@ from r2p2.address import format_ip, parse_address
 from r2p2.apps.synthetic import Spin, Stss, stss_request
 from r2p2.driver import Pollable
 from r2p2.engine import DONE_DROPPED, DONE_OK
-from r2p2.errors import UserError
+from r2p2.errors import ReplyCountError, UserError
 from r2p2.memory import MemoryNetwork
 from r2p2.ports import OpenPort, PortSpec, drive, open_port, start_driver
 from r2p2.requests import SpecialReply
@@ -118,6 +119,28 @@ def test_requests_of_one_policy_come_as_a_batch() -> None:
         assert ask((b"a", 1), (b"b", 1)) == [(DONE_OK, b"one a"), (DONE_OK, b"one b")]
         mixed = ask((b"a", 0), (b"b", 1), (b"c", 0))
         assert mixed == [(DONE_OK, b"batch a"), (DONE_OK, b"one b"), (DONE_OK, b"batch c")]
+
+
+def test_a_batch_of_one_is_answered_as_a_whole_one_is() -> None:
+    """Beside requests of another policy a batch handler gets its own one at a time."""
+    service, answers = (
+        Service(),
+        iter([Replies.pack([DROP]), Replies.pack([b"laid out"]), iter([b"one"]), [b"1", b"2"]]),
+    )
+    service.batch_handler(0)(lambda requests: next(answers))
+    service.handler(1)(bytes.upper)
+    with Pair(service) as pair:
+        for expected in ((DONE_DROPPED, b""), (DONE_OK, b"laid out"), (DONE_OK, b"one")):
+            pair.caller.call(2 * pair.tag, b"a", policy=0)
+            pair.caller.call(2 * pair.tag + 1, b"b", policy=1)
+            pair.run()
+            assert pair.caller.ended[2 * pair.tag] == expected
+            assert pair.caller.ended[2 * pair.tag + 1] == (DONE_OK, b"B")
+            pair.tag += 1
+        pair.caller.call(100, b"a", policy=0)
+        pair.caller.call(101, b"b", policy=1)
+        with pytest.raises(ReplyCountError, match="the application gave 2 replies to 1 requests"):
+            pair.run()
 
 
 def test_a_policy_without_a_handler_is_refused() -> None:
