@@ -266,7 +266,6 @@ class _Calls:
             raise ValueError(f"ports_count is {ports_count}, not at least 1")
         self._port = open_port(PortSpec("uv", format_ip(ip), port, ports_count=ports_count))
         self._ip = ip  # 0: any
-        self._closed = ""
         try:
             self._engine = Engine(self._port.address, _ENGINE, keep=self._port)
             for local_port in self._port.local_ports:
@@ -279,6 +278,7 @@ class _Calls:
         self._current_port = 0
         self._routed: set[tuple[int, int]] = set()
         self._tag = 0
+        self._closed = ""
         _open_clients.add(self)
 
     def begin(

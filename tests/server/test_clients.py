@@ -59,6 +59,18 @@ def test_a_client_that_cannot_be_made_says_why_and_leaves_nothing_open(
     assert descriptors_count() == before
 
 
+def test_a_client_whose_engine_fails_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    before = descriptors_count()
+    monkeypatch.setattr("r2p2.client.Engine.client_open", fails)
+    with pytest.raises(MemoryError):
+        BlockingClient()
+    gc.collect()  # what is ignored in a destructor is an error of this test
+    assert descriptors_count() == before
+
+
 def test_a_client_that_is_forgotten_is_closed_with_a_warning() -> None:
     before = descriptors_count()
     for make in (BlockingClient, lambda: Client(NOBODY)):
