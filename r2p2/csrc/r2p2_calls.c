@@ -25,6 +25,13 @@ int32_t r2p2_client_open(r2p2_engine *engine, uint16_t local_port, uint32_t call
     return R2P2_OK;
 }
 
+int32_t r2p2_client_number_from(r2p2_engine *engine, uint16_t local_port, uint16_t rid) {
+    r2p2_client *client = r2p2_engine_client(engine, local_port);
+    if (!client) return R2P2_ERROR_STATE;
+    client->next_rid = rid;
+    return R2P2_OK;
+}
+
 int32_t r2p2_client_call(r2p2_engine *engine, uint16_t local_port, uint32_t ip, uint16_t port, uint8_t policy,
                          const uint8_t *payload, uint64_t length, uint64_t timeout_ns, uint64_t retry_ns, uint64_t tag) {
     r2p2_client *client = r2p2_engine_client(engine, local_port);

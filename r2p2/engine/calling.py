@@ -10,7 +10,7 @@ from r2p2 import limits
 from r2p2._engine import ffi, lib
 from r2p2.engine.polling import Polling
 from r2p2.engine.records import FULL, Completion, SessionInfo, check
-from r2p2.errors import RequestTooLarge, SessionExpiredError
+from r2p2.errors import RequestTooLarge, SessionExpiredError, UserError
 
 # tag, latency_ns, offset, length, status, source_ip, source_port
 _COMPLETION: Final = Struct("=QQQIIIH2x")
@@ -20,9 +20,13 @@ assert _COMPLETION.size == ffi.sizeof("r2p2_completion")
 class Calling(Polling):
     """The client's side."""
 
-    def client_open(self, local_port: int, calls_max: int = limits.CALLS_MAX) -> None:
-        """Makes ``local_port`` one that calls can leave from."""
+    def client_open(self, local_port: int, calls_max: int = limits.CALLS_MAX, *, first_rid: int = 1) -> None:
+        """Makes ``local_port`` one that calls can leave from.
+
+        ``first_rid``: of its first call, 0..65535; drawn, an answer to who had this port before is nobody's.
+        """
         check("r2p2_client_open", lib.r2p2_client_open(self._engine, local_port, calls_max))
+        check("r2p2_client_number_from", lib.r2p2_client_number_from(self._engine, local_port, first_rid))
 
     def call(
         self,
@@ -74,11 +78,17 @@ class Calling(Polling):
 
         ``first_sequence``: of its first call, 1..2^63 - 1; drawn, it tells the session from another of the same id
         (docs/exactly-once.md).
+
+        Raises:
+            UserError: ``local_port`` has all the sessions it can have.
         """
         c_targets = ffi.new("r2p2_target[]", [(ip, port, 0) for ip, port in targets])
-        return check(
-            "r2p2_session_new", lib.r2p2_session_new(self._engine, local_port, c_targets, len(targets), first_sequence)
-        )
+        status = lib.r2p2_session_new(self._engine, local_port, c_targets, len(targets), first_sequence)
+        if status == FULL:
+            raise UserError(
+                f"a client has at most {limits.CLIENT_SESSIONS_MAX:,} sessions", "Close some, or open another client."
+            )
+        return check("r2p2_session_new", status)
 
     def session_call(
         self, local_port: int, session: int, payload: bytes, *, timeout_ns: int, tag: int, retry_ns: int = 0

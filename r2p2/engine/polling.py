@@ -28,6 +28,9 @@ class Polling:
         if not self._engine:
             raise EngineError(f"r2p2_engine_new: {STATUS_TEXT.get(error[0], 'unknown status')} ({error[0]})")
         self._keep = keep
+        # A port that is closed first closes what is over it.
+        if (engines := getattr(keep, "engines", None)) is not None:
+            engines.add(self)
         self._append_bytes_max = config.append_bytes_max
         self._result = ffi.new("r2p2_poll_result *")
         self._result_view = memoryview(ffi.buffer(self._result)).cast("B").cast("Q")
@@ -52,6 +55,10 @@ class Polling:
             self._answers_view.release()
             lib.r2p2_engine_free(self._engine)
             self._engine = None
+
+    def abandon(self) -> None:
+        """Lets go of everything and sends nothing, as a forked child does with its copy; C's memory stays."""
+        self._engine = None
 
     @property
     def handle(self) -> Any:

@@ -130,10 +130,7 @@ def check(call: str, status: int) -> int:
 def replies_refused(call: str, status: int, packed: Replies, requests_count: int) -> NoReturn:
     count = len(packed.lengths)
     if count != requests_count:
-        raise ReplyCountError(
-            f"the application gave {count} replies to {requests_count} requests",
-            "It has to give one reply to each request of a batch, in order.",
-        )
+        raise ReplyCountError.of(count, requests_count)
     raise EngineError(f"{call}: {STATUS_TEXT.get(status, 'unknown status')} ({status})")
 
 
