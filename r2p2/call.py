@@ -72,7 +72,13 @@ def run(args: argparse.Namespace) -> int:
         except CallError as error:
             raise UserError(str(error)) from error
     if args.status:
-        print(json.dumps(json.loads(reply), indent=2))
+        try:
+            status = json.loads(reply)
+        except (ValueError, RecursionError):
+            raise UserError(
+                f"{args.server} does not answer with a status: {reply[:80]!r}", "Is it a server of another kind?"
+            ) from None
+        print(json.dumps(status, indent=2))
         return 0
     sys.stdout.flush()
     sys.stdout.buffer.write(reply if reply.endswith(b"\n") else reply + b"\n")
