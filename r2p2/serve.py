@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import os
 import secrets
 import time
@@ -31,6 +32,8 @@ from r2p2.server import Server, ServerConfig, Service
 from r2p2.service_manager import ServiceManager
 from r2p2.stopping import stop_on_signals
 from raft.configuration import SLOT_MAX
+
+log = logging.getLogger("r2p2.serve")
 
 NAME = "serve"
 HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
@@ -321,6 +324,7 @@ class CapturingNode:
         # a leader's must be the log's to the microsecond: entries have it in milliseconds.
         self._offset_ns = time.time_ns() - node.now_ns() if offset_ns is None else offset_ns
         self.missed = 0
+        self._failed = ""
         node.engine.capture_start(rate, limits.DATAGRAM_BYTES_MAX)
         self.next_deadline_ns = node.next_deadline_ns
         self.now_ns = node.now_ns
@@ -343,15 +347,29 @@ class CapturingNode:
 
     def _drain(self) -> None:
         taken, self.missed = self._node.engine.capture_take()
-        for d in taken:
-            self._writer.write(
-                d.time_ns + self._offset_ns, d.source_ip, d.source_port, d.target_ip, d.target_port, d.payload
-            )
+        if self._failed:
+            return
+        try:
+            for d in taken:
+                self._writer.write(
+                    d.time_ns + self._offset_ns, d.source_ip, d.source_port, d.target_ip, d.target_port, d.payload
+                )
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """The capture has ended; what it looks at goes on."""
+        self._failed = f"ended by an error: {error.strerror}"
+        log.error("--pcap %s has ended: %s; the node goes on without it", self._writer.path, error.strerror)
 
     def close(self) -> None:
         """Writes the rest."""
         self._drain()
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:  # of what the file's buffer still had
+            if not self._failed:
+                self._fail(error)
 
     def summary(self) -> str:
         """What was written and what was not, for the operator; after :meth:`close`."""
@@ -362,7 +380,7 @@ class CapturingNode:
             (writer.removed_count, "older files removed (--pcap-files)"),
         ]
         parts = [f"{writer.packets_count} datagrams", *(f"{count} {what}" for count, what in left_out if count)]
-        return f"--pcap {writer.path}: {', '.join(parts)}"
+        return f"--pcap {writer.path}: {', '.join([*parts, *([self._failed] if self._failed else [])])}"
 
 
 def replay_command(args: argparse.Namespace, node: Node) -> str:
