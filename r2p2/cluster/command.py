@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "status":
         return _status(launcher)
     if args.action == "down":
-        launcher.stop(slots, args.timeout)
+        with launcher.alone(args.timeout):
+            launcher.stop(slots, args.timeout)
         print(f"r2p2: {len(slots)} members are down", flush=True)
         return 0
     cluster.node(args.node)
@@ -101,6 +102,20 @@ def _wait_healthy(launcher: Launcher, timeout_s: float) -> View:
 
 
 def _up(launcher: Launcher, timeout_s: float) -> int:
+    launcher.make_folder()
+    with launcher.alone(timeout_s):
+        left = _start_what_is_down(launcher, timeout_s)
+    view = _wait_healthy(launcher, timeout_s)
+    print(table(view), flush=True)
+    for slot in left:
+        print(f"node {slot} is no member and was not started: r2p2 cluster add {slot} starts it and has it let in.")
+    if not view.is_healthy:
+        raise UserError(f"the members follow no leader after {timeout_s:g} s", f"Their logs are in {launcher.folder}.")
+    return 0
+
+
+def _start_what_is_down(launcher: Launcher, timeout_s: float) -> list[int]:
+    """Starts the members that do not run; the slots of those that are no members, and were left alone."""
     nodes = launcher.cluster.nodes
     stopped = [node for node in nodes if launcher.pid(node.slot) is None]
     # A cluster that runs knows who is in it: a node that the file has besides is not let in by starting it.
@@ -114,14 +129,7 @@ def _up(launcher: Launcher, timeout_s: float) -> int:
     except UserError:
         launcher.stop(slots, timeout_s)
         raise
-    view = _wait_healthy(launcher, timeout_s)
-    print(table(view), flush=True)
-    left = [node.slot for node in stopped if node.slot not in slots]
-    for slot in left:
-        print(f"node {slot} is no member and was not started: r2p2 cluster add {slot} starts it and has it let in.")
-    if not view.is_healthy:
-        raise UserError(f"the members follow no leader after {timeout_s:g} s", f"Their logs are in {launcher.folder}.")
-    return 0
+    return [node.slot for node in stopped if node.slot not in slots]
 
 
 def _status(launcher: Launcher) -> int:
@@ -139,9 +147,11 @@ def _kill(launcher: Launcher, slot: int, timeout_s: float) -> None:
 
 
 def _restart(launcher: Launcher, slot: int, timeout_s: float) -> None:
-    launcher.stop([slot], timeout_s)
-    launcher.start(slot)
-    launcher.wait_ready(slot, timeout_s)
+    launcher.make_folder()
+    with launcher.alone(timeout_s):
+        launcher.stop([slot], timeout_s)
+        launcher.start(slot)
+        launcher.wait_ready(slot, timeout_s)
 
 
 def _change(view: View, request: dict[str, object], timeout_s: float) -> None:
@@ -169,9 +179,11 @@ def _add(launcher: Launcher, slot: int, timeout_s: float) -> None:
     address = format_address(launcher.cluster.node(slot).address)
     if address in view.rows:
         raise UserError(f"node {slot} at {address} is a member already", f"r2p2 cluster restart {slot} restarts it.")
-    if launcher.pid(slot) is None:
-        launcher.start(slot, join=list(view.rows))
-    launcher.wait_ready(slot, timeout_s)
+    launcher.make_folder()
+    with launcher.alone(timeout_s):
+        if launcher.pid(slot) is None:
+            launcher.start(slot, join=list(view.rows))
+        launcher.wait_ready(slot, timeout_s)
     _change(view, {"op": "add", "slot": slot, "address": address}, timeout_s)
 
 

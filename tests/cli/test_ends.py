@@ -33,7 +33,7 @@ def test_closed_streams_lead_nowhere(arguments: str, closed: str) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
 @pytest.mark.parametrize("name", ["\xfc.pcap", "\udcff.pcap"])
 def test_what_the_terminal_has_no_characters_for_is_escaped(tmp_path: Path, encoding: str, name: str) -> None:
-    (tmp_path / "in").write_text("host a 10.0.0.1:1\nhost b 10.0.0.2:2\nraw a > b \"x\"\n")
+    (tmp_path / "in").write_text('host a 10.0.0.1:1\nhost b 10.0.0.2:2\nraw a > b "x"\n')
     done = subprocess.run(
         [*R2P2, "craft", str(tmp_path / "in"), "-o", str(tmp_path / name)],
         env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
