@@ -33,7 +33,7 @@ _ACTIONS: Final = {
     "status": "ask every member",
     "down": "end every member",
     "kill": "end one at once (SIGKILL), as a crash would",
-    "restart": "end one in order, and start it again",
+    "restart": "end one in order, start it again, and wait until it votes again",
     "add": "start a node of the file that is no member of the running cluster, and have it let in",
     "remove": "have one taken out of the running cluster, and wait for its end",
 }
@@ -147,11 +147,42 @@ def _kill(launcher: Launcher, slot: int, timeout_s: float) -> None:
 
 
 def _restart(launcher: Launcher, slot: int, timeout_s: float) -> None:
+    node = launcher.cluster.node(slot)
+    address = format_address(node.address)
     launcher.make_folder()
     with launcher.alone(timeout_s):
+        view = _look(launcher)
+        if node.storage is None:
+            _check_who_remembers(view, slot, address)
         launcher.stop([slot], timeout_s)
         launcher.start(slot)
         launcher.wait_ready(slot, timeout_s)
+        if view.leader is None or not view.is_member(address):
+            return
+        # Only then may the next one be restarted.
+        end = time.monotonic() + timeout_s
+        while not ((view := _look(launcher)).votes(address) and view.statuses[address].get("leader") is not None):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"node {slot} was started, and is no member that votes after {timeout_s:g} s",
+                    "r2p2 cluster status says what it waits for; restart no other one before.",
+                )
+            time.sleep(_STEP_S)
+
+
+def _check_who_remembers(view: View, slot: int, address: str) -> None:
+    """Whether enough voters are left that remember while one in memory is started anew.
+
+    Raises:
+        UserError: they are not: what they hold would be lost.
+    """
+    voters = view.voters
+    left = {other for other in voters - {address} if view.votes(other)}
+    if view.votes(address) and 2 * len(left) <= len(voters):
+        raise UserError(
+            f"node {slot} is in memory, and without it {len(left)} of {len(voters)} voters would remember: no majority",
+            "Wait until r2p2 cluster status says that all are ok. To begin anew, empty: r2p2 cluster down, then up.",
+        )
 
 
 def _change(view: View, request: dict[str, object], timeout_s: float) -> None:

@@ -75,6 +75,23 @@ def test_three_members_up_one_killed_and_back_and_all_down(config: Path) -> None
     assert all("r2p2: stopped" in launcher.log(slot).read_text() for slot in range(3))
 
 
+@pytest.mark.slow
+def test_members_in_memory_are_restarted_one_after_the_other_and_nothing_is_lost(config: Path) -> None:
+    assert r2p2("cluster", "up", "--config", str(config)).returncode == 0
+    where = load(config).addresses
+    assert "+OK" in r2p2("call", where[0], "--policy", "replicated", "--resp", "SET", "name", "R2P2").stdout
+    for slot in range(3):
+        restarted = r2p2("cluster", "restart", str(slot), "--config", str(config))
+        assert restarted.returncode == 0, restarted.stderr
+        assert status(config)[0] == 0, "it votes again, so the next one may be restarted"
+    assert r2p2("cluster", "kill", "1", "--config", str(config)).returncode == 0
+    refused = r2p2("cluster", "restart", "0", "--config", str(config))
+    assert refused.returncode == 1
+    assert "node 0 is in memory, and without it 1 of 3 voters would remember: no majority" in refused.stderr
+    assert r2p2("cluster", "restart", "1", "--config", str(config)).returncode == 0
+    assert "R2P2" in r2p2("call", where[2], "--policy", "read", "--resp", "GET", "name").stdout
+
+
 def test_a_member_that_cannot_start_says_why_and_nothing_is_left(config: Path) -> None:
     config.write_text(config.read_text().replace('"kv"', '"no.such.module:App"'))
     up = r2p2("cluster", "up", "--config", str(config))

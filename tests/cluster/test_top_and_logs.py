@@ -131,3 +131,31 @@ def test_a_node_that_logs_json_and_top_that_watches_it(tmp_path: Path) -> None:
 def test_wrong_arguments_of_top_are_named() -> None:
     ended = r2p2("top", "--nodes", "127.0.0.1:1", "--period", "0")
     assert ended.returncode == 1 and "--period is 0.0" in ended.stderr
+
+
+def test_a_voter_that_was_launched_anew_makes_a_cluster_unhealthy_until_it_votes() -> None:
+    def row(slot: int, incarnation: str, *, voter: bool = True) -> dict[str, Any]:
+        return {
+            "slot": slot,
+            "address": f"127.0.0.1:{slot + 1}",
+            "incarnation": incarnation,
+            "voter": voter,
+            "outgoing": False,
+            "learner": not voter,
+        }
+
+    def view(*rows: dict[str, Any]) -> View:
+        told = {"configuration": {"configuration_index": 7, "members": list(rows), "waiting": []}}
+        leader = status(1000, 0, "a") | told
+        anew = status(10, 0, "c") | told | {"node_id": 1, "role": "follower"}
+        return View({"127.0.0.1:1": leader, "127.0.0.1:2": anew})
+
+    waits = view(row(0, "a"), row(1, "b"))
+    assert (waits.kind("127.0.0.1:2"), waits.is_healthy, waits.votes("127.0.0.1:2")) == ("joining", False, False)
+    assert waits.state("127.0.0.1:2") == "started anew, waits to be let in"
+    for rows in ((row(1, "b"), row(1, "c", voter=False)), (row(1, "c", voter=False), row(1, "b"))):
+        catches_up = view(row(0, "a"), *rows)
+        assert (catches_up.kind("127.0.0.1:2"), catches_up.is_healthy) == ("learner", False)
+        assert catches_up.voters == {"127.0.0.1:1", "127.0.0.1:2"}
+    votes = view(row(0, "a"), row(1, "c"))
+    assert (votes.kind("127.0.0.1:2"), votes.is_healthy, votes.votes("127.0.0.1:2")) == ("follower", True, True)
