@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -11,6 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from r2p2.cluster import top
 from r2p2.cluster.metrics import READY_PREFIX
 from r2p2.cluster.status import table
 from r2p2.cluster.top import page
@@ -159,3 +163,18 @@ def test_a_voter_that_was_launched_anew_makes_a_cluster_unhealthy_until_it_votes
         assert catches_up.voters == {"127.0.0.1:1", "127.0.0.1:2"}
     votes = view(row(0, "a"), row(1, "c"))
     assert (votes.kind("127.0.0.1:2"), votes.is_healthy, votes.votes("127.0.0.1:2")) == ("follower", True, True)
+
+
+@pytest.mark.parametrize(("period", "asked_s"), [(0.1, 0.5), (1.0, 1.0), (3600.0, 2.0)])
+def test_how_long_a_member_may_take_is_not_how_seldom_one_looks(
+    monkeypatch: pytest.MonkeyPatch, period: float, asked_s: float
+) -> None:
+    asked: list[float] = []
+
+    def look(targets: object, timeout_s: float) -> View:
+        asked.append(timeout_s)
+        return View({})
+
+    monkeypatch.setattr(top, "look", look)
+    args = argparse.Namespace(period=period, count=1, config=None, nodes="127.0.0.1:1", only=True)
+    assert (top.run(args), asked) == (1, [asked_s])
