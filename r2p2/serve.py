@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from r2p2 import limits
-from r2p2.address import format_address, format_ip, parse_address, parse_own_address
+from r2p2.address import format_address, format_ip, parse_address, parse_own_address, parse_peer_address
 from r2p2.app import canonical_name, load_application, load_object
 from r2p2.arguments import CHECK_ENTRIES_MAX, CLUSTER_ID_MAX, CPU_MAX, LOG_MIB_MAX, SECONDS_MAX, in_range, seconds
 from r2p2.busy_loop import IDLE_POLICIES
@@ -214,7 +214,7 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         if args.storage is not None:
             raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine, unix_clock_ns=clock)
-    addresses = [parse_address(text) for text in args.members.split(",")]
+    addresses = [parse_peer_address("--members", text) for text in args.members.split(",")]
     if len(set(addresses)) != len(addresses):
         raise UserError(f"--members {args.members} names one twice")
     bind = parse_address(args.bind)
@@ -241,7 +241,7 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixC
         raise UserError("--join without --node-id", "Choose a slot that no member has; r2p2 member list shows them.")
     if not 0 <= args.node_id <= SLOT_MAX:
         raise UserError(f"--node-id {args.node_id} is outside 0..{SLOT_MAX}")
-    join = tuple(parse_address(text) for text in args.join.split(","))
+    join = tuple(parse_peer_address("--join", text) for text in args.join.split(","))
     return replace(_member_config(args, engine, clock), node_id=args.node_id, join=join)
 
 
@@ -279,7 +279,7 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
     args.app, args.backend, args.idle, args.log_mib = cluster.app, cluster.backend, cluster.idle, cluster.log_mib
     args.link, args.vdev = list(node.links), list(node.vdevs)
     args.bind = format_address(node.address)
-    join = tuple(parse_address(text) for text in args.join.split(",")) if args.join else ()
+    join = tuple(parse_peer_address("--join", text) for text in args.join.split(",")) if args.join else ()
     args.members = args.join = ""
     args.storage = None
     args.node_id = None
