@@ -130,7 +130,7 @@ class Launcher:
         try:
             if self.log(slot).exists():
                 self.log(slot).replace(self.earlier_log(slot))
-            with self.log(slot).open("wb") as log:
+            with self.log(slot).open("ab") as log:  # to its end, also when it is cut meanwhile
                 argv = [*python_module("r2p2", "-u"), "serve"]
                 process = subprocess.Popen(
                     [

@@ -109,6 +109,16 @@ def test_a_process_id_of_somebody_else_is_not_taken_for_a_member(config: Path) -
     assert launcher.pid(0) is None
 
 
+def test_a_log_that_is_cut_while_it_is_written_has_no_hole(config: Path) -> None:
+    """As logrotate does with copytruncate."""
+    launcher = Launcher(load(config), config.parent)
+    launcher.start(0)
+    launcher.wait_ready(0, 20.0)
+    os.truncate(launcher.log(0), 0)
+    launcher.stop([0], 20.0)
+    assert launcher.log(0).read_bytes().startswith(b"r2p2: ")
+
+
 def processes_of(config: Path) -> list[str]:
     """Command lines of processes that were started with that file."""
     lines = []
