@@ -214,10 +214,11 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         if args.storage is not None:
             raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine, unix_clock_ns=clock)
-    addresses = [parse_peer_address("--members", text) for text in args.members.split(",")]
+    bind = parse_address(args.bind)  # whose port may be 0: the kernel's choice
+    named = args.members.split(",")
+    addresses = [bind if text == args.bind else parse_peer_address("--members", text) for text in named]
     if len(set(addresses)) != len(addresses):
         raise UserError(f"--members {args.members} names one twice")
-    bind = parse_address(args.bind)
     node_id = args.node_id
     if node_id is None:
         if bind not in addresses:
