@@ -3,6 +3,7 @@
 Ctrl-C ends it with the command line's exit code from the first line on, also while the rest is imported.
 """
 
+import io
 import os
 import signal
 import sys
@@ -26,9 +27,18 @@ def _fill_in_what_is_closed() -> None:
             setattr(sys, name, stream)
 
 
+def _write_whatever_is_said() -> None:
+    """A character that the terminal's encoding does not have, of a path perhaps, is written as an escape: as standard
+    error does it, and no reason for a member to end.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main() -> int:
     """The command line; its exit code."""
     _fill_in_what_is_closed()
+    _write_whatever_is_said()
     # A shell has its background jobs ignore it.
     is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heeded:

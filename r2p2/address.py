@@ -63,6 +63,18 @@ def parse_own_address(option: str, text: str) -> tuple[int, int]:
     return ip, port
 
 
+def parse_peer_address(option: str, text: str) -> tuple[int, int]:
+    """As :func:`parse_address`, of one that is sent to.
+
+    Raises:
+        UserError: as there, or the port is 0.
+    """
+    ip, port = parse_address(text)
+    if not port:
+        raise UserError(f"{option} {text}: nobody listens at port 0", "Write IP:PORT, as in 127.0.0.1:8000.")
+    return ip, port
+
+
 def format_address(address: tuple[int, int]) -> str:
     """``(ip, port)`` as ``"10.0.0.1:8000"``."""
     return f"{format_ip(address[0])}:{address[1]}"

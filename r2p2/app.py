@@ -7,6 +7,7 @@ ends and the next begins. Leaves to others: order and durability (the node), byt
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import logging
@@ -295,18 +296,21 @@ def load_object(name: str) -> Any:
     """
     spec = BUILT_IN.get(name, name)
     module_name, colon, attribute = spec.partition(":")
-    if not colon or not module_name or not attribute:
+    if not colon or not all(module_name.split(".")) or not attribute:
         raise UserError(f"--app {name!r} is neither one of {', '.join(BUILT_IN)} nor MODULE:NAME")
-    if os.getcwd() not in sys.path:
-        # An application next to its user. At the end: a clone that one stands in must not take the place of what is
-        # installed.
-        sys.path.append(os.getcwd())
+    # An application next to its user. At the end: a clone that one stands in must not take the place of what is
+    # installed.
+    with contextlib.suppress(OSError):  # the folder that one stands in has been removed
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"--app {name!r}: {error}", "Run where the module can be imported, or set PYTHONPATH."
         ) from error
+    try:
+        return getattr(module, attribute)
     except AttributeError:
         raise UserError(f"--app {name!r}: module {module_name} has no {attribute}") from None
 

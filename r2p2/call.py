@@ -73,10 +73,12 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(str(error)) from error
     if args.status:
         try:
-            print(json.dumps(json.loads(reply), indent=2))
-        except ValueError as error:
-            said = f"{args.server} has no status: it answers {reply[:80]!r}"
-            raise UserError(said, "Ask a server of this project.") from error
+            status = json.loads(reply)
+        except (ValueError, RecursionError):
+            raise UserError(
+                f"{args.server} does not answer with a status: {reply[:80]!r}", "Is it a server of another kind?"
+            ) from None
+        print(json.dumps(status, indent=2))
         return 0
     sys.stdout.flush()
     sys.stdout.buffer.write(reply if reply.endswith(b"\n") else reply + b"\n")

@@ -5,6 +5,7 @@ Leaves to others: what is told, and where the lines go (standard output).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -52,7 +53,13 @@ def configure(form: str, fields: dict[str, object] | None = None, out: TextIO | 
     stream = sys.stdout if out is None else out
     if form == "text":
         logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
-        return lambda text: print(f"r2p2: {text}", file=stream, flush=True)
+
+        def tell(text: str) -> None:
+            # As logging does: a full disk, or a reader that has left, is no reason for a member to end.
+            with contextlib.suppress(OSError):
+                print(f"r2p2: {text}", file=stream, flush=True)
+
+        return tell
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(fields or {}))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)

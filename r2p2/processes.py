@@ -66,7 +66,10 @@ def python_module(name: str, *flags: str) -> list[str]:
     """The command that runs a module of *this* installation. Python would look in the working directory first, where a
     clone without compiled modules may lie; ``-P`` keeps it from that.
     """
-    is_here = Path(__file__).resolve().parent.parent == Path.cwd()
+    try:
+        is_here = Path(__file__).resolve().parent.parent == Path.cwd()
+    except OSError:  # the working directory has been removed
+        is_here = False
     return [sys.executable, *flags, *(() if is_here else ("-P",)), "-m", name]
 
 

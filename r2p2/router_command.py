@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 
@@ -129,7 +130,9 @@ class ReportingRouter:
         now_ns = self._router.now_ns()
         if now_ns >= self._next_ns:
             self._next_ns = now_ns + self._period_ns
-            print(json.dumps(self._router.status()), flush=True)
+            # A full disk, or a reader that has left, is no reason to route no more.
+            with contextlib.suppress(OSError):
+                print(json.dumps(self._router.status()), flush=True)
         return count
 
     def next_deadline_ns(self) -> int | None:

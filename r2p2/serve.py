@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import os
 import secrets
 import time
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from r2p2 import limits
-from r2p2.address import format_address, format_ip, parse_address, parse_own_address
+from r2p2.address import format_address, format_ip, parse_address, parse_own_address, parse_peer_address
 from r2p2.app import canonical_name, load_application, load_object
 from r2p2.arguments import CHECK_ENTRIES_MAX, CLUSTER_ID_MAX, CPU_MAX, LOG_MIB_MAX, SECONDS_MAX, in_range, seconds
 from r2p2.busy_loop import IDLE_POLICIES
@@ -31,6 +32,8 @@ from r2p2.server import Server, ServerConfig, Service
 from r2p2.service_manager import ServiceManager
 from r2p2.stopping import stop_on_signals
 from raft.configuration import SLOT_MAX
+
+log = logging.getLogger("r2p2.serve")
 
 NAME = "serve"
 HELP = "run one node: an application behind a backend, alone or as a member of a Raft group"
@@ -211,10 +214,11 @@ def node_config(args: argparse.Namespace) -> NodeConfig:
         if args.storage is not None:
             raise UserError("--storage without --members", "Name the members of the Raft group, or --join one.")
         return NodeConfig(engine=engine, unix_clock_ns=clock)
-    addresses = [parse_address(text) for text in args.members.split(",")]
+    bind = parse_address(args.bind)  # whose port may be 0: the kernel's choice
+    named = args.members.split(",")
+    addresses = [bind if text == args.bind else parse_peer_address("--members", text) for text in named]
     if len(set(addresses)) != len(addresses):
         raise UserError(f"--members {args.members} names one twice")
-    bind = parse_address(args.bind)
     node_id = args.node_id
     if node_id is None:
         if bind not in addresses:
@@ -238,7 +242,7 @@ def _joining_config(args: argparse.Namespace, engine: EngineConfig, clock: UnixC
         raise UserError("--join without --node-id", "Choose a slot that no member has; r2p2 member list shows them.")
     if not 0 <= args.node_id <= SLOT_MAX:
         raise UserError(f"--node-id {args.node_id} is outside 0..{SLOT_MAX}")
-    join = tuple(parse_address(text) for text in args.join.split(","))
+    join = tuple(parse_peer_address("--join", text) for text in args.join.split(","))
     return replace(_member_config(args, engine, clock), node_id=args.node_id, join=join)
 
 
@@ -276,7 +280,7 @@ def _configured(args: argparse.Namespace) -> NodeConfig:
     args.app, args.backend, args.idle, args.log_mib = cluster.app, cluster.backend, cluster.idle, cluster.log_mib
     args.link, args.vdev = list(node.links), list(node.vdevs)
     args.bind = format_address(node.address)
-    join = tuple(parse_address(text) for text in args.join.split(",")) if args.join else ()
+    join = tuple(parse_peer_address("--join", text) for text in args.join.split(",")) if args.join else ()
     args.members = args.join = ""
     args.storage = None
     args.node_id = None
@@ -321,6 +325,7 @@ class CapturingNode:
         # a leader's must be the log's to the microsecond: entries have it in milliseconds.
         self._offset_ns = time.time_ns() - node.now_ns() if offset_ns is None else offset_ns
         self.missed = 0
+        self._failed = ""
         node.engine.capture_start(rate, limits.DATAGRAM_BYTES_MAX)
         self.next_deadline_ns = node.next_deadline_ns
         self.now_ns = node.now_ns
@@ -343,15 +348,29 @@ class CapturingNode:
 
     def _drain(self) -> None:
         taken, self.missed = self._node.engine.capture_take()
-        for d in taken:
-            self._writer.write(
-                d.time_ns + self._offset_ns, d.source_ip, d.source_port, d.target_ip, d.target_port, d.payload
-            )
+        if self._failed:
+            return
+        try:
+            for d in taken:
+                self._writer.write(
+                    d.time_ns + self._offset_ns, d.source_ip, d.source_port, d.target_ip, d.target_port, d.payload
+                )
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """The capture has ended; what it looks at goes on."""
+        self._failed = f"ended by an error: {error.strerror}"
+        log.error("--pcap %s has ended: %s; the node goes on without it", self._writer.path, error.strerror)
 
     def close(self) -> None:
         """Writes the rest."""
         self._drain()
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:  # of what the file's buffer still had
+            if not self._failed:
+                self._fail(error)
 
     def summary(self) -> str:
         """What was written and what was not, for the operator; after :meth:`close`."""
@@ -362,7 +381,7 @@ class CapturingNode:
             (writer.removed_count, "older files removed (--pcap-files)"),
         ]
         parts = [f"{writer.packets_count} datagrams", *(f"{count} {what}" for count, what in left_out if count)]
-        return f"--pcap {writer.path}: {', '.join(parts)}"
+        return f"--pcap {writer.path}: {', '.join([*parts, *([self._failed] if self._failed else [])])}"
 
 
 def replay_command(args: argparse.Namespace, node: Node) -> str:

@@ -20,7 +20,7 @@ from r2p2 import limits
 from r2p2.engine import Engine, EngineConfig
 from r2p2.errors import R2P2Error, ReplyCountError, UserError
 from r2p2.logs import Sparing
-from r2p2.node import STATUS_REQUEST
+from r2p2.node import STATE_REQUEST, STATUS_REQUEST
 from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests, SpecialReply, reply_of
 
 __all__ = ["Deferred", "Server", "ServerConfig", "Service"]
@@ -275,7 +275,7 @@ class Server:
         askers = self.engine.askers(len(requests))
         replies: list[bytes | SpecialReply] = []
         for i, request in enumerate(requests):
-            if request == STATUS_REQUEST:
+            if request in (STATUS_REQUEST, STATE_REQUEST):  # there is no state to make a digest of
                 replies.append(json.dumps(self.status()).encode())
                 continue
             kind, handler = self._service.handlers.get(requests.policies[i], ("none", None))

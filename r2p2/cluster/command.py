@@ -33,7 +33,7 @@ _ACTIONS: Final = {
     "status": "ask every member",
     "down": "end every member",
     "kill": "end one at once (SIGKILL), as a crash would",
-    "restart": "end one in order, and start it again",
+    "restart": "end one in order, start it again, and wait until it votes again",
     "add": "start a node of the file that is no member of the running cluster, and have it let in",
     "remove": "have one taken out of the running cluster, and wait for its end",
 }
@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "status":
         return _status(launcher)
     if args.action == "down":
-        launcher.stop(slots, args.timeout)
+        with launcher.alone(args.timeout):
+            launcher.stop(slots, args.timeout)
         print(f"r2p2: {len(slots)} members are down", flush=True)
         return 0
     cluster.node(args.node)
@@ -101,6 +102,20 @@ def _wait_healthy(launcher: Launcher, timeout_s: float) -> View:
 
 
 def _up(launcher: Launcher, timeout_s: float) -> int:
+    launcher.make_folder()
+    with launcher.alone(timeout_s):
+        left = _start_what_is_down(launcher, timeout_s)
+    view = _wait_healthy(launcher, timeout_s)
+    print(table(view), flush=True)
+    for slot in left:
+        print(f"node {slot} is no member and was not started: r2p2 cluster add {slot} starts it and has it let in.")
+    if not view.is_healthy:
+        raise UserError(f"the members follow no leader after {timeout_s:g} s", f"Their logs are in {launcher.folder}.")
+    return 0
+
+
+def _start_what_is_down(launcher: Launcher, timeout_s: float) -> list[int]:
+    """Starts the members that do not run; the slots of those that are no members, and were left alone."""
     nodes = launcher.cluster.nodes
     stopped = [node for node in nodes if launcher.pid(node.slot) is None]
     # A cluster that runs knows who is in it: a node that the file has besides is not let in by starting it.
@@ -114,14 +129,7 @@ def _up(launcher: Launcher, timeout_s: float) -> int:
     except UserError:
         launcher.stop(slots, timeout_s)
         raise
-    view = _wait_healthy(launcher, timeout_s)
-    print(table(view), flush=True)
-    left = [node.slot for node in stopped if node.slot not in slots]
-    for slot in left:
-        print(f"node {slot} is no member and was not started: r2p2 cluster add {slot} starts it and has it let in.")
-    if not view.is_healthy:
-        raise UserError(f"the members follow no leader after {timeout_s:g} s", f"Their logs are in {launcher.folder}.")
-    return 0
+    return [node.slot for node in stopped if node.slot not in slots]
 
 
 def _status(launcher: Launcher) -> int:
@@ -139,9 +147,42 @@ def _kill(launcher: Launcher, slot: int, timeout_s: float) -> None:
 
 
 def _restart(launcher: Launcher, slot: int, timeout_s: float) -> None:
-    launcher.stop([slot], timeout_s)
-    launcher.start(slot)
-    launcher.wait_ready(slot, timeout_s)
+    node = launcher.cluster.node(slot)
+    address = format_address(node.address)
+    launcher.make_folder()
+    with launcher.alone(timeout_s):
+        view = _look(launcher)
+        if node.storage is None:
+            _check_who_remembers(view, slot, address)
+        launcher.stop([slot], timeout_s)
+        launcher.start(slot)
+        launcher.wait_ready(slot, timeout_s)
+        if view.leader is None or not view.is_member(address):
+            return
+        # Only then may the next one be restarted.
+        end = time.monotonic() + timeout_s
+        while not ((view := _look(launcher)).votes(address) and view.statuses[address].get("leader") is not None):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"node {slot} was started, and is no member that votes after {timeout_s:g} s",
+                    "r2p2 cluster status says what it waits for; restart no other one before.",
+                )
+            time.sleep(_STEP_S)
+
+
+def _check_who_remembers(view: View, slot: int, address: str) -> None:
+    """Whether enough voters are left that remember while one in memory is started anew.
+
+    Raises:
+        UserError: they are not: what they hold would be lost.
+    """
+    voters = view.voters
+    left = {other for other in voters - {address} if view.votes(other)}
+    if view.votes(address) and 2 * len(left) <= len(voters):
+        raise UserError(
+            f"node {slot} is in memory, and without it {len(left)} of {len(voters)} voters would remember: no majority",
+            "Wait until r2p2 cluster status says that all are ok. To begin anew, empty: r2p2 cluster down, then up.",
+        )
 
 
 def _change(view: View, request: dict[str, object], timeout_s: float) -> None:
@@ -169,9 +210,11 @@ def _add(launcher: Launcher, slot: int, timeout_s: float) -> None:
     address = format_address(launcher.cluster.node(slot).address)
     if address in view.rows:
         raise UserError(f"node {slot} at {address} is a member already", f"r2p2 cluster restart {slot} restarts it.")
-    if launcher.pid(slot) is None:
-        launcher.start(slot, join=list(view.rows))
-    launcher.wait_ready(slot, timeout_s)
+    launcher.make_folder()
+    with launcher.alone(timeout_s):
+        if launcher.pid(slot) is None:
+            launcher.start(slot, join=list(view.rows))
+        launcher.wait_ready(slot, timeout_s)
     _change(view, {"op": "add", "slot": slot, "address": address}, timeout_s)
 
 

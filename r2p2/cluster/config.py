@@ -246,7 +246,10 @@ def _table(where: str, table: Any, keys: Mapping[str, _Key]) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -265,7 +268,7 @@ def parse(text: str, path: Path) -> ClusterFile:
 def _parse(text: str, path: Path) -> ClusterFile:
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number too long to be read, or tables too deep
         raise UserError(f"not TOML: {error}", "Write key = value, with texts in quotes.") from None
     for name in document:
         if name not in _TOP:

@@ -6,11 +6,14 @@ never taken for a member. What it prints goes into a log beside it. Leaves to ot
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +37,15 @@ def _began(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
+def _is_locked(handle: int) -> bool:
+    """Takes the lock of an open folder, for as long as that is open, unless another process has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EINTR)  # a file system without locks has no others to wait for
+    return True
+
+
 class Launcher:
     """The local processes of one cluster.
 
@@ -53,6 +65,42 @@ class Launcher:
     def earlier_log(self, slot: int) -> Path:
         """What its launch before this one printed: why it ended, perhaps."""
         return self.folder / f"node-{slot}.log.1"
+
+    @contextlib.contextmanager
+    def alone(self, timeout_s: float) -> Iterator[None]:
+        """Meanwhile no other command starts or ends members that are kept in this folder.
+
+        Raises:
+            UserError: another one is at it, for longer than this may wait.
+        """
+        try:
+            handle = os.open(self.folder, os.O_RDONLY)
+        except OSError:  # there is none, so nothing is kept there
+            yield
+            return
+        try:
+            end = time.monotonic() + timeout_s
+            while not _is_locked(handle):
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"another r2p2 cluster command is at work in {self.folder} since {timeout_s:g} s",
+                        "Wait for its end, or give a longer --timeout.",
+                    )
+                time.sleep(_STEP_S)
+            yield
+        finally:
+            os.close(handle)
+
+    def make_folder(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"no folder {self.folder} can be made: {error.strerror}", "Name another --dir.") from error
 
     def _pid_file(self, slot: int) -> Path:
         return self.folder / f"node-{slot}.pid"
@@ -78,11 +126,11 @@ class Launcher:
         running = self.pid(slot)
         if running is not None:
             raise UserError(f"node {slot} runs already, as process {running}", "r2p2 cluster restart, or down first.")
+        self.make_folder()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             if self.log(slot).exists():
                 self.log(slot).replace(self.earlier_log(slot))
-            with self.log(slot).open("wb") as log:
+            with self.log(slot).open("ab") as log:  # to its end, also when it is cut meanwhile
                 argv = [*python_module("r2p2", "-u"), "serve"]
                 process = subprocess.Popen(
                     [
@@ -95,7 +143,12 @@ class Launcher:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C in this terminal is not meant for it
                 )
-            self._pid_file(slot).write_text(f"{process.pid} {_began(process.pid)}\n")
+            try:
+                self._pid_file(slot).write_text(f"{process.pid} {_began(process.pid)}\n")
+            except BaseException:  # nobody would find it again
+                process.kill()
+                process.wait()
+                raise
         except OSError as error:
             raise UserError(f"node {slot} cannot be started: {error}") from error
         return process.pid
@@ -109,7 +162,10 @@ class Launcher:
         end = time.monotonic() + timeout_s
         while True:
             ended = self.pid(slot) is None
-            printed = self.log(slot).read_text(errors="replace")
+            try:
+                printed = self.log(slot).read_text(errors="replace")
+            except OSError as error:
+                raise UserError(f"node {slot}: what it prints cannot be read: {error}") from error
             if any(line.startswith(READY_PREFIX) for line in printed.splitlines()) and not ended:
                 return
             if ended or time.monotonic() > end:
@@ -119,7 +175,11 @@ class Launcher:
             time.sleep(_STEP_S)
 
     def signal(self, slot: int, number: signal.Signals) -> bool:
-        """Sends a signal; whether there was somebody to get it."""
+        """Sends a signal; whether there was somebody to get it.
+
+        Raises:
+            UserError: it is another user's process.
+        """
         pid = self.pid(slot)
         if pid is None:
             return False
@@ -127,6 +187,10 @@ class Launcher:
             os.kill(pid, number)
         except ProcessLookupError:
             return False
+        except PermissionError as error:
+            raise UserError(
+                f"node {slot} is process {pid} of another user", "Ask as the user who started the cluster, or as root."
+            ) from error
         return True
 
     def wait_ended(self, slots: list[int], timeout_s: float) -> list[int]:
@@ -142,7 +206,7 @@ class Launcher:
         """SIGTERM, and SIGKILL to those that do not heed it in time.
 
         Raises:
-            UserError: one does not even end then.
+            UserError: one does not even end then, or is another user's.
         """
         for slot in slots:
             self.signal(slot, signal.SIGTERM)
@@ -152,4 +216,5 @@ class Launcher:
         if left:
             raise UserError(f"nodes {left} do not end")
         for slot in slots:
-            self._pid_file(slot).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what it says is nobody's process any more
+                self._pid_file(slot).unlink()

@@ -18,6 +18,7 @@ from typing import Final
 from r2p2.address import format_address, parse_address
 from r2p2.arguments import positive_seconds
 from r2p2.client import FIXED_ROUTE, Client
+from r2p2.cluster.answers import status_of
 from r2p2.cluster.config import load
 from r2p2.cluster.view import Status, Statuses, View
 from r2p2.columns import aligned
@@ -85,12 +86,9 @@ async def _ask_all(addresses: Sequence[str], timeout_s: float, request: bytes) -
                 reply = await client.call(
                     request, policy=FIXED_ROUTE, timeout_s=timeout_s, retry_s=timeout_s / 4, target=address
                 )
-                answer = json.loads(reply)
             except CallError as error:
                 return {"error": str(error)}
-            except ValueError:
-                return {"error": "it does not answer with a status; is it a server of another kind?"}
-            return answer if isinstance(answer, dict) else {"error": "it does not answer with a status"}
+            return status_of(reply)
 
         return dict(zip(addresses, await asyncio.gather(*map(one, addresses)), strict=True))
 

@@ -29,6 +29,7 @@ _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 _MOVERS_MAX: Final = 8
 _PERIOD_MIN_S: Final = 0.1
 _ASK_MIN_S: Final = 0.5  # a member may be busy for a moment, however often one looks
+_ASK_MAX_S: Final = 2.0  # one that is down does not hold up what the others say, however seldom one looks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     before_s = time.monotonic()
     looks = 0
     while True:
-        view = look(targets, max(args.period, _ASK_MIN_S))
+        view = look(targets, min(max(args.period, _ASK_MIN_S), _ASK_MAX_S))
         now_s = time.monotonic()
         text = page(before, view, max(now_s - before_s, 1e-3))
         print(f"{_HOME_AND_CLEAR}{text}" if is_terminal else f"{text}\n", flush=True)

@@ -49,14 +49,38 @@ class View:
         return max(leading, key=lambda status: int(status.get("term", 0)), default=None)
 
     @property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """The members of the newest configuration that anybody tells, by address; empty where none is told."""
+    def _told(self) -> list[dict[str, Any]]:
+        """The members of the newest configuration that anybody tells, with an address; of a member that was launched
+        anew there may be two, the launch that votes and the one that catches up.
+        """
         told = [status for status in self.answered.values() if isinstance(status.get("configuration"), dict)]
         if not told:
-            return {}
+            return []
         leader = self.leader
         newest = leader or max(told, key=lambda status: int(status["configuration"]["configuration_index"]))
-        return {row["address"]: row for row in newest["configuration"]["members"] if row["address"]}
+        return [row for row in newest["configuration"]["members"] if row["address"]]
+
+    def _is_who_answers(self, row: dict[str, Any]) -> bool:
+        """Whether the launch that a row is of is the one that answers at its address, as far as both are known."""
+        incarnation = self.answered.get(row["address"], {}).get("incarnation")
+        return None in (incarnation, row.get("incarnation")) or incarnation == row["incarnation"]
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The members of the newest configuration that anybody tells, by address; empty where none is told. Of two
+        launches at one address that which answers.
+        """
+        return {row["address"]: row for row in sorted(self._told, key=self._is_who_answers)}
+
+    @property
+    def voters(self) -> set[str]:
+        """The addresses of those who vote by the newest configuration."""
+        return {row["address"] for row in self._told if row["voter"]}
+
+    def votes(self, address: str) -> bool:
+        """Whether who answers there is a voter, and no later launch that has forgotten what the voter knew."""
+        found = [row for row in self._told if row["address"] == address and row["voter"]]
+        return address in self.answered and any(map(self._is_who_answers, found))
 
     @property
     def unasked(self) -> list[str]:
@@ -65,7 +89,8 @@ class View:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether every member answers and follows one leader in one term, and none has lost its memory for good.
+        """Whether every member answers and follows one leader in one term, every voter is the launch that the
+        configuration has, and none has lost its memory for good.
 
         An address that is named and is not a member does not count. Servers without replicas are healthy when all
         answer.
@@ -76,6 +101,8 @@ class View:
             return bool(statuses) and all("error" not in s and s.get("replicated") is False for s in statuses)
         members = [self.statuses.get(address, {"error": "not asked"}) for address in rows]
         if any("error" in status or status.get("majority_lost") for status in members):
+            return False
+        if not all(map(self.votes, self.voters)):
             return False
         views = {(status.get("leader"), status.get("term")) for status in members}
         return len(views) == 1 and views.pop()[0] is not None
@@ -103,7 +130,8 @@ class View:
             return "down" if self.is_member(address) else "no member"
         if not status.get("replicated"):
             return "alone"
-        if "role" not in status or (self.rows and row is None):
+        is_new = row is None or not self._is_who_answers(row)
+        if "role" not in status or (self.rows and is_new):
             return "joining" if status.get("joining") or self.rows else "forming"
         if row is not None and row["learner"]:
             return "learner"

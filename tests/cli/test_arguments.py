@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -38,6 +39,10 @@ def refused(*arguments: str | bytes) -> str:
         ((*MEMBER, "--cluster-id", "-1"), "--cluster-id is -1, outside 0..4294967295"),
         ((*MEMBER, "--cluster-id", "99999999999"), "--cluster-id is 99999999999"),
         ((*MEMBER, "--check-determinism", "-1"), "--check-determinism is -1"),
+        (("serve", "--members", f"{MEMBERS},127.0.0.1:0", "--bind", "127.0.0.1:8001"), "--members 127.0.0.1:0: nobody"),
+        ((*ALONE, "--node-id", "3", "--join", "127.0.0.1:0"), "--join 127.0.0.1:0: nobody listens at port 0"),
+        ((*ALONE, "--app", "..:App"), "--app '..:App' is neither one of"),
+        ((*ALONE, "--app", ".app:App"), "--app '.app:App' is neither one of"),
         ((*MEMBER, "--node-id", "1"), "--members has --bind 127.0.0.1:8001 in slot 0"),
         (("serve", "--members", SEVENTEEN, "--bind", "127.0.0.1:46016"), "17 members, and a group has at most 16"),
         ((*ALONE, "--cpu", "-1"), "--cpu is -1, outside 0..4095"),
@@ -156,7 +161,37 @@ def test_a_status_that_is_none_is_said_in_one_line() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        assert f"{address} has no status: it answers b'what?'" in refused(
+        assert f"{address} does not answer with a status: b'what?'" in refused(
             "call", address, "--status", "--timeout", "20"
         )
         thread.join()
+
+
+def test_what_a_module_lacks_itself_is_shown_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "broken_app.py").write_text("import os\n\nos.not_there\n\n\nclass App: ...\n")
+    done = subprocess.run(
+        [*R2P2, *ALONE, "--app", "broken_app:App"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1 and "has no App" not in done.stderr
+    assert 'broken_app.py", line 3' in done.stderr and "not_there" in done.stderr
+
+
+def test_a_folder_that_was_removed_is_no_reason_not_to_start(tmp_path: Path) -> None:
+    config = tmp_path / "one.toml"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config.write_text(f'[cluster]\napp = "kv"\n[[nodes]]\naddress = "127.0.0.1:{port}"\n')
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f'cd "{gone}" && rmdir "{gone}" && "{sys.executable}" -P -m r2p2 cluster up --config "{config}"'
+    try:
+        up = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+        assert up.returncode == 0, up.stderr
+    finally:
+        subprocess.run([*R2P2, "cluster", "down", "--config", str(config)], capture_output=True, check=True)

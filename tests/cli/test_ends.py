@@ -30,6 +30,19 @@ def test_closed_streams_lead_nowhere(arguments: str, closed: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+@pytest.mark.parametrize("name", ["\xfc.pcap", "\udcff.pcap"])
+def test_what_the_terminal_has_no_characters_for_is_escaped(tmp_path: Path, encoding: str, name: str) -> None:
+    (tmp_path / "in").write_text('host a 10.0.0.1:1\nhost b 10.0.0.2:2\nraw a > b "x"\n')
+    done = subprocess.run(
+        [*R2P2, "craft", str(tmp_path / "in"), "-o", str(tmp_path / name)],
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"") and b".pcap: 1 packets" in done.stdout
+
+
 def test_a_closed_stream_is_no_socket_of_ours() -> None:
     """A reply must not go where somebody else's output was to go."""
     probe = (

@@ -295,3 +295,16 @@ def test_the_documents_example_is_right() -> None:
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     example = text.split("```toml\n")[1].split("```")[0]
     assert len(parsed(example).nodes) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"[cluster]\nid = {'9' * 5000}\n", "not TOML"),
+        (f"[cluster]\nid = 0x{'f' * 5000}\n[[nodes]]\n", "cluster.id is a number of thousands of digits"),
+        (f"x = {'[' * 5000}", "not TOML"),
+    ],
+)
+def test_what_python_itself_does_not_read_is_a_users_error(text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        parse(text, Path("x.toml"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from r2p2.cluster.config import load
-from r2p2.cluster.launcher import Launcher
+from r2p2.cluster.launcher import Launcher, _began
+from r2p2.errors import UserError
 from tests.gateway.support import free_udp_ports
 
 
@@ -73,6 +75,23 @@ def test_three_members_up_one_killed_and_back_and_all_down(config: Path) -> None
     assert all("r2p2: stopped" in launcher.log(slot).read_text() for slot in range(3))
 
 
+@pytest.mark.slow
+def test_members_in_memory_are_restarted_one_after_the_other_and_nothing_is_lost(config: Path) -> None:
+    assert r2p2("cluster", "up", "--config", str(config)).returncode == 0
+    where = load(config).addresses
+    assert "+OK" in r2p2("call", where[0], "--policy", "replicated", "--resp", "SET", "name", "R2P2").stdout
+    for slot in range(3):
+        restarted = r2p2("cluster", "restart", str(slot), "--config", str(config))
+        assert restarted.returncode == 0, restarted.stderr
+        assert status(config)[0] == 0, "it votes again, so the next one may be restarted"
+    assert r2p2("cluster", "kill", "1", "--config", str(config)).returncode == 0
+    refused = r2p2("cluster", "restart", "0", "--config", str(config))
+    assert refused.returncode == 1
+    assert "node 0 is in memory, and without it 1 of 3 voters would remember: no majority" in refused.stderr
+    assert r2p2("cluster", "restart", "1", "--config", str(config)).returncode == 0
+    assert "R2P2" in r2p2("call", where[2], "--policy", "read", "--resp", "GET", "name").stdout
+
+
 def test_a_member_that_cannot_start_says_why_and_nothing_is_left(config: Path) -> None:
     config.write_text(config.read_text().replace('"kv"', '"no.such.module:App"'))
     up = r2p2("cluster", "up", "--config", str(config))
@@ -88,6 +107,63 @@ def test_a_process_id_of_somebody_else_is_not_taken_for_a_member(config: Path) -
     assert launcher.pid(0) is None
     (config.parent / "node-0.pid").write_text("junk")
     assert launcher.pid(0) is None
+
+
+def test_a_log_that_is_cut_while_it_is_written_has_no_hole(config: Path) -> None:
+    """As logrotate does with copytruncate."""
+    launcher = Launcher(load(config), config.parent)
+    launcher.start(0)
+    launcher.wait_ready(0, 20.0)
+    os.truncate(launcher.log(0), 0)
+    launcher.stop([0], 20.0)
+    assert launcher.log(0).read_bytes().startswith(b"r2p2: ")
+
+
+def processes_of(config: Path) -> list[str]:
+    """Command lines of processes that were started with that file."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in lines if f"serve --config {config}" in line]
+
+
+def test_a_member_whose_process_id_cannot_be_kept_is_not_left_behind(config: Path) -> None:
+    (config.parent / ".r2p2" / "three" / "node-0.pid").mkdir(parents=True)
+    up = r2p2("cluster", "up", "--config", str(config))
+    assert up.returncode == 1 and "node 0 cannot be started" in up.stderr and "Traceback" not in up.stderr
+    assert processes_of(config) == []
+
+
+@pytest.mark.slow
+def test_two_that_start_a_cluster_at_once_start_one(config: Path) -> None:
+    command = [sys.executable, "-m", "r2p2", "cluster", "up", "--config", str(config)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [each.communicate(timeout=60) for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    launcher = Launcher(load(config), config.parent / ".r2p2" / "three")
+    assert None not in [launcher.pid(slot) for slot in range(3)] and len(processes_of(config)) == 3
+
+
+def test_who_starts_and_ends_members_is_waited_for(config: Path) -> None:
+    launcher = Launcher(load(config), config.parent)
+    down = ("cluster", "down", "--config", str(config), "--dir", str(config.parent), "--timeout", "0.2")
+    with launcher.alone(1.0):
+        refused = r2p2(*down)
+    assert refused.returncode == 1 and "another r2p2 cluster command is at work" in refused.stderr
+    assert r2p2(*down).returncode == 0
+
+
+def test_a_process_of_another_user_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = Launcher(load(config), config.parent)
+    (config.parent / "node-0.pid").write_text(f"{os.getpid()} {_began(os.getpid())}\n")
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", refuse)
+    with pytest.raises(UserError, match=f"node 0 is process {os.getpid()} of another user"):
+        launcher.stop([0], 1.0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -11,6 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from r2p2.cluster import top
 from r2p2.cluster.metrics import READY_PREFIX
 from r2p2.cluster.status import table
 from r2p2.cluster.top import page
@@ -131,3 +135,46 @@ def test_a_node_that_logs_json_and_top_that_watches_it(tmp_path: Path) -> None:
 def test_wrong_arguments_of_top_are_named() -> None:
     ended = r2p2("top", "--nodes", "127.0.0.1:1", "--period", "0")
     assert ended.returncode == 1 and "--period is 0.0" in ended.stderr
+
+
+def test_a_voter_that_was_launched_anew_makes_a_cluster_unhealthy_until_it_votes() -> None:
+    def row(slot: int, incarnation: str, *, voter: bool = True) -> dict[str, Any]:
+        return {
+            "slot": slot,
+            "address": f"127.0.0.1:{slot + 1}",
+            "incarnation": incarnation,
+            "voter": voter,
+            "outgoing": False,
+            "learner": not voter,
+        }
+
+    def view(*rows: dict[str, Any]) -> View:
+        told = {"configuration": {"configuration_index": 7, "members": list(rows), "waiting": []}}
+        leader = status(1000, 0, "a") | told
+        anew = status(10, 0, "c") | told | {"node_id": 1, "role": "follower"}
+        return View({"127.0.0.1:1": leader, "127.0.0.1:2": anew})
+
+    waits = view(row(0, "a"), row(1, "b"))
+    assert (waits.kind("127.0.0.1:2"), waits.is_healthy, waits.votes("127.0.0.1:2")) == ("joining", False, False)
+    assert waits.state("127.0.0.1:2") == "started anew, waits to be let in"
+    for rows in ((row(1, "b"), row(1, "c", voter=False)), (row(1, "c", voter=False), row(1, "b"))):
+        catches_up = view(row(0, "a"), *rows)
+        assert (catches_up.kind("127.0.0.1:2"), catches_up.is_healthy) == ("learner", False)
+        assert catches_up.voters == {"127.0.0.1:1", "127.0.0.1:2"}
+    votes = view(row(0, "a"), row(1, "c"))
+    assert (votes.kind("127.0.0.1:2"), votes.is_healthy, votes.votes("127.0.0.1:2")) == ("follower", True, True)
+
+
+@pytest.mark.parametrize(("period", "asked_s"), [(0.1, 0.5), (1.0, 1.0), (3600.0, 2.0)])
+def test_how_long_a_member_may_take_is_not_how_seldom_one_looks(
+    monkeypatch: pytest.MonkeyPatch, period: float, asked_s: float
+) -> None:
+    asked: list[float] = []
+
+    def look(targets: object, timeout_s: float) -> View:
+        asked.append(timeout_s)
+        return View({})
+
+    monkeypatch.setattr(top, "look", look)
+    args = argparse.Namespace(period=period, count=1, config=None, nodes="127.0.0.1:1", only=True)
+    assert (top.run(args), asked) == (1, [asked_s])

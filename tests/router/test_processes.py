@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,21 @@ def test_a_users_error_is_a_line(arguments: tuple[str, ...], message: str) -> No
     assert done.stderr.startswith("r2p2: error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_router_whose_report_nobody_reads_any_more_routes_on(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        _, where = start_server(supervisor, "server")
+        command = [*R2P2, "router", "--bind", "127.0.0.1:0", "--servers", where, "--control-port", "0"]
+        with subprocess.Popen([*command, "--report", "0.02"], stdout=subprocess.PIPE, text=True) as router:
+            try:
+                assert router.stdout is not None
+                address = router.stdout.readline().split(" on ")[1].split()[0]
+                router.stdout.readline()  # a report
+                router.stdout.close()
+                for _ in range(3):  # several reports, none of which can be written
+                    time.sleep(0.02)
+                    assert call(address, "--policy", "lb", "x").stdout == "x\n"
+                assert router.poll() is None
+            finally:
+                router.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from r2p2.driver import Pollable
 from r2p2.engine import DONE_DROPPED, DONE_OK
 from r2p2.errors import ReplyCountError, UserError
 from r2p2.memory import MemoryNetwork
+from r2p2.node import STATE_REQUEST, STATUS_REQUEST
 from r2p2.ports import OpenPort, PortSpec, drive, open_port, start_driver
 from r2p2.requests import SpecialReply
 from r2p2.server import AnsweredTwiceError, Deferred, Server, ServerConfig, Service
@@ -666,3 +668,20 @@ def test_a_client_that_is_not_open_says_so() -> None:
             client.call("127.0.0.1:9", b"x", print)
         with pytest.raises(ValueError, match="this client is closed"):
             poll_session.call(b"x", print)
+
+
+@pytest.mark.parametrize("question", [STATUS_REQUEST, STATE_REQUEST])
+def test_a_question_for_the_status_is_not_for_a_handler(question: bytes) -> None:
+    service = Service()
+    seen: list[bytes] = []
+
+    @service.handler()
+    def keep(request: bytes) -> bytes:
+        seen.append(request)
+        return b"kept"
+
+    with Pair(service) as pair:
+        answer = pair.ask(question)
+        assert answer is not None and json.loads(answer[1])["replicated"] is False
+        assert pair.ask(b"x") == (DONE_OK, b"kept")
+    assert seen == [b"x"]
