@@ -17,6 +17,7 @@ Left to others: when to sync, the entries' meaning, a thread to do it in.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from raft import HardState, TermRuns
 
 SEGMENT_BYTES: Final = 64 << 20  # a file is closed once it is longer
 RECORD_BYTES_MAX: Final = 1 << 30
+SNAPSHOT_NAME: Final = "snapshot"
 _MAGIC: Final = 0x52324C52
 _RECORD: Final = Struct(">IIIIQQ")  # magic, crc of all that follows, kind, body bytes, number, durable number
 _AFTER_CRC: Final = 8
@@ -45,7 +47,7 @@ _SNAPSHOT: Final = Struct(">IIQQQ")  # magic, crc of all that follows, index, te
 _HEAD_KIND, _HARD_STATE_KIND, _APPEND_KIND, _TRUNCATE_KIND = 1, 2, 3, 4
 _ENTRY_HEADER_BYTES: Final = 16
 _SUFFIX: Final = ".log"
-_SNAPSHOT_NAME: Final = "snapshot"
+_NAMES: Final = re.compile(r"[0-9a-f]{16}\.log")
 
 
 class StorageError(UserError):
@@ -163,10 +165,15 @@ class _Segment:
     last_index: int = 0  # the highest index any of its records speaks of
 
 
+def log_files(directory: Path) -> list[Path]:
+    """The log's files, the oldest first. Whatever else has come to lie there is somebody else's."""
+    return sorted(path for path in directory.iterdir() if _NAMES.fullmatch(path.name))
+
+
 def holds_log(directory: Path) -> bool:
     """Whether a file there is as long as the head of one, which is durable before anything is promised."""
     least = _RECORD.size + _HEAD.size
-    return any(path.stat().st_size >= least for path in directory.glob(f"*{_SUFFIX}"))
+    return any(path.stat().st_size >= least for path in log_files(directory))
 
 
 class Storage:
@@ -288,7 +295,7 @@ class Storage:
         self._check()
         head = _SNAPSHOT.pack(_MAGIC, 0, snapshot.index, snapshot.term, len(snapshot.data))[_AFTER_CRC:]
         crc = zlib.crc32(snapshot.data, zlib.crc32(head))
-        temporary = self.directory / f"{_SNAPSHOT_NAME}.new"
+        temporary = self.directory / f"{SNAPSHOT_NAME}.new"
         try:
             self._files.remove(temporary)
             handle = self._files.create(temporary)
@@ -304,7 +311,7 @@ class Storage:
 
     def _adopt(self, snapshot: Snapshot) -> None:
         try:
-            self._files.replace(self.directory / f"{_SNAPSHOT_NAME}.new", self.directory / _SNAPSHOT_NAME)
+            self._files.replace(self.directory / f"{SNAPSHOT_NAME}.new", self.directory / SNAPSHOT_NAME)
             self._files.sync_directory(self.directory)
         except OSError as error:
             raise self._fail("snapshot", error) from error
@@ -391,7 +398,7 @@ class Storage:
 
     def _recover(self) -> Recovered:
         found = Recovered(snapshot=self._read_snapshot())
-        paths = sorted(self.directory.glob(f"*{_SUFFIX}"))
+        paths = log_files(self.directory)
         for position, path in enumerate(paths):
             data = path.read_bytes()
             segment = _Segment(path)
@@ -480,8 +487,8 @@ class Storage:
             )
 
     def _read_snapshot(self) -> Snapshot | None:
-        path = self.directory / _SNAPSHOT_NAME
-        self._files.remove(self.directory / f"{_SNAPSHOT_NAME}.new")
+        path = self.directory / SNAPSHOT_NAME
+        self._files.remove(self.directory / f"{SNAPSHOT_NAME}.new")
         if not path.exists():
             return None
         data = path.read_bytes()

@@ -17,6 +17,7 @@ from typing import Final
 
 from r2p2.errors import UserError
 from r2p2.files import Files
+from r2p2.storage import SNAPSHOT_NAME, log_files
 
 __all__ = ["MemberRecord", "StorageDirectory"]
 
@@ -145,9 +146,9 @@ class StorageDirectory:
         return found
 
     def _check_empty(self) -> None:
-        log = sorted(path.name for path in self.path.iterdir() if path.suffix == ".log" or path.name == "snapshot")
+        log = [path for path in (*log_files(self.path), self.path / SNAPSHOT_NAME) if path.exists()]
         if log:
             raise UserError(
-                f"storage {self.path} holds a log ({log[0]}) and no {_NAME}, which says whose it is",
+                f"storage {self.path} holds a log ({log[0].name}) and no {_NAME}, which says whose it is",
                 "Restore the directory from a copy, or name an empty one.",
             )

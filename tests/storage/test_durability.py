@@ -212,6 +212,15 @@ def test_a_directory_is_of_one_application(tmp_path: Path) -> None:
         again.close()
 
 
+def test_a_fresh_directory_may_hold_files_of_others(tmp_path: Path) -> None:
+    (tmp_path / "serve.log").write_text("waits for 10.0.0.2:8000")
+    StorageDirectory(tmp_path, MemberRecord(1, 0, 77), Files()).close()
+    (tmp_path / "member.json").unlink()
+    (tmp_path / "0000000000000001.log").touch()
+    with pytest.raises(UserError, match=r"holds a log \(0000000000000001\.log\) and no member\.json"):
+        StorageDirectory(tmp_path, MemberRecord(1, 0, 77), Files())
+
+
 def test_a_directory_that_names_no_application_takes_the_first(tmp_path: Path) -> None:
     StorageDirectory(tmp_path, MemberRecord(1, 0, 77), Files()).close()
     StorageDirectory(tmp_path, MemberRecord(1, 0, 78, application="kv"), Files()).close()

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from r2p2.storage import Recovered, Snapshot, Storage, StorageError, entries_bytes
+from r2p2.storage import Recovered, Snapshot, Storage, StorageError, entries_bytes, holds_log, log_files
 from raft import HardState, TermRuns
 
 
@@ -193,6 +193,22 @@ def test_a_missing_file_is_damage_too(tmp_path: Path) -> None:
         (copy / gone).unlink()
         with pytest.raises(StorageError, match=message):
             Storage(copy)
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """What a program prints may be kept beside its log, and editors leave copies."""
+    storage = Storage(tmp_path)
+    storage.append(1, 1, 1, some(range(1)))
+    storage.sync()
+    storage.close()
+    others = [tmp_path / name for name in ("serve.log", "0000000000000001 (copy).log", "0000000000000001.log.gz")]
+    for path in others:
+        path.write_bytes(b"what somebody else wrote")
+    assert values_of(reopened(tmp_path)) == [(1, 1, 0)]
+    assert [path.read_bytes() for path in others] == [b"what somebody else wrote"] * 3
+    for path in log_files(tmp_path):
+        path.unlink()
+    assert not holds_log(tmp_path)
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "write"])
