@@ -126,6 +126,8 @@ class Durability:
         self._written_bytes = sum(len(piece.data) for piece in recovered.entries)
         self._covered_bytes = 0
         self._snapshot_covers: int | None = None  # the same, of the one being written
+        self._restores = False  # the Ready at hand has a snapshot from the leader
+        self._restores_number = 0  # of the last Ready that had one
         self._told_full = False
 
         self._work: list[_Work] = []  # of the Ready at hand
@@ -228,6 +230,7 @@ class Durability:
         self._runs = type(self._runs)(base_index=index, base_term=term)
         self._written_bytes = self._covered_bytes = 0
         self._snapshot_covers = None
+        self._restores = True
         self._work.append(lambda: self._install(snapshot))
 
     def submit(self, number: int, hard_state: HardState | None) -> bool:
@@ -240,6 +243,8 @@ class Durability:
             return self._told == self._number
         work, self._work = self._work, []
         self._number = number
+        if self._restores:
+            self._restores, self._restores_number = False, number
         self._hand_over(number, work)
         return False
 
@@ -249,6 +254,7 @@ class Durability:
         Raises:
             StorageError: the disk has failed: nothing more will be durable, and the process has to end.
         """
+        durable = self._durable  # first: a snapshot adopted before it is seen below
         if self._error is not None:
             raise self._failure(self._error)
         if self._snapshot_adopted:
@@ -256,7 +262,6 @@ class Durability:
             if self._snapshot_covers is not None:
                 self._covered_bytes, self._snapshot_covers = self._snapshot_covers, None
             self.counters["storage_snapshots"] += 1
-        durable = self._durable
         if durable == self._told:
             return 0
         self._told = durable
@@ -276,8 +281,11 @@ class Durability:
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether the log is long enough that a snapshot is worth its time, and none is on its way."""
-        return self.log_bytes > self._snapshot_bytes and self._snapshot_covers is None
+        """Whether the log is long enough that a snapshot is worth its time, and none is on its way to the disk, where
+        all have one name before they are in force.
+        """
+        is_free = self._snapshot_covers is None and not self._restores and self._told >= self._restores_number
+        return is_free and self.log_bytes > self._snapshot_bytes
 
     def is_full(self, *, has_snapshots: bool) -> bool:
         """Whether new requests have to be refused; said once in the log where nothing will make room."""

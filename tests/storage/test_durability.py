@@ -151,6 +151,27 @@ def test_a_snapshot_does_not_keep_the_log_waiting(bench: Bench) -> None:
     assert bench.disk.log_bytes == 16, "one entry behind it"
 
 
+def test_no_snapshot_begins_while_the_leaders_is_not_durable(bench: Bench) -> None:
+    """Both would be written to the same file, and one renamed in the place of the other."""
+    bench.ready(1)
+    assert bench.wait() == 1
+    bench.files.hold = True
+    planned = bench.disk.plan_snapshot(bench.engine, 1, b"")
+    bench.disk.save_snapshot(planned, planned.front + b"own")
+    assert bench.files.waiting.acquire(timeout=WAIT_SECONDS)  # ours is on its way
+    bench.engine.reset_log(100, 0, 0)
+    bench.disk.restore(100, 1, b"", b"the leader's")
+    assert not bench.disk.submit(2, None)
+    for number in range(3, 3 + (1 << 20) * 5 // 8 // 16):
+        bench.ready(number)
+    assert bench.disk.log_bytes > 1 << 19 and not bench.disk.wants_snapshot
+    bench.files.hold = False
+    bench.files.go.release(100)
+    while bench.wait() != number:
+        pass
+    assert bench.disk.wants_snapshot and bench.disk.snapshot_index == 100
+
+
 def test_what_takes_the_place_of_entries_that_came_back_is_new(tmp_path: Path) -> None:
     """Truncated, or replaced by a snapshot: a restart's replay goes no further."""
     bench = Bench(tmp_path)
