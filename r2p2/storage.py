@@ -9,7 +9,9 @@ promised is the end of the log and is cut; a bad record that a later one calls d
 offset, and nothing is touched. (A bad record with nothing behind it is taken for torn.)
 
 An error of write or fsync is final: the kernel may have dropped the pages and will not say so twice, so every later
-call raises too, and the process has to end. Nothing is promised that was not synced.
+call raises too, and the process has to end. Nothing is promised that was not synced. The next process reads such pages
+as if they were on the disk, and a sync of them has nothing to do: so it writes the newest file anew, the only one whose
+records no later one calls durable.
 
 Left to others: when to sync, the entries' meaning, a thread to do it in.
 """
@@ -47,6 +49,7 @@ _SNAPSHOT: Final = Struct(">IIQQQ")  # magic, crc of all that follows, index, te
 _HEAD_KIND, _HARD_STATE_KIND, _APPEND_KIND, _TRUNCATE_KIND = 1, 2, 3, 4
 _ENTRY_HEADER_BYTES: Final = 16
 _SUFFIX: Final = ".log"
+_NEW: Final = ".new"  # behind the name of what is not in force yet
 _NAMES: Final = re.compile(r"[0-9a-f]{16}\.log")
 
 
@@ -295,23 +298,32 @@ class Storage:
         self._check()
         head = _SNAPSHOT.pack(_MAGIC, 0, snapshot.index, snapshot.term, len(snapshot.data))[_AFTER_CRC:]
         crc = zlib.crc32(snapshot.data, zlib.crc32(head))
-        temporary = self.directory / f"{SNAPSHOT_NAME}.new"
         try:
-            self._files.remove(temporary)
-            handle = self._files.create(temporary)
-            try:
-                self._files.write(handle, _MAGIC.to_bytes(4, "big") + crc.to_bytes(4, "big") + head)
-                # As it is: a copy of something large would keep every other thread waiting.
-                self._files.write(handle, snapshot.data)
-                self._files.sync(handle)
-            finally:
-                self._files.close(handle)
+            # The data as it is: a copy of something large would keep every other thread waiting.
+            self._write_beside(
+                self.directory / SNAPSHOT_NAME,
+                _MAGIC.to_bytes(4, "big") + crc.to_bytes(4, "big") + head,
+                snapshot.data,
+            )
         except OSError as error:
             raise self._fail("snapshot", error) from error
 
+    def _write_beside(self, path: Path, *pieces: bytes | bytearray) -> Path:
+        """What is to take the place of ``path``, durably; returns where it is until then."""
+        temporary = path.with_name(f"{path.name}{_NEW}")
+        self._files.remove(temporary)
+        handle = self._files.create(temporary)
+        try:
+            for piece in pieces:
+                self._files.write(handle, piece)
+            self._files.sync(handle)
+        finally:
+            self._files.close(handle)
+        return temporary
+
     def _adopt(self, snapshot: Snapshot) -> None:
         try:
-            self._files.replace(self.directory / f"{SNAPSHOT_NAME}.new", self.directory / SNAPSHOT_NAME)
+            self._files.replace(self.directory / f"{SNAPSHOT_NAME}{_NEW}", self.directory / SNAPSHOT_NAME)
             self._files.sync_directory(self.directory)
         except OSError as error:
             raise self._fail("snapshot", error) from error
@@ -399,6 +411,8 @@ class Storage:
     def _recover(self) -> Recovered:
         found = Recovered(snapshot=self._read_snapshot())
         paths = log_files(self.directory)
+        torn: list[Path] = []
+        newest = b""
         for position, path in enumerate(paths):
             data = path.read_bytes()
             segment = _Segment(path)
@@ -407,12 +421,11 @@ class Storage:
                 self._replay(path, good, kind, body, found, segment)
                 good = end
             found.torn_bytes += len(data) - good
-            self._files.cut(path, good)  # synced: what was read may never have been, and is promised from now on
             if good:
                 self._segments.append(segment)
+                newest = data[:good]
             else:
-                self._files.remove(path)  # created, and torn before its head was durable
-        self._durable_number = self._number
+                torn.append(path)  # created, and torn before its head was durable
         if found.snapshot is not None and found.snapshot.index > found.base_index:
             # Behind the log's end, or of another term: it came from elsewhere, and the crash was before the log went.
             found.begin_at(found.snapshot.index, found.snapshot.term)
@@ -420,6 +433,13 @@ class Storage:
             raise StorageError(
                 f"{self.directory}: the log starts behind {found.base_index} and no snapshot reaches there"
             )
+        for path in torn:
+            self._files.remove(path)
+        if self._segments:
+            path = self._segments[-1].path
+            self._files.replace(self._write_beside(path, newest), path)
+            self._files.sync_directory(self.directory)
+        self._durable_number = self._number
         return found
 
     def _records(self, path: Path, data: bytes, later: list[Path]) -> Iterator[tuple[int, int, bytes]]:
@@ -488,7 +508,7 @@ class Storage:
 
     def _read_snapshot(self) -> Snapshot | None:
         path = self.directory / SNAPSHOT_NAME
-        self._files.remove(self.directory / f"{SNAPSHOT_NAME}.new")
+        self._files.remove(self.directory / f"{SNAPSHOT_NAME}{_NEW}")
         if not path.exists():
             return None
         data = path.read_bytes()

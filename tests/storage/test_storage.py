@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from r2p2.files import Files
 from r2p2.storage import Recovered, Snapshot, Storage, StorageError, entries_bytes, holds_log, log_files
 from raft import HardState, TermRuns
 
@@ -230,6 +231,58 @@ def test_a_failing_disk_is_final(tmp_path: Path, call: str) -> None:
         with pytest.raises(StorageError, match="nothing more is written"):
             again()
     storage.close()
+
+
+class DroppingFiles(Files):
+    """What a sync could not write stays in memory, is read from there, and counts as written: as Linux has it."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self._paths: dict[int, Path] = {}
+        self._disk: dict[Path, bytearray] = {}
+
+    def create(self, path: Path) -> int:
+        handle = super().create(path)
+        self._paths[handle] = path
+        self._disk[path] = bytearray()
+        return handle
+
+    def sync(self, handle: int) -> None:
+        written = self._paths[handle].read_bytes()
+        disk = self._disk[self._paths[handle]]
+        disk += bytes(len(written) - len(disk)) if self.fails else written[len(disk) :]
+        if self.fails:
+            raise OSError(5, "Input/output error")
+
+    def replace(self, source: Path, target: Path) -> None:
+        super().replace(source, target)
+        self._disk[target] = self._disk.pop(source)
+
+    def lose_power(self) -> None:
+        for path, data in self._disk.items():
+            if path.exists():
+                path.write_bytes(data)
+
+
+def test_what_a_failed_sync_has_left_in_memory_is_written_anew(tmp_path: Path) -> None:
+    """The next process reads it back and syncs with success, and nothing of it is on the disk."""
+    files = DroppingFiles()
+    storage = Storage(tmp_path, files=files)
+    storage.append(1, 1, 1, some(range(1)))
+    storage.sync()
+    storage.append(2, 1, 1, some(range(1, 2)))
+    files.fails = True
+    with pytest.raises(StorageError, match="sync failed"):
+        storage.sync()
+    storage.close()
+    files.fails = False  # the disk has been mended
+    storage = Storage(tmp_path, files=files)
+    known = values_of(storage.take_recovered())
+    storage.append(storage.last_index + 1, 1, 1, some(range(2, 3)))
+    storage.sync()
+    storage.close()
+    files.lose_power()
+    assert values_of(reopened(tmp_path)) == [*known, (len(known) + 1, 1, 2)]
 
 
 def test_a_prefix_goes_only_under_a_snapshot(tmp_path: Path) -> None:
