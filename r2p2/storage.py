@@ -189,7 +189,6 @@ class Storage:
         self.directory = Path(directory)
         self._files = files or Files()
         self.segment_bytes = segment_bytes
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._failed: str = ""
         self._number = 0  # of the last record written
         self._durable_number = 0
@@ -198,7 +197,11 @@ class Storage:
         self._file = -1
         self._file_bytes = 0
         self._hard_state = HardState(0, None)
-        recovered = self._recover()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            recovered = self._recover()
+        except OSError as error:
+            raise self._fail("start", error) from error
         self._recovered: Recovered | None = recovered
         if recovered.hard_state is not None:
             self._hard_state = recovered.hard_state

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -61,12 +62,9 @@ class StorageDirectory:
         self._files = files
         self._lock = -1
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if not (path / _NAME).exists():
+                self._make(path)
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-            raise UserError(f"storage {path} cannot be used: {why}", "Name a directory to write in.") from error
-        try:
             self._take_lock()
             self.record = self._read(record)
             self.is_fresh = self.record is record
@@ -75,9 +73,27 @@ class StorageDirectory:
                 self.save(record)
             elif record.application and not self.record.application:
                 self.save(replace(self.record, application=record.application))
+        except OSError as error:
+            self.close()
+            why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+            where = f" ({error.filename})" if error.filename else ""
+            raise UserError(f"storage {path} cannot be used: {why}{where}", "Name a directory to write in.") from error
         except BaseException:
             self.close()
             raise
+
+    def _make(self, path: Path) -> None:
+        """The directory and those above it, as far as they are missing, with durable names."""
+        missing: list[Path] = []
+        while not path.exists():
+            missing.append(path)
+            path = path.parent
+        # A start that ended in here may have made it. Where its parent cannot be opened, somebody else has.
+        with suppress(PermissionError):
+            self._files.sync_directory(path.parent)
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True)
+            self._files.sync_directory(each.parent)
 
     def save(self, record: MemberRecord) -> None:
         """Replaces ``member.json``; durable on return. OSError when it cannot be."""
@@ -92,7 +108,6 @@ class StorageDirectory:
             self._files.close(handle)
         self._files.replace(temporary, self.path / _NAME)
         self._files.sync_directory(self.path)
-        self._files.sync_directory(self.path.parent)
         self.record = record
 
     def close(self) -> None:
@@ -116,7 +131,7 @@ class StorageDirectory:
     def _read(self, wanted: MemberRecord) -> MemberRecord:
         path = self.path / _NAME
         try:
-            text = path.read_text()
+            text = path.read_bytes()
         except FileNotFoundError:
             return wanted
         try:

@@ -106,6 +106,9 @@ class Durability:
                 )
             segment_bytes = min(SEGMENT_BYTES, max(log_bytes_max // 8, 1 << 16))
             self._storage = Storage(path, segment_bytes=segment_bytes, files=files)
+        except OSError as error:
+            self._directory.close()
+            raise StorageError(f"{path}: {error}") from error
         except BaseException:
             self._directory.close()
             raise

@@ -164,7 +164,7 @@ def test_no_snapshot_begins_while_the_leaders_is_not_durable(bench: Bench) -> No
     assert not bench.disk.submit(2, None)
     for number in range(3, 3 + (1 << 20) * 5 // 8 // 16):
         bench.ready(number)
-    assert bench.disk.log_bytes > 1 << 19 and not bench.disk.wants_snapshot
+    assert (bench.disk.log_bytes > 1 << 19, bench.disk.wants_snapshot) == (True, False)
     bench.files.hold = False
     bench.files.go.release(100)
     while bench.wait() != number:
@@ -240,6 +240,64 @@ def test_a_fresh_directory_may_hold_files_of_others(tmp_path: Path) -> None:
     (tmp_path / "0000000000000001.log").touch()
     with pytest.raises(UserError, match=r"holds a log \(0000000000000001\.log\) and no member\.json"):
         StorageDirectory(tmp_path, MemberRecord(1, 0, 77), Files())
+
+
+class WatchedDirectories(Files):
+    """Tells which directories were synced; ``closed`` may not be opened."""
+
+    def __init__(self, closed: Path | None = None) -> None:
+        self.closed = closed
+        self.synced: list[Path] = []
+
+    def sync_directory(self, path: Path) -> None:
+        if path == self.closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        super().sync_directory(path)
+        self.synced.append(path)
+
+
+def test_every_directory_that_is_made_has_a_durable_name(tmp_path: Path) -> None:
+    files = WatchedDirectories()
+    StorageDirectory(tmp_path / "a" / "b" / "c", RECORD, files).close()
+    assert files.synced[:4] == [tmp_path.parent, tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_a_directory_that_is_there_may_have_a_parent_that_cannot_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "member"
+    path.mkdir()
+    StorageDirectory(path, RECORD, WatchedDirectories(tmp_path)).close()
+    with pytest.raises(UserError, match=f"cannot be used: Permission denied .{tmp_path}"):
+        StorageDirectory(tmp_path / "other", RECORD, WatchedDirectories(tmp_path))
+
+
+class FullFiles(Files):
+    def write(self, handle: int, data: bytes | bytearray) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_fails_at_the_start_is_an_error_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fresh cannot be used: No space left on device"):
+        Durability(tmp_path / "fresh", RECORD, log_bytes_max=1 << 20, files=FullFiles())
+    path = tmp_path / "old"
+    for files, message in ((None, ""), (FullFiles(), r"start failed: .*No space left"), (None, "")):
+        if message:
+            with pytest.raises(StorageError, match=message):
+                Durability(path, RECORD, log_bytes_max=1 << 20, files=files)
+        else:
+            Durability(path, RECORD, log_bytes_max=1 << 20, files=files).close()
+    (path / "ffffffffffffffff.log").mkdir()
+    with pytest.raises(StorageError, match=r"start failed: .*Is a directory: .*ffffffffffffffff"):
+        Durability(path, RECORD, log_bytes_max=1 << 20)
+
+
+def test_a_record_of_the_member_that_is_no_text_is_damaged(tmp_path: Path) -> None:
+    StorageDirectory(tmp_path, RECORD, Files()).close()
+    path = tmp_path / "member.json"
+    data = bytearray(path.read_bytes())
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x80]) + data[at + 1 :])
+        with pytest.raises(UserError, match=r"member\.json is damaged"):
+            StorageDirectory(tmp_path, RECORD, Files())
 
 
 def test_a_directory_that_names_no_application_takes_the_first(tmp_path: Path) -> None:
