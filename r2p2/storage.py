@@ -33,6 +33,10 @@ from raft import HardState, TermRuns
 
 SEGMENT_BYTES: Final = 64 << 20  # a file is closed once it is longer
 RECORD_BYTES_MAX: Final = 1 << 30
+ANEW: Final = (
+    "Empty the directory and start this member again: the others bring it up. A copy of an earlier time will not do: "
+    "it lacks what this member has acknowledged since."
+)
 SNAPSHOT_NAME: Final = "snapshot"
 _MAGIC: Final = 0x52324C52
 _RECORD: Final = Struct(">IIIIQQ")  # magic, crc of all that follows, kind, body bytes, number, durable number
@@ -434,7 +438,7 @@ class Storage:
             found.begin_at(found.snapshot.index, found.snapshot.term)
         elif found.base_index > (found.snapshot.index if found.snapshot else 0):
             raise StorageError(
-                f"{self.directory}: the log starts behind {found.base_index} and no snapshot reaches there"
+                f"{self.directory}: the log starts behind {found.base_index} and no snapshot reaches there", ANEW
             )
         for path in torn:
             self._files.remove(path)
@@ -471,8 +475,8 @@ class Storage:
                 promised = max(promised, record[3])
         if promised >= bad:
             raise StorageError(
-                f"{path}: record {bad} at offset {offset} is damaged, though it had been synced; "
-                "restore the file, or remove this member from the cluster and add it anew"
+                f"{path}: record {bad} at offset {offset} is damaged, though it had been synced",
+                ANEW,
             )
 
     def _replay(self, path: Path, offset: int, kind: int, body: bytes, found: Recovered, segment: _Segment) -> None:
@@ -516,11 +520,11 @@ class Storage:
             return None
         data = path.read_bytes()
         if len(data) < _SNAPSHOT.size:
-            raise StorageError(f"{path}: {len(data)} bytes are no snapshot")
+            raise StorageError(f"{path}: {len(data)} bytes are no snapshot", ANEW)
         magic, crc, index, term, length = _SNAPSHOT.unpack_from(data)
         body = data[_SNAPSHOT.size :]
         if magic != _MAGIC or length != len(body) or crc != zlib.crc32(data[_AFTER_CRC:]):
-            raise StorageError(f"{path}: the snapshot is damaged")
+            raise StorageError(f"{path}: the snapshot is damaged", ANEW)
         return Snapshot(index, term, body)
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from r2p2.errors import UserError
 from r2p2.files import Files
-from r2p2.storage import SNAPSHOT_NAME, log_files
+from r2p2.storage import ANEW, SNAPSHOT_NAME, log_files
 
 __all__ = ["MemberRecord", "StorageDirectory"]
 
@@ -145,7 +145,7 @@ class StorageDirectory:
             incarnation = int(read.pop("incarnation"), 16)
             found = MemberRecord(incarnation=incarnation, members=tuple(read.pop("members")), **read)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: {error}", "Restore the directory from a copy.") from error
+            raise UserError(f"{path} is damaged: {error}", ANEW) from error
         if (found.cluster_id, found.slot) != (wanted.cluster_id, wanted.slot):
             raise UserError(
                 f"storage {self.path} belongs to member {found.slot} of cluster {found.cluster_id}, and this is "
@@ -165,5 +165,5 @@ class StorageDirectory:
         if log:
             raise UserError(
                 f"storage {self.path} holds a log ({log[0].name}) and no {_NAME}, which says whose it is",
-                "Restore the directory from a copy, or name an empty one.",
+                ANEW,
             )

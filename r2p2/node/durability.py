@@ -29,7 +29,7 @@ from r2p2 import limits
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 from r2p2.files import Files
-from r2p2.storage import SEGMENT_BYTES, Recovered, Snapshot, Storage, StorageError, holds_log
+from r2p2.storage import ANEW, SEGMENT_BYTES, Recovered, Snapshot, Storage, StorageError, holds_log
 from r2p2.storage_directory import MemberRecord, StorageDirectory
 from raft import (
     AppendConfiguration,
@@ -102,7 +102,7 @@ class Durability:
             if self._directory.record.members and not holds_log(path):
                 raise StorageError(
                     f"{path}: the log is gone, though this member has been part of a cluster",
-                    "Restore the directory, or remove this member from the cluster and add it anew.",
+                    ANEW,
                 )
             segment_bytes = min(SEGMENT_BYTES, max(log_bytes_max // 8, 1 << 16))
             self._storage = Storage(path, segment_bytes=segment_bytes, files=files)

@@ -175,8 +175,9 @@ def test_damage_inside_is_an_error_that_says_where_and_changes_nothing(tmp_path:
         data = bytearray(path.read_bytes())
         data[offset] ^= 0x10
         path.write_bytes(data)
-        with pytest.raises(StorageError, match=f"record 3 at offset {start} is damaged"):
+        with pytest.raises(StorageError, match=f"record 3 at offset {start} is damaged") as told:
             Storage(copy)
+        assert "Empty the directory" in told.value.remedy and "earlier time will not do" in told.value.remedy
         assert path.read_bytes() == data
 
 
