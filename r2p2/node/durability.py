@@ -77,6 +77,7 @@ class Durability:
 
     Attributes:
         record: what the directory says.
+        begins: changes whenever the log on disk begins elsewhere: a snapshot covers more of it, or has taken its place.
         replay_through: last index that was read back and is still as it was; nobody waits for answers to entries up to
             here.
         wake: called from another thread when :meth:`done` has something new to say.
@@ -132,6 +133,7 @@ class Durability:
         self._restores = False  # the Ready at hand has a snapshot from the leader
         self._restores_number = 0  # of the last Ready that had one
         self._told_full = False
+        self.begins = 0
 
         self._work: list[_Work] = []  # of the Ready at hand
         self._number = 0  # of the last Ready that wrote something
@@ -232,6 +234,7 @@ class Durability:
         self.replay_through = min(self.replay_through, index)
         self._runs = type(self._runs)(base_index=index, base_term=term)
         self._written_bytes = self._covered_bytes = 0
+        self.begins += 1
         self._snapshot_covers = None
         self._restores = True
         self._work.append(lambda: self._install(snapshot))
@@ -264,6 +267,7 @@ class Durability:
             self._snapshot_adopted = False
             if self._snapshot_covers is not None:
                 self._covered_bytes, self._snapshot_covers = self._snapshot_covers, None
+                self.begins += 1
             self.counters["storage_snapshots"] += 1
         if durable == self._told:
             return 0

@@ -14,7 +14,7 @@ from r2p2.errors import UserError
 from r2p2.files import Files
 from r2p2.memory import MemoryNetwork
 from r2p2.node.durability import Durability
-from r2p2.storage import StorageError
+from r2p2.storage import Storage, StorageError
 from r2p2.storage_directory import MemberRecord, StorageDirectory
 from raft import HardState
 
@@ -193,6 +193,28 @@ def test_what_takes_the_place_of_entries_that_came_back_is_new(tmp_path: Path) -
     finally:
         again.close()
         bench.close()
+
+
+def test_a_log_of_the_smallest_entries_comes_back(tmp_path: Path) -> None:
+    """The disk's share is counted in bytes: as many entries as it takes are more than are admitted to a log at once."""
+    bench = Bench(tmp_path)
+    entries = (1 << 20) // 16
+    bench.engine.append_noop()
+    noop = bytes(bench.engine.log_copy(1, 1))
+    bench.disk.close()
+    storage = Storage(tmp_path)
+    storage.append(1, 1, entries, noop * entries)
+    storage.sync()
+    storage.close()
+    again = Durability(tmp_path, RECORD, log_bytes_max=1 << 20)
+    port = bench.network.open(2, 1)
+    engine = Engine(port, EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, reassembly_count_max=256))
+    recovered, _, _ = again.take_recovered()
+    again.load(engine, recovered)
+    assert engine.log_last_index == entries and again.is_full(has_snapshots=True)
+    again.close()
+    engine.close()
+    bench.close()
 
 
 def test_what_was_handed_over_comes_back(tmp_path: Path) -> None:
