@@ -39,6 +39,7 @@ ANEW: Final = (
 )
 SNAPSHOT_NAME: Final = "snapshot"
 _MAGIC: Final = 0x52324C52
+_MAGIC_BYTES: Final = _MAGIC.to_bytes(4, "big")
 _RECORD: Final = Struct(">IIIIQQ")  # magic, crc of all that follows, kind, body bytes, number, durable number
 _AFTER_CRC: Final = 8
 # Version of the format, term, vote (its upper 64 bits, its lower 16; ffff: none), last index, last term.
@@ -51,6 +52,7 @@ _APPEND: Final = Struct(">QQQ")  # first index, term, count; then the entries
 _TRUNCATE: Final = Struct(">QQ")  # from index, the term of the entry before
 _SNAPSHOT: Final = Struct(">IIQQQ")  # magic, crc of all that follows, index, term, bytes
 _HEAD_KIND, _HARD_STATE_KIND, _APPEND_KIND, _TRUNCATE_KIND = 1, 2, 3, 4
+_BODY_BYTES: Final = {_HEAD_KIND: _HEAD.size, _HARD_STATE_KIND: _HARD_STATE.size, _TRUNCATE_KIND: _TRUNCATE.size}
 _ENTRY_HEADER_BYTES: Final = 16
 _SUFFIX: Final = ".log"
 _NEW: Final = ".new"  # behind the name of what is not in force yet
@@ -309,7 +311,7 @@ class Storage:
             # The data as it is: a copy of something large would keep every other thread waiting.
             self._write_beside(
                 self.directory / SNAPSHOT_NAME,
-                _MAGIC.to_bytes(4, "big") + crc.to_bytes(4, "big") + head,
+                _MAGIC_BYTES + crc.to_bytes(4, "big") + head,
                 snapshot.data,
             )
         except OSError as error:
@@ -377,7 +379,7 @@ class Storage:
         self._number += 1
         self._segments[-1].last_index = max(self._segments[-1].last_index, self._last_index)
         rest = _RECORD.pack(0, 0, kind, len(body), self._number, self._durable_number)[_AFTER_CRC:] + body
-        self._buffer.append(_MAGIC.to_bytes(4, "big") + zlib.crc32(rest).to_bytes(4, "big") + rest)
+        self._buffer.append(_MAGIC_BYTES + zlib.crc32(rest).to_bytes(4, "big") + rest)
 
     def _flush(self) -> None:
         data = b"".join(self._buffer)
@@ -467,9 +469,20 @@ class Storage:
         """StorageError when something behind a bad record says that this record was durable."""
         bad = self._number + 1
         promised = 0
-        for at in range(offset, len(data)):
-            if data.startswith(b"R2LR", at) and (record := _record_at(data, at)) is not None:
-                promised = max(promised, record[3])
+        at, number = offset, bad
+        while at < len(data) and promised < bad and (end := _extent(data, at, number)) > 0:
+            if (record := _record_at(data, at)) is not None:
+                promised = record[3]
+            at, number = end, number + 1
+        if at < len(data) and (record := _record_at(data, at)) is not None:
+            promised = max(promised, record[3])  # its number is another: those before it are gone
+        at = data.find(_MAGIC_BYTES, at + 1)
+        while 0 <= at <= len(data) - _RECORD.size and promised < bad:
+            *_, number, durable = _RECORD.unpack_from(data, at)
+            # What clients sent may look like a record. Ours are numbered, and at most so many stand in between.
+            if bad <= durable < number <= bad + (at - offset) // _RECORD.size and _record_at(data, at) is not None:
+                promised = durable
+            at = data.find(_MAGIC_BYTES, at + 1)
         for other in later:
             if (record := _record_at(other.read_bytes(), 0)) is not None:
                 promised = max(promised, record[3])
@@ -526,6 +539,26 @@ class Storage:
         if magic != _MAGIC or length != len(body) or crc != zlib.crc32(data[_AFTER_CRC:]):
             raise StorageError(f"{path}: the snapshot is damaged", ANEW)
         return Snapshot(index, term, body)
+
+
+def _extent(data: bytes, offset: int, number: int) -> int:
+    """Where record ``number`` ends, which begins at ``offset`` and may be torn or damaged: by its header or by what is
+    in it, whichever is less, and at most the end of ``data``. 0: its header is not what was written.
+    """
+    body = offset + _RECORD.size
+    if body > len(data):
+        return len(data)
+    magic, _, kind, body_bytes, found, durable_number = _RECORD.unpack_from(data, offset)
+    if magic != _MAGIC or found != number or durable_number >= number:
+        return 0
+    at = body + _BODY_BYTES.get(kind, _APPEND.size)
+    if kind == _APPEND_KIND and at <= len(data):
+        *_, count = _APPEND.unpack_from(data, body)
+        for _ in range(min(count, len(data))):
+            at += (_ENTRY_HEADER_BYTES + int.from_bytes(data[at : at + 4], "big") + 7) & ~7
+            if at >= len(data):
+                break
+    return min(body + int(body_bytes), at, len(data))
 
 
 def _record_at(data: bytes, offset: int) -> tuple[int, int, int, int, bytes] | None:
