@@ -250,6 +250,18 @@ def test_a_directory_in_use(tmp_path: Path) -> None:
             type(world.nodes[0])(world.nodes[0].config, world.network.open(0x0A0000F0, 8000), KeyValue())
 
 
+def test_a_node_that_could_not_be_made_lets_its_directory_go(tmp_path: Path) -> None:
+    with World(size=1, storage=tmp_path) as world:
+        world.elect()
+        world.kill(0)
+        world.truncation = "nonsense"
+        with pytest.raises(UserError, match="'nonsense' is not one of"):
+            world.launch(0)
+        world.truncation = None
+        world.launch(0)
+        world.elect()
+
+
 def test_a_directory_of_another_member(tmp_path: Path) -> None:
     with World(storage=tmp_path) as world:
         world.elect()
