@@ -75,7 +75,7 @@ class StorageDirectory:
                 self.save(replace(self.record, application=record.application))
         except OSError as error:
             self.close()
-            why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+            why = "it is a file" if path.is_file() else error.strerror
             where = f" ({error.filename})" if error.filename else ""
             raise UserError(f"storage {path} cannot be used: {why}{where}", "Name a directory to write in.") from error
         except BaseException:
