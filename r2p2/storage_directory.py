@@ -19,6 +19,7 @@ from typing import Final
 from r2p2.errors import UserError
 from r2p2.files import Files
 from r2p2.storage import ANEW, SNAPSHOT_NAME, log_files
+from raft import member_id
 
 __all__ = ["MemberRecord", "StorageDirectory"]
 
@@ -144,6 +145,11 @@ class StorageDirectory:
                 )
             incarnation = int(read.pop("incarnation"), 16)
             found = MemberRecord(incarnation=incarnation, members=tuple(read.pop("members")), **read)
+            own = member_id(found.slot, incarnation)
+            if not all(isinstance(member, int) for member in found.members):
+                raise ValueError(f"members {found.members} are not numbers")
+            if found.members and (own in found.members) is not (not found.joining):
+                raise ValueError(f"joining is {found.joining}, members {found.members}, and this one is {own}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error}", ANEW) from error
         if (found.cluster_id, found.slot) != (wanted.cluster_id, wanted.slot):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -320,6 +321,29 @@ def test_a_record_of_the_member_that_is_no_text_is_damaged(tmp_path: Path) -> No
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x80]) + data[at + 1 :])
         with pytest.raises(UserError, match=r"member\.json is damaged"):
             StorageDirectory(tmp_path, RECORD, Files())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"incarnation": "00000000000000cd"},
+        {"members": [(77 + (1 << 30)) << 16, 78 << 16 | 1]},
+        {"members": ["77"]},
+        {"members": {"77": 1}},
+        {"members": 77},
+        {"joining": True},
+        {"slot": []},
+    ],
+)
+def test_a_record_of_the_member_that_contradicts_itself_is_damaged(tmp_path: Path, change: dict[str, object]) -> None:
+    """A flipped bit may leave it readable; the member would come back as nobody."""
+    directory = StorageDirectory(tmp_path, RECORD, Files())
+    directory.save(replace(RECORD, members=(77 << 16, 78 << 16 | 1)))
+    directory.close()
+    path = tmp_path / "member.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"member\.json is damaged"):
+        StorageDirectory(tmp_path, RECORD, Files())
 
 
 def test_a_directory_that_names_no_application_takes_the_first(tmp_path: Path) -> None:
