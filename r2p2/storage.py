@@ -531,12 +531,12 @@ class Storage:
         self._files.remove(self.directory / f"{SNAPSHOT_NAME}{_NEW}")
         if not path.exists():
             return None
-        data = path.read_bytes()
-        if len(data) < _SNAPSHOT.size:
-            raise StorageError(f"{path}: {len(data)} bytes are no snapshot", ANEW)
-        magic, crc, index, term, length = _SNAPSHOT.unpack_from(data)
-        body = data[_SNAPSHOT.size :]
-        if magic != _MAGIC or length != len(body) or crc != zlib.crc32(data[_AFTER_CRC:]):
+        with path.open("rb") as file:  # apart: a copy of something large would take its memory once more
+            head, body = file.read(_SNAPSHOT.size), file.read()
+        if len(head) < _SNAPSHOT.size:
+            raise StorageError(f"{path}: {len(head)} bytes are no snapshot", ANEW)
+        magic, crc, index, term, length = _SNAPSHOT.unpack(head)
+        if magic != _MAGIC or length != len(body) or crc != zlib.crc32(body, zlib.crc32(head[_AFTER_CRC:])):
             raise StorageError(f"{path}: the snapshot is damaged", ANEW)
         return Snapshot(index, term, body)
 

@@ -176,6 +176,7 @@ class Durability:
         node_snapshot: bytes | None = None
         if recovered.snapshot is not None:
             configuration, node_snapshot = _split(bytes(recovered.snapshot.data))
+            recovered.snapshot.data = b""  # it may be large, and is here once more
             configurations.append((recovered.snapshot.index, configuration))
         for piece in recovered.entries:
             if piece.count == 1 and piece.data[_KIND_OFFSET] == _CONFIGURATION_KIND:  # it travels alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from r2p2.errors import UserError
 from r2p2.files import Files
 from r2p2.memory import MemoryNetwork
 from r2p2.node.durability import Durability
-from r2p2.storage import Storage, StorageError
+from r2p2.storage import Snapshot, Storage, StorageError
 from r2p2.storage_directory import MemberRecord, StorageDirectory
 from raft import HardState
 
@@ -240,6 +241,25 @@ def test_what_was_handed_over_comes_back(tmp_path: Path) -> None:
         assert again.replay_through == 2
     finally:
         again.close()
+
+
+def test_a_snapshot_is_in_memory_twice_at_most_when_it_is_read(tmp_path: Path) -> None:
+    size = 8 << 20
+    Durability(tmp_path, RECORD, log_bytes_max=1 << 20, threaded=False).close()
+    storage = Storage(tmp_path)
+    storage.append(1, 1, 1, bytes(16))
+    storage.save_snapshot(Snapshot(1, 1, bytes(4 + size)))
+    storage.close()
+    tracemalloc.start()
+    try:
+        again = Durability(tmp_path, RECORD, log_bytes_max=1 << 20, threaded=False)
+        recovered, _, node_snapshot = again.take_recovered()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    again.close()
+    assert node_snapshot == bytes(size) and recovered.snapshot is not None
+    assert held < size * 3 // 2 and peak < size * 5 // 2
 
 
 def test_a_directory_is_of_one_application(tmp_path: Path) -> None:
