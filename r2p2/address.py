@@ -31,8 +31,13 @@ def parse_address(text: str, *, default_port: int | None = None) -> tuple[int, i
 
     Raises:
         UserError: no address of this form, or a port outside 0..65535.
+        TypeError: it is not text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"an address is text, as in '127.0.0.1:8000', not {type(text).__name__}")
     ip, colon, port_text = text.partition(":")
+    if ":" in port_text:
+        raise UserError(f"{text!r} is no IPv4 address with a port", "IPv4 only: write IP:PORT, as in 127.0.0.1:8000.")
     if not colon:
         if default_port is None:
             raise UserError(f"{text!r} has no port", "Write IP:PORT, as in 127.0.0.1:8000.")

@@ -72,7 +72,11 @@ def run(args: argparse.Namespace) -> int:
         except CallError as error:
             raise UserError(str(error)) from error
     if args.status:
-        print(json.dumps(json.loads(reply), indent=2))
+        try:
+            print(json.dumps(json.loads(reply), indent=2))
+        except ValueError as error:
+            said = f"{args.server} has no status: it answers {reply[:80]!r}"
+            raise UserError(said, "Ask a server of this project.") from error
         return 0
     sys.stdout.flush()
     sys.stdout.buffer.write(reply if reply.endswith(b"\n") else reply + b"\n")

@@ -8,18 +8,30 @@ exactly once (docs/exactly-once.md).
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import select
 import socket
+import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NoReturn, cast
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address
 from r2p2.arguments import SECONDS_MAX
-from r2p2.engine import DONE_CANCELLED, DONE_DROPPED, DONE_EXPIRED, DONE_OK, Completion, Engine, EngineConfig
+from r2p2.engine import (
+    DONE_CANCELLED,
+    DONE_DROPPED,
+    DONE_EXPIRED,
+    DONE_OK,
+    Completion,
+    Engine,
+    EngineConfig,
+    SessionInfo,
+)
 from r2p2.errors import (
     CallCancelled,
     CallDropped,
@@ -64,8 +76,29 @@ _READ_SILENCE_S: Final = 0.1
 _REFUSED_PAUSE_S: Final = 0.001
 _REFUSED_PAUSE_MAX_S: Final = 0.032
 _FIRST_SEQUENCE_BITS: Final = 62
+# Who opens a port that another client has just left gets what comes late for that one. Were the rids the same as well,
+# it would be taken for the answer to a call of ours.
+_FIRST_RID_BITS: Final = 16
 # A client keeps no log and forwards nothing.
 _ENGINE: Final = EngineConfig(log_bytes_max=1 << 20, log_entries_max=1024, hold_bytes_max=1 << 19)
+
+
+_CLOSED: Final = "this client is closed"
+_FORKED: Final = "this client belongs to the process that this one was forked from; open one in this process"
+_open_clients: Final[weakref.WeakSet[_Calls | PollClient]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked child has its parent's socket, rids and sessions: each would get answers to the other's calls, and of
+    two calls with one number in a session one is executed. So the child's copies end, without a word to anybody.
+    """
+    for client in list(_open_clients):
+        client._engine.abandon()
+        client._end(_FORKED)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _check(payload: object, timeout_s: float, retry_s: float = 0.0, policy: int = REPLICATED) -> None:
@@ -97,12 +130,35 @@ def _outcome(completion: Completion, asked: str | tuple[int, int]) -> bytes | Ca
     return CallTimeout(f"no answer from {target} {after}; is a server running there?")
 
 
+class _Unusable:
+    """In place of an engine that is not to be used any more: whatever is asked of it raises ValueError."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ValueError(self._why)
+
+
+def _unusable(why: str) -> Engine:
+    return cast(Engine, _Unusable(why))
+
+
+def _senders(trusted: Sequence[str]) -> list[tuple[int, int]]:
+    """The servers whose answers are believed. ValueError: too many."""
+    if len(trusted) > limits.TARGETS_MAX:
+        raise ValueError(f"trusted: {len(trusted)} servers; at most {limits.TARGETS_MAX}")
+    return [parse_address(text) for text in trusted]
+
+
 class _SessionCalls:
     """A client's session: calls that are executed once however often they are sent, on one local port."""
 
     def __init__(self, engine: Engine, local_port: int, targets: Sequence[str]) -> None:
         if not targets:
             raise ValueError("a session needs a server's address")
+        if len(targets) > limits.TARGETS_MAX:
+            raise ValueError(f"a session with {len(targets)} servers; at most {limits.TARGETS_MAX}")
         self._engine = engine
         self._local_port = local_port
         self.targets = tuple(targets)
@@ -111,6 +167,7 @@ class _SessionCalls:
         first_sequence = 1 + secrets.randbits(_FIRST_SEQUENCE_BITS)
         addresses = [parse_address(target) for target in targets]
         self._number = engine.session_new(local_port, addresses, first_sequence=first_sequence)
+        self._is_closed = False
 
     def begin(self, payload: bytes, timeout_s: float, tag: int) -> int:
         """Sends a request, or keeps it until the session is open; the rid."""
@@ -125,27 +182,42 @@ class _SessionCalls:
         return rid
 
     def renew(self) -> None:
-        """Goes on with a new session after a :class:`~r2p2.errors.SessionExpiredError`; nothing otherwise."""
+        """Goes on with a new session after a :class:`~r2p2.errors.SessionExpiredError`; nothing otherwise.
+
+        Raises:
+            ValueError: the session, or its client, is closed.
+        """
         if self.is_expired:
             self._engine.session_renew(self._local_port, self._number)
+
+    def _info(self) -> SessionInfo:
+        if self._engine.handle is None:
+            raise ValueError("this client is closed")
+        return self._engine.session_info(self._local_port, self._number)
 
     @property
     def is_expired(self) -> bool:
         """Whether the servers have ended it: calls fail until :meth:`renew`."""
-        return self._engine.session_info(self._local_port, self._number).is_expired
+        return self._info().is_expired
 
     @property
     def client_id(self) -> int:
         """The id the servers gave it; 0 before the first call was answered."""
-        return self._engine.session_info(self._local_port, self._number).client_id
+        return self._info().client_id
 
     def close(self) -> None:
-        """Forgets the session here; the servers evict it in time.
+        """Forgets the session here; the servers evict it in time. Idempotent.
 
         Raises:
             EngineError: calls of it wait.
         """
-        self._engine.session_close(self._local_port, self._number)
+        if self._is_closed:
+            return
+        if self._engine.handle is not None:  # a client that is closed has forgotten it already
+            self._engine.session_close(self._local_port, self._number)
+        self._is_closed = True
+        # Its number may be another session's from now on.
+        self._engine = _unusable("this session is closed")
 
 
 class PollSession(_SessionCalls):
@@ -189,17 +261,25 @@ class _Calls:
 
     def __init__(self, bind: str, ports_count: int = 1, trusted: Sequence[str] = ()) -> None:
         ip, port = parse_address(bind, default_port=0)
+        senders = _senders(trusted)
+        if ports_count < 1:
+            raise ValueError(f"ports_count is {ports_count}, not at least 1")
         self._port = open_port(PortSpec("uv", format_ip(ip), port, ports_count=ports_count))
-        self._engine = Engine(self._port.address, _ENGINE, keep=self._port)
-        senders = [parse_address(text) for text in trusted]
-        for local_port in self._port.local_ports:
-            self._engine.client_open(local_port)
-            if senders:
-                self._engine.restrict(local_port, senders)
+        self._ip = ip  # 0: any
+        try:
+            self._engine = Engine(self._port.address, _ENGINE, keep=self._port)
+            for local_port in self._port.local_ports:
+                self._engine.client_open(local_port, first_rid=secrets.randbits(_FIRST_RID_BITS))
+                if senders:
+                    self._engine.restrict(local_port, senders)
+        except BaseException:
+            self._port.__exit__(None, None, None)
+            raise
         self._current_port = 0
         self._routed: set[tuple[int, int]] = set()
         self._tag = 0
-        self._closed = False
+        self._closed = ""
+        _open_clients.add(self)
 
     def begin(
         self, target: tuple[int, int], payload: bytes, policy: int, timeout_s: float, retry_s: float
@@ -237,7 +317,7 @@ class _Calls:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("this client is closed")
+            raise ValueError(self._closed)
 
     def _check_route(self, target: tuple[int, int]) -> None:
         """Asks the kernel once a target whether it knows a way there; connecting a UDP socket sends nothing."""
@@ -245,18 +325,32 @@ class _Calls:
             return
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
+                if self._ip:
+                    probe.bind((format_ip(self._ip), 0))
                 probe.connect((format_ip(target[0]), target[1] or 1))
             except OSError as error:
-                raise NoRoute(f"no route to {format_address(target)}: {error.strerror}; nothing was sent") from error
+                ends = format_address(target) + (f" from {format_ip(self._ip)}" if self._ip else "")
+                raise NoRoute(f"no route to {ends}: {error.strerror}; nothing was sent") from error
         if len(self._routed) < ROUTES_MAX:
             self._routed.add(target)
 
     def close(self) -> None:
         """Frees the engine, then the socket. Idempotent."""
         if not self._closed:
-            self._closed = True
             self._engine.close()
-            self._port.__exit__(None, None, None)
+            self._end(_CLOSED)
+
+    def _end(self, why: str) -> None:
+        _open_clients.discard(self)
+        self._closed = why
+        self._engine = _unusable(why)
+        self._port.__exit__(None, None, None)
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        """Closes a client that was forgotten: its memory is C's, and the descriptor would stay."""
+        if not getattr(self, "_closed", _CLOSED):
+            _Calls.close(self)
+            _warn(f"unclosed {type(self).__name__}", ResourceWarning, stacklevel=2, source=self)
 
 
 class PollClient:
@@ -272,19 +366,21 @@ class PollClient:
     """
 
     def __init__(self, port: OpenPort, *, trusted: Sequence[str] = ()) -> None:
+        senders = _senders(trusted)
         self._engine = Engine(port.address, _ENGINE, keep=port)
         self._local_port = port.local_port
-        self._engine.client_open(self._local_port)
-        if trusted:
-            self._engine.restrict(self._local_port, [parse_address(text) for text in trusted])
+        self._engine.client_open(self._local_port, first_rid=secrets.randbits(_FIRST_RID_BITS))
+        if senders:
+            self._engine.restrict(self._local_port, senders)
         self._tag = 0
         self._waiting: dict[int, tuple[Callable[[bytes | CallError], None], str]] = {}
         self._ended: deque[Completion] = deque()  # and not called back yet
-        self._closed = False
+        self._closed = ""
+        _open_clients.add(self)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("this client is closed")
+            raise ValueError(self._closed)
 
     @property
     def waiting_count(self) -> int:
@@ -366,10 +462,16 @@ class PollClient:
 
     def close(self) -> None:
         """Frees the engine; waiting calls end without a callback. Idempotent."""
-        self._closed = True
+        if not self._closed:
+            self._engine.close()
+            self._end(_CLOSED)
+
+    def _end(self, why: str) -> None:
+        _open_clients.discard(self)
+        self._closed = why
+        self._engine = _unusable(why)
         self._waiting.clear()
         self._ended.clear()
-        self._engine.close()
 
 
 class BlockingClient(_Calls):
@@ -483,7 +585,11 @@ class Client(_Calls):
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
         super().__init__(bind, ports_count, trusted)
-        self._session = _SessionCalls(self._engine, self._port.local_port, targets) if session else None
+        try:
+            self._session = _SessionCalls(self._engine, self._port.local_port, targets) if session else None
+        except BaseException:
+            self.close()
+            raise
 
     def renew_session(self) -> None:
         """Goes on with a new session after a :class:`~r2p2.errors.SessionExpiredError`; nothing otherwise.
@@ -506,15 +612,20 @@ class Client(_Calls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends waiting calls as cancelled and closes the socket."""
-        self._loop.remove_reader(self._port.fileno())
-        for handle in (self._timer, self._flush):
-            if handle is not None:
-                handle.cancel()
-        for future, _, _ in self._waiting.values():
-            if not future.done():
-                future.set_exception(CallCancelled("the client was closed"))
-        self._waiting.clear()
         self.close()
+
+    def close(self) -> None:
+        """Ends waiting calls as cancelled and closes the socket. Idempotent."""
+        if self._is_entered and not self._closed and not self._loop.is_closed():
+            self._loop.remove_reader(self._port.fileno())
+            for handle in (self._timer, self._flush):
+                if handle is not None:
+                    handle.cancel()
+            for future, _, _ in self._waiting.values():
+                if not future.done():
+                    future.set_exception(CallCancelled("the client was closed"))
+            self._waiting.clear()
+        super().close()
 
     async def call(
         self,
@@ -573,6 +684,8 @@ class Client(_Calls):
                     raise failure
                 raise type(failure)(f"a read had no answer in {seconds:g} s and {tries} tries; the last: {failure}")
             await asyncio.sleep(wait_s)
+            if self._closed:
+                raise CallCancelled("the client was closed")
             tries += 1
 
     async def _call_once(

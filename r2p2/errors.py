@@ -74,3 +74,11 @@ class EngineError(R2P2Error):
 
 class ReplyCountError(UserError, EngineError):
     """An application's batch of replies is not as long as its batch of requests."""
+
+    @classmethod
+    def of(cls, replies_count: int, requests_count: int) -> ReplyCountError:
+        """The one with these two numbers."""
+        return cls(
+            f"the application gave {replies_count} replies to {requests_count} requests",
+            "It has to give one reply to each request of a batch, in order.",
+        )

@@ -7,6 +7,7 @@ speed and cannot lose one member to a crash of the process.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
@@ -22,6 +23,16 @@ from r2p2.server import Server, ServerConfig, Service
 __all__ = ["LocalCluster", "LocalServer"]
 
 _READY_STEP_SECONDS: Final = 0.005
+
+_log = logging.getLogger("r2p2.local")
+
+
+async def _tell_end(what: str, driver: Any) -> None:
+    """Waits until it is stopped; what ends it before is said when it does, while its clients wait."""
+    try:
+        await driver.wait_closed()
+    except Exception as error:
+        _log.error("%s has ended: %r", what, error, exc_info=error)
 
 
 class LocalServer:
@@ -46,8 +57,13 @@ class LocalServer:
     async def __aenter__(self) -> LocalServer:
         """Starts it."""
         self._port = open_port(PortSpec("uv", self._ip))
-        self.server = Server(self._service, self._port.address, self._config, keep=self._port)
+        try:
+            self.server = Server(self._service, self._port.address, self._config, keep=self._port)
+        except BaseException:
+            self._port.__exit__(None, None, None)
+            raise
         self._driver = start_driver(self.server, self._port)
+        self._telling = asyncio.create_task(_tell_end(f"the server at {self.address}", self._driver))
         self.server.wake = self._driver.wake
         return self
 
@@ -94,7 +110,7 @@ class LocalCluster:
         self._apply_thread = apply_thread
         self._ports: list[OpenPort] = []
         self._drivers: list[Any] = []
-        self._stopped: set[int] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._members: dict[int, tuple[int, int]] = {}
         self.nodes: list[Node] = []
 
@@ -106,7 +122,9 @@ class LocalCluster:
     @property
     def leader(self) -> int | None:
         """The slot of the member that leads, if one does."""
-        return next((i for i, node in enumerate(self.nodes) if i not in self._stopped and node.is_leader), None)
+        # A member may have ended by itself, and is what it was last.
+        runs = [driver.running for driver in self._drivers]
+        return next((i for i, node in enumerate(self.nodes) if runs[i] and node.is_leader), None)
 
     def client(self, *, timeout_s: float = 1.0, session: bool = False, spread_reads: bool = False) -> Client:
         """A client of all members, with options of :class:`~r2p2.client.Client`."""
@@ -117,11 +135,9 @@ class LocalCluster:
         port = open_port(PortSpec("uv", self._ip, self._members[slot][1]))
         self._ports[slot] = port
         self._start(slot, port)
-        self._stopped.discard(slot)
 
     def stop_member(self, slot: int) -> None:
         """Stops a member: its memory is gone, as after a crash. :meth:`start_member` brings it back."""
-        self._stopped.add(slot)
         self._drivers[slot].stop()
         self.nodes[slot].close()
         self._ports[slot].__exit__(None, None, None)
@@ -151,7 +167,11 @@ class LocalCluster:
         config = NodeConfig(node_id=slot, members=self._members, timers=self._timers, apply_thread=self._apply_thread)
         node = Node(config, port.address, self._make_app(), keep=port)
         self.nodes[slot : slot + 1] = [node]
-        self._drivers[slot : slot + 1] = [start_driver(node, port)]
+        driver = start_driver(node, port)
+        self._drivers[slot : slot + 1] = [driver]
+        task = asyncio.create_task(_tell_end(f"member {slot}", driver))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
+from r2p2.address import parse_ip
 from r2p2.busy_loop import run_busy
 from r2p2.driver import Pollable, WakeableFromThread
 from r2p2.errors import UserError
@@ -130,6 +132,7 @@ class _Opened:
 
     def __init__(self, port: Any, local_ports: tuple[int, ...]) -> None:
         self._port = port
+        self.engines: weakref.WeakSet[Closable] = weakref.WeakSet()
         self.local_ports = local_ports
         self.local_port = local_ports[0]
 
@@ -152,7 +155,16 @@ class _Opened:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for engine in list(self.engines):  # which would go on with memory that is no more
+            engine.close()
         self._port.close()
+
+
+class Closable(Protocol):
+    """An engine or a router."""
+
+    def close(self) -> None:
+        """Idempotent."""
 
 
 def open_port(spec: PortSpec) -> OpenPort:
@@ -182,9 +194,20 @@ def _open_udp(spec: PortSpec) -> OpenPort:
     try:
         further = (spec.further_port,) if spec.further_port else ()
         port = UdpPort(spec.ip, spec.port, extra_ports=further + (0,) * (spec.ports_count - 1))
-    except OSError as error:
-        raise UserError(error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise _said_of(spec, error) from error
     return _Opened(port, port.local_ports)
+
+
+def _said_of(spec: PortSpec, error: OSError | ValueError) -> UserError:
+    """What kernel UDP has against it, in words."""
+    if isinstance(error, OSError):
+        return UserError(error.strerror or str(error))
+    try:
+        parse_ip(spec.ip)
+    except UserError as about_ip:
+        return about_ip
+    return UserError(str(error))
 
 
 def _open_portable(spec: PortSpec) -> OpenPort:
@@ -195,8 +218,8 @@ def _open_portable(spec: PortSpec) -> OpenPort:
 
     try:
         port = PortablePort(spec.ip, spec.port)
-    except OSError as error:
-        raise UserError(error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise _said_of(spec, error) from error
     return _Opened(port, port.local_ports)
 
 

@@ -180,6 +180,9 @@ class Router:
         if not self._router:
             raise EngineError(f"r2p2_router_new: status {error[0]}")
         self._keep = keep
+        # A port that is closed first closes what is over it.
+        if (engines := getattr(keep, "engines", None)) is not None:
+            engines.add(self)
         self._result = ffi.new("r2p2_router_result *")
         self._result_view = memoryview(ffi.buffer(self._result)).cast("B").cast("Q")
         self._deadline_ns = _NEVER

@@ -26,7 +26,7 @@ EPILOG = """example: two servers that say when they are done, and a router that 
 READY_PREFIX = "r2p2: routing "
 """A line that begins so says that the router forwards; processes that start one wait for it."""
 
-AUTO_MODES = {"uv": "relay", "dpdk": "direct"}
+AUTO_MODES = {"uv": "relay", "portable": "relay", "dpdk": "direct"}
 """Servers answer clients themselves where the backend can send with a client's address."""
 
 
@@ -86,7 +86,7 @@ def mode_of(mode: str, backend: str) -> str:
     """
     if mode == "auto":
         return AUTO_MODES[backend]
-    if mode == "direct" and backend == "uv":
+    if mode == "direct" and AUTO_MODES[backend] != "direct":
         raise UserError(
             "--mode direct: the kernel does not send with a client's address", "Use --mode relay, or --backend dpdk."
         )

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from r2p2 import limits
 from r2p2.engine import Engine, EngineConfig
-from r2p2.errors import R2P2Error, UserError
+from r2p2.errors import R2P2Error, ReplyCountError, UserError
 from r2p2.logs import Sparing
 from r2p2.node import STATUS_REQUEST
 from r2p2.requests import DROP, LATER, Replies, ReplySequence, Requests, SpecialReply, reply_of
@@ -54,16 +54,19 @@ class Deferred:
 
     @property
     def is_answered(self) -> bool:
-        """Whether it was answered or refused."""
-        return self._server is None
+        """Whether it was answered or refused, or can be no more."""
+        return self._server is None or self._server.engine.handle is None
 
     def reply(self, payload: bytes) -> None:
         """Answers.
 
         Raises:
             AnsweredTwiceError: it was answered before.
+            TypeError: the payload is not bytes; the request is still open.
             EngineError: the payload is over 371,856 bytes; the request is still open.
         """
+        if not isinstance(payload, bytes):
+            raise TypeError(f"a reply is bytes, not {type(payload).__name__}")
         self._take()._answer(self, self._asker, payload)
         self._server = None
 
@@ -77,9 +80,18 @@ class Deferred:
         self._server = None
 
     def _take(self) -> Server:
-        if self._server is None:
+        server = self._server
+        if server is None or server.engine.handle is None:
             raise AnsweredTwiceError("this request was answered or refused before")
-        return self._server
+        return server
+
+
+def _only(replies: ReplySequence) -> bytes | SpecialReply:
+    """The reply of a batch of one."""
+    each = replies.apart() if isinstance(replies, Replies) else list(replies)
+    if len(each) != 1:
+        raise ReplyCountError.of(len(each), 1)
+    return each[0]
 
 
 class Service:
@@ -89,12 +101,7 @@ class Service:
         self.handlers: dict[int, tuple[str, Callable[..., Any]]] = {}
 
     def _register(self, kind: str, policies: tuple[int, ...]) -> Callable[[_Function], _Function]:
-        for policy in policies:
-            if policy not in UNREPLICATED:
-                raise UserError(
-                    f"a service has no handlers for policy {policy}",
-                    "Replicated requests go to a StateMachine (r2p2 serve --members ...).",
-                )
+        self._check(policies)
 
         def register(function: _Function) -> _Function:
             for policy in policies or UNREPLICATED:
@@ -103,12 +110,26 @@ class Service:
 
         return register
 
+    @staticmethod
+    def _check(policies: tuple[int, ...]) -> None:
+        for policy in policies:
+            if callable(policy):
+                name = getattr(policy, "__name__", policy)
+                raise UserError(f"a handler's decorator got the function {name} itself", "Write it with ().")
+            if policy not in UNREPLICATED:
+                raise UserError(
+                    f"a service has no handlers for policy {policy}",
+                    "Replicated requests go to a StateMachine (r2p2 serve --members ...).",
+                )
+
     def handler(self, *policies: int) -> Callable[[_Function], _Function]:
         """For ``bytes -> bytes`` and for ``async def`` of the same form; for these policies, by default for both.
 
         An exception becomes the reply ``-ERR Name``, and so does what is not bytes (``TypeError``) or more than 371,856
         of them (``ReplyTooLarge``); returning :data:`~r2p2.requests.DROP` refuses.
         """
+
+        self._check(policies)
 
         def register(function: _Function) -> _Function:
             kind = "async" if inspect.iscoroutinefunction(function) else "one"
@@ -169,7 +190,6 @@ class Server:
         self.counters = {"drops_deferred_full": 0, "drops_draining": 0, "drops_no_handler": 0, "handler_errors": 0}
         self._service = service
         self._draining = False
-        self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_work: set[Deferred] = set()
         kinds = set(service.handlers.values())
@@ -208,10 +228,9 @@ class Server:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        for deferred in list(self._at_work):
-            deferred.drop()
-        if not self._is_closed:
-            self._is_closed = True
+        if self.engine.handle is not None:  # else the port was closed first
+            for deferred in list(self._at_work):
+                deferred.drop()
             self.engine.flush()  # nobody polls any more
         self.engine.close()
 
@@ -266,8 +285,7 @@ class Server:
             elif kind == "one":
                 replies.append(self._call(handler, request))
             elif kind == "batch":
-                answer = handler(Requests.of([request], requests.policies[i]))
-                replies.append(answer.slab if isinstance(answer, Replies) else answer[0])
+                replies.append(_only(handler(Requests.of([request], requests.policies[i]))))
             elif self.deferred_count >= self.config.deferred_max:
                 self.counters["drops_deferred_full"] += 1
                 replies.append(DROP)
@@ -331,6 +349,8 @@ class Server:
             raise
         except Exception as error:
             reply = self._error(handler, error)
+        if d.is_answered:  # by a server that closed, and the handler went on all the same
+            return
         if isinstance(reply, SpecialReply):
             d.drop()
         else:

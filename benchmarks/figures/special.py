@@ -52,20 +52,20 @@ def retention(effort: Effort) -> Rows:
             # Warm first, so that what grows afterwards is the log; then nobody can forget anything any more.
             bench.load(warmup_s=0.2, duration_s=0.5)
             bench.cluster.replicas[victim].kill()
-            before = resident_bytes(pid) or 0
+            before, answered_before = resident_bytes(pid) or 0, bench.answered_count
             result = bench.load(warmup_s=0.0, duration_s=total)
-            grown = (resident_bytes(pid) or 0) - before
+            grown, held = (resident_bytes(pid) or 0) - before, bench.answered_count - answered_before
         step_s = result.timeline["step_ns"] / 1e9
         answered = result.timeline["answered"]
         width = max(1, int(WINDOW_S / step_s))
-        entries = 0
+        entries = held - sum(answered)  # those before the measured time
         for index, count in enumerate(answered):
             reached = [mark for mark in RETENTION_MARKS if entries < mark <= entries + count]
             around = answered[max(0, index - width // 2) : index + width // 2 + 1]
             for mark in reached:
                 rates.setdefault(mark, []).append(sum(around) / (len(around) * step_s))
             entries += count
-        overheads.append(grown / max(1, entries) - REQUEST_BYTES)
+        overheads.append(grown / max(1, held) - REQUEST_BYTES)
     rows: Rows = [_row(f"{mark:,}", mark, "throughput_rps", rates[mark]) for mark in RETENTION_MARKS if mark in rates]
     if rows:
         rows[-1]["overhead_bytes"] = round(statistics.median(overheads), 1)

@@ -280,6 +280,11 @@ class Bench:
             rss_mib={name: round(bytes_ / 2**20, 1) for name, bytes_ in resident.items() if bytes_ is not None},
         )
 
+    @property
+    def answered_count(self) -> int:
+        """Calls answered in all loads so far, in what came before their measured times as well."""
+        return sum(load.answered for load in self._loads)
+
     def _status(self) -> dict[str, dict[str, Any]]:
         """Of every server, as it is asked after the load."""
         count = len(self._before)

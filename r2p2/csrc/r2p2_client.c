@@ -332,11 +332,13 @@ void r2p2_client_end(r2p2_client *client, uint16_t rid, uint32_t status, uint64_
         .rid = rid,
     };
     int is_opening = pair->kind == R2P2_CALL_OPENING;
+    /* No answer has come, or not the one to each copy. Those of a session say themselves what they are to. */
+    int is_owed = status == R2P2_DONE_TIMEOUT || status == R2P2_DONE_CANCELLED || (pair->is_repeated && !pair->session);
     wheel_remove(client, rid);
     if (!is_opening) client->waiting_count--;
     if (!is_opening && pair->session) session_call_ended(client, pair, status, source_ip, source_port, now_ns);
     payload_give(client, pair);
-    if (status == R2P2_DONE_TIMEOUT || status == R2P2_DONE_CANCELLED) {
+    if (is_owed) {
         pair->state = R2P2_PAIR_QUARANTINED;
         client->quarantined_count++;
         wheel_insert(client, rid, now_ns + R2P2_QUARANTINE_NS);

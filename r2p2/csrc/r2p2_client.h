@@ -1,8 +1,8 @@
 /*
  * The client's pair table: calls waiting for their answers, one table for each local UDP port, indexed by rid.
  *
- * A call's slot is in one of three states: FREE, WAITING, or QUARANTINED: a rid whose call ended without an answer is not used
- * again for a while, so that a late answer cannot be taken for the answer of another call.
+ * A call's slot is in one of three states: FREE, WAITING, or QUARANTINED: a rid whose call ended without an answer, or after copies
+ * that may all be answered, is not used again for a while, so that a late answer cannot be taken for the answer of another call.
  * A request that its caller marks as safe to repeat is sent again, at twice the interval each time, until an answer or the deadline.
  * From then on a refusal ends it no more, since another copy of it may have been taken: it is sent again after a pause.
  * So is every request of a session (r2p2_client_session.h), to one server after the other, and after a refusal, too: the servers

@@ -136,6 +136,11 @@ void r2p2_engine_default_sink(r2p2_engine *engine);
 int r2p2_buffer_reserve(r2p2_buffer *buffer, uint64_t more);
 r2p2_client *r2p2_engine_client(r2p2_engine *engine, uint16_t local_port);
 
+/* r2p2_gateway.c: what was received, checked and sorted; the packet is valid as long as the call. */
+void r2p2_packets_in(r2p2_engine *engine, const r2p2_rx_packet *packets, uint32_t count);
+/* Has the next of the longer requests come, as far as there is room for them. */
+void r2p2_grants_give(r2p2_engine *engine);
+
 int r2p2_requests_add(r2p2_requests *requests, const r2p2_asker *asker, const uint8_t *payload, uint32_t bytes);
 void r2p2_requests_clear(r2p2_requests *requests);
 void r2p2_requests_destroy(r2p2_requests *requests);

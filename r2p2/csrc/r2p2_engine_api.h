@@ -203,6 +203,8 @@ int32_t r2p2_raft_send(r2p2_engine *engine, uint8_t type, uint16_t rid, const ui
 
 /* Client. local_port: a UDP port of the port; each carries up to 65,535 calls at once, and up to calls_max of them. */
 int32_t r2p2_client_open(r2p2_engine *engine, uint16_t local_port, uint32_t calls_max);
+/* The next call's rid, where it is free; without this it is 1. */
+int32_t r2p2_client_number_from(r2p2_engine *engine, uint16_t local_port, uint16_t rid);
 /* retry_ns: 0, or the time after which a request that is safe to repeat is sent again (then twice that, and so on).
  * Returns the rid (1..65535, 0 is used too after a wrap) or a negative status. */
 int32_t r2p2_client_call(r2p2_engine *engine, uint16_t local_port, uint32_t ip, uint16_t port, uint8_t policy,

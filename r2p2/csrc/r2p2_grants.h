@@ -9,7 +9,7 @@
  * A message beyond the bound is granted alone. Once half of the table waits, the bound is void: a flood of announcements must not
  * keep honest ones waiting until they are pushed out. So it is while more of what was granted lately did not come than the ring holds, and
  * less came than that: a smaller flood would use up the bound with packets that nobody sends.
- * Leaves to others: halves and their memory (r2p2_reassembly.h), sending ACKs (r2p2_engine.c).
+ * Leaves to others: halves and their memory (r2p2_reassembly.h), sending ACKs (r2p2_gateway.c).
  */
 #ifndef R2P2_GRANTS_H
 #define R2P2_GRANTS_H

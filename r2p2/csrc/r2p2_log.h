@@ -4,7 +4,7 @@
  * Bytes lie in one endless address space of which a window [head, tail) is backed by fixed pages; entries may cross pages.
  * Freed pages go to a LIFO pool, so that a log which is truncated as fast as it grows keeps reusing the same warm pages,
  * and memory follows the live log. A second page table holds the position of every entry.
- * Leaves to others: terms (raft/), what an entry means (r2p2_engine.c).
+ * Leaves to others: terms (raft/), what an entry means (r2p2_apply.c).
  */
 #ifndef R2P2_LOG_H
 #define R2P2_LOG_H

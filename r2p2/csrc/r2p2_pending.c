@@ -10,7 +10,9 @@ int r2p2_pending_init(r2p2_pending_table *table, uint64_t seed) {
     table->buckets = calloc(R2P2_PENDING_SLOTS, sizeof *table->buckets);
     if (!table->entries || !table->buckets) return -1;
     table->seed = seed;
-    table->next = 1;
+    /* A router that is started anew has the port of the one before, to which late answers come: with the same rids they would go to
+     * whoever asks now. */
+    table->next = (uint32_t)((seed * UINT64_C(0x9E3779B97F4A7C15)) >> 48);
     table->waiting = (r2p2_pending_list){R2P2_PENDING_NONE, R2P2_PENDING_NONE, 0};
     table->quarantined = table->waiting;
     return 0;

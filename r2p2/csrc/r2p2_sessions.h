@@ -13,7 +13,7 @@
  * follows the span; a reply of up to 24 bytes lies in its place, a longer one in a block that is reused. In the steady state there is no
  * allocation. Sessions are in a list by their last request; the least recently used one gives way to a new one. For places and bytes
  * only those give way that have more than their share, the greediest first: whoever keeps little loses nothing to who keeps much.
- * Leaves to others: the log and its indices, whom to answer (r2p2_replicated.c).
+ * Leaves to others: the log and its indices, whom to answer (r2p2_apply.c).
  */
 #ifndef R2P2_SESSIONS_H
 #define R2P2_SESSIONS_H

@@ -2,7 +2,7 @@
  * The R2P2 header, 8 bytes on the wire (docs/wire.md).
  *
  * What: constants, the decoded form, and two pure functions over (pointer, length).
- * Leaves to others: reassembly (r2p2_reassembly.h), what a message means (r2p2_engine.c).
+ * Leaves to others: reassembly (r2p2_reassembly.h), what a message means (r2p2_gateway.c).
  */
 #ifndef R2P2_WIRE_H
 #define R2P2_WIRE_H

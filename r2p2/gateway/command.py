@@ -54,6 +54,10 @@ def config_of(args: argparse.Namespace) -> GatewayConfig:
     seconds("--drain", args.drain)
     in_range("--max-clients", args.max_clients, 1, 1 << 20)
     cluster = tuple(format_address(parse_address(text)) for text in args.cluster.split(","))
+    if len(cluster) > limits.TARGETS_MAX:
+        raise UserError(
+            f"--cluster has {len(cluster)} addresses; at most {limits.TARGETS_MAX}", "Some members will do."
+        )
     return GatewayConfig(cluster, host, int(port_text), args.timeout, args.drain, args.max_clients, args.app)
 
 

@@ -45,6 +45,7 @@ from raft import (
     member_id,
     slot_of,
 )
+from raft.configuration import VOTERS_MAX
 
 __all__ = ["Group"]
 
@@ -130,6 +131,8 @@ class Group:
                 f"{type(self._app).__name__} has no snapshots, so no new member can be brought up",
                 "Give the application snapshot() and restore().",
             )
+        if len(config.members) > VOTERS_MAX:
+            raise UserError(f"{len(config.members)} members, and a group has at most {VOTERS_MAX}", "Name fewer.")
         if not config.join and config.node_id not in config.members:
             raise UserError(f"node_id {config.node_id} is not one of the members {sorted(config.members)}")
         self._policy = choose_policy(config.truncation, has_snapshots=has_snapshots)

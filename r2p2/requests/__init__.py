@@ -179,7 +179,7 @@ class Replies:
         ``bytes_max``, ``-ERR ReplyTooLarge``. The slow way.
         """
         if isinstance(replies, Replies):
-            replies = replies._apart()
+            replies = replies.apart()
         kept: list[bytes | SpecialReply] = []
         first, refused_count = "", 0
         for i, reply in enumerate(replies):
@@ -195,7 +195,7 @@ class Replies:
         packed.refused_count = refused_count
         return packed
 
-    def _apart(self) -> list[bytes | SpecialReply]:
+    def apart(self) -> list[bytes | SpecialReply]:
         """One by one."""
         special = {reply.length: reply for reply in (DROP, LATER)}
         replies: list[bytes | SpecialReply] = []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 R2P2 = [sys.executable, "-m", "r2p2"]
 MEMBERS = "127.0.0.1:8001,127.0.0.1:8002,127.0.0.1:8003"
+SEVENTEEN = ",".join(f"127.0.0.1:{46000 + i}" for i in range(17))
 MEMBER = ("serve", "--members", MEMBERS, "--bind", "127.0.0.1:8001")
 ALONE = ("serve", "--bind", "127.0.0.1:0")
 FILE = """[cluster]
@@ -36,6 +39,7 @@ def refused(*arguments: str | bytes) -> str:
         ((*MEMBER, "--cluster-id", "99999999999"), "--cluster-id is 99999999999"),
         ((*MEMBER, "--check-determinism", "-1"), "--check-determinism is -1"),
         ((*MEMBER, "--node-id", "1"), "--members has --bind 127.0.0.1:8001 in slot 0"),
+        (("serve", "--members", SEVENTEEN, "--bind", "127.0.0.1:46016"), "17 members, and a group has at most 16"),
         ((*ALONE, "--cpu", "-1"), "--cpu is -1, outside 0..4095"),
         ((*ALONE, "--log-mib", "99999999"), "--log-mib is 99999999, outside 1..1048576"),
         ((*ALONE, "--log-mib", "0"), "--log-mib is 0"),
@@ -48,10 +52,17 @@ def refused(*arguments: str | bytes) -> str:
         (("router", "--servers", "127.0.0.1:8000", "--bind", "127.0.0.1:8000"), "is one of --servers"),
         (("router", "--servers", "127.0.0.1:8001", "--control-port", "70000"), "--control-port is 70000"),
         (("router", "--servers", "127.0.0.1:8001", "--queue", "0"), "--queue is 0, outside 1.."),
+        (("router", "--servers", "127.0.0.1:8001", "--mode", "direct"), "--mode direct: the kernel does not send"),
+        (
+            ("router", "--servers", "127.0.0.1:8001", "--mode", "direct", "--backend", "portable"),
+            "--mode direct: the kernel does not send",
+        ),
+        (("router", "--servers", "127.0.0.1:8001", "--backend", "portable"), "the portable backend has one socket"),
         (("router", "--servers", "127.0.0.1:8001", "--misses", "0"), "--misses is 0, outside 1.."),
         (("demo", "--outstanding", "0"), "0 outstanding calls"),
         (("demo", "--size", "1"), "requests of 1 bytes: between 48 and"),
         (("sim", "--trace", "a.mmd"), "--trace a.mmd: the diagram beside it ends in .mmd"),
+        (("gateway", "--cluster", SEVENTEEN), "--cluster has 17 addresses; at most 16"),
         (("gateway", "--cluster", MEMBERS, "--timeout", "inf"), "--timeout is inf"),
         (("gateway", "--cluster", MEMBERS, "--drain", "nan"), "--drain is nan"),
         (("gateway", "--cluster", MEMBERS, "--max-clients", "0"), "--max-clients is 0"),
@@ -131,3 +142,21 @@ def test_numbers_of_a_replay(option: str, value: str, members: tuple[str, ...], 
 @pytest.mark.parametrize("words", [(b"\xff\xfe",), (b"--resp", b"GET", b"\xff\xfe")])
 def test_a_request_may_be_any_bytes(words: tuple[bytes, ...]) -> None:
     assert "Error" not in refused("call", "127.0.0.1:1", "--timeout", "0.05", *words)
+
+
+def test_a_status_that_is_none_is_said_in_one_line() -> None:
+    """Of a server of somebody else, whose reply is no JSON."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            request, client = server.recvfrom(2048)
+            server.sendto(request[:2] + bytes([1 << 4 | request[2] & 15]) + request[3:8] + b"what?", client)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert f"{address} has no status: it answers b'what?'" in refused(
+            "call", address, "--status", "--timeout", "20"
+        )
+        thread.join()

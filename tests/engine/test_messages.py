@@ -270,6 +270,26 @@ def test_an_answer_after_the_deadline_is_not_taken_for_another_calls() -> None:
         assert caller.engine.counters()["rx_unmatched"] == 1
 
 
+def test_a_second_answer_to_a_repeated_call_is_not_taken_for_another_calls() -> None:
+    with pair() as (network, server, caller):
+        rid = caller.engine.call(
+            caller.port, STRANGER, b"slow", policy=1, timeout_ns=1_000_000_000, retry_ns=10_000_000, tag=1
+        )
+        network.run([caller], 25_000_000)
+        assert caller.engine.counters()["client_retries"] == 1
+        network.inject(STRANGER, CLIENT, packet(1, 1, rid, b"slow"))
+        network.run([caller], 1_000_000)
+        assert caller.ended.pop(1) == (DONE_OK, b"slow")
+        for first in range(0, 66_000, 500):
+            rids = {caller.call(tag, b"fast") for tag in range(first, first + 500)}
+            assert rid not in rids
+            network.run([server, caller], 1_000_000)
+        network.inject(STRANGER, CLIENT, packet(1, 1, rid, b"slow"))
+        network.run([server, caller], 1_000_000)
+        assert set(caller.ended.values()) == {(DONE_OK, b"fast")}
+        assert caller.engine.counters()["rx_unmatched"] == 1
+
+
 def test_rids_wrap_past_those_in_use() -> None:
     with pair() as (network, server, caller):
         kept = caller.call(0, b"waits", target=STRANGER, ms=100_000)

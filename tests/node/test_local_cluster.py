@@ -13,7 +13,9 @@ import pytest
 from examples.counter import Counter
 from r2p2.client import REPLICATED_READ, Client
 from r2p2.errors import CallDropped, CallError, CallTimeout
-from r2p2.local import LocalCluster
+from r2p2.local import LocalCluster, LocalServer
+from r2p2.requests import Requests
+from r2p2.server import Service
 
 
 async def add(client: object, number: int) -> int:
@@ -131,5 +133,40 @@ def test_a_read_that_everybody_refuses_ends_in_time() -> None:
             async with Client(cluster.addresses[2], timeout_s=2.0) as lonely:
                 with pytest.raises((CallDropped, CallTimeout), match="a read had no answer in 2 s and"):
                     await lonely.call(b"sum", policy=REPLICATED_READ)
+
+    asyncio.run(run())
+
+
+class Broken(Counter):
+    """Ends every member that applies anything."""
+
+    def apply(self, requests: Requests) -> list[bytes]:
+        raise RuntimeError("broken")
+
+
+def test_a_member_that_ends_by_itself_says_so_at_once_and_leads_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with LocalCluster(Broken) as cluster, cluster.client(timeout_s=0.2) as client:
+            leader = cluster.leader
+            with pytest.raises(CallTimeout):
+                await client.call(b"1")
+            assert f"member {leader} has ended: RuntimeError('broken')" in caplog.messages
+            assert cluster.leader != leader
+
+    asyncio.run(run())
+
+
+def test_a_local_server_that_ends_by_itself_says_so_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service()
+
+    @service.batch_handler()
+    def broken(requests: Requests) -> list[bytes]:
+        raise RuntimeError("broken")
+
+    async def run() -> None:
+        async with LocalServer(service) as server, Client(server.address, timeout_s=0.2) as client:
+            with pytest.raises(CallTimeout):
+                await client.call(b"x", policy=1)
+            assert caplog.messages == [f"the server at {server.address} has ended: RuntimeError('broken')"]
 
     asyncio.run(run())

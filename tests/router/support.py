@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from r2p2.engine import ROLE_HOLD, Engine, EngineConfig
@@ -104,14 +105,17 @@ class RouterWorld:
         ]
         addresses = tuple(server_address(i) for i in range(count))
         options: dict[str, object] = {"seed": seed, "policy": "jbsq:3"} | config
-        self.router = Router(
-            RouterConfig(addresses, ROUTER[1], **options),  # type: ignore[arg-type]
-            self.network.open(*ROUTER),
-        )
+        self.port = self.network.open(*ROUTER)
+        self.router = Router(RouterConfig(addresses, ROUTER[1], **options), self.port)  # type: ignore[arg-type]
         self.client = Caller(self.network, (CLIENT_IP, 5000))
         self.silent: set[int] = set()
         """Servers that are not there: nobody polls them."""
         self.tag = 0
+
+    def restart_router(self, seed: int) -> None:
+        """Another router in the place of this one, with empty books and another chance."""
+        self.router.close()
+        self.router = Router(replace(self.router.config, seed=seed), self.port)
 
     def raw(self, i: int) -> RawServer:
         server = self.servers[i]

@@ -170,6 +170,21 @@ def test_a_late_answer_goes_to_nobody() -> None:
         assert all(world.client.ended[tag] == (0, b"ok") for tag in later)
 
 
+def test_a_late_answer_to_the_router_before_goes_to_nobody() -> None:
+    with RouterWorld(1, policy="random", **FAST) as world:
+        world.calls(3)
+        late, world.raw(0).held = world.raw(0).held, []
+        world.restart_router(seed=2)
+        tags = world.calls(3)
+        for request in late:
+            world.raw(0).answer(request, b"late")
+        world.run()
+        assert world.count("rx_unmatched") == 3
+        world.raw(0).finish()
+        world.run()
+        assert [world.client.ended.get(tag) for tag in tags] == [(0, b"ok")] * 3
+
+
 def test_rids_wrap_and_never_meet() -> None:
     with RouterWorld(1, policy="random", pending_count_max=100, packets_max=2048, misses_max=100) as world:
         world.calls(1)

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,21 +20,33 @@ from r2p2 import (
     CallTimeout,
     Client,
     LocalCluster,
+    LocalServer,
     NoRoute,
     PollClient,
+    Replies,
     Requests,
     RequestTooLarge,
     TooManyCalls,
 )
-from r2p2.address import format_ip
+from r2p2.address import format_ip, parse_address
 from r2p2.apps.synthetic import Spin, Stss, stss_request
+from r2p2.driver import Pollable
 from r2p2.engine import DONE_DROPPED, DONE_OK
-from r2p2.errors import UserError
+from r2p2.errors import ReplyCountError, UserError
 from r2p2.memory import MemoryNetwork
 from r2p2.ports import OpenPort, PortSpec, drive, open_port, start_driver
 from r2p2.requests import SpecialReply
 from r2p2.server import AnsweredTwiceError, Deferred, Server, ServerConfig, Service
 from tests.engine.support import SERVER, Caller
+
+
+def wait_for(done: Callable[[], bool], *pollables: Pollable) -> None:
+    """Polls until it is done; ten seconds at most."""
+    end = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end, "ten seconds are over"
+        for pollable in pollables:
+            pollable.poll_once()
 
 
 class Pair:
@@ -105,6 +119,28 @@ def test_requests_of_one_policy_come_as_a_batch() -> None:
         assert ask((b"a", 1), (b"b", 1)) == [(DONE_OK, b"one a"), (DONE_OK, b"one b")]
         mixed = ask((b"a", 0), (b"b", 1), (b"c", 0))
         assert mixed == [(DONE_OK, b"batch a"), (DONE_OK, b"one b"), (DONE_OK, b"batch c")]
+
+
+def test_a_batch_of_one_is_answered_as_a_whole_one_is() -> None:
+    """Beside requests of another policy a batch handler gets its own one at a time."""
+    service, answers = (
+        Service(),
+        iter([Replies.pack([DROP]), Replies.pack([b"laid out"]), iter([b"one"]), [b"1", b"2"]]),
+    )
+    service.batch_handler(0)(lambda requests: next(answers))
+    service.handler(1)(bytes.upper)
+    with Pair(service) as pair:
+        for expected in ((DONE_DROPPED, b""), (DONE_OK, b"laid out"), (DONE_OK, b"one")):
+            pair.caller.call(2 * pair.tag, b"a", policy=0)
+            pair.caller.call(2 * pair.tag + 1, b"b", policy=1)
+            pair.run()
+            assert pair.caller.ended[2 * pair.tag] == expected
+            assert pair.caller.ended[2 * pair.tag + 1] == (DONE_OK, b"B")
+            pair.tag += 1
+        pair.caller.call(100, b"a", policy=0)
+        pair.caller.call(101, b"b", policy=1)
+        with pytest.raises(ReplyCountError, match="the application gave 2 replies to 1 requests"):
+            pair.run()
 
 
 def test_a_policy_without_a_handler_is_refused() -> None:
@@ -245,6 +281,20 @@ def test_deferred_replies_in_any_order_once_each_and_bounded() -> None:
         assert pair.server.deferred_count == 1
 
 
+@pytest.mark.parametrize("wrong", [None, "text", bytearray(b"x"), 5])
+def test_what_is_no_reply_leaves_a_deferred_request_open(wrong: Any) -> None:
+    service, kept = Service(), []
+    service.deferred_handler()(lambda request, deferred: kept.append(deferred))
+    with Pair(service) as pair:
+        assert pair.ask(b"a") is None
+        with pytest.raises(TypeError, match=f"a reply is bytes, not {type(wrong).__name__}"):
+            kept[0].reply(wrong)
+        assert not kept[0].is_answered
+        kept[0].reply(b"A")
+        pair.run()
+        assert pair.caller.ended == {1: (DONE_OK, b"A")}
+
+
 def test_a_drain_refuses_what_is_new_and_finishes_what_is_old() -> None:
     service = Service()
     kept: list[Deferred] = []
@@ -268,19 +318,24 @@ def test_closing_refuses_what_is_still_at_work() -> None:
 
     @service.handler(1)
     async def for_ever(request: bytes) -> bytes:
-        await asyncio.Event().wait()
-        return b""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if request == b"b":
+                raise
+        return b"too late"
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
         with Pair(service) as pair:
-            assert [pair.ask(b"a", 0), pair.ask(b"b", 1), pair.ask(b"c", 0)] == [None] * 3
+            assert [pair.ask(b"a", 0), pair.ask(b"b", 1), pair.ask(b"c", 0), pair.ask(b"d", 1)] == [None] * 4
             kept[1].reply(b"C")
             await asyncio.sleep(0)
             pair.server.close()
             pair.server.close()
             pair.network.run([pair.caller], 100_000)
-            assert pair.caller.ended == {1: (DONE_DROPPED, b""), 2: (DONE_DROPPED, b""), 3: (DONE_OK, b"C")}
+            dropped = (DONE_DROPPED, b"")
+            assert pair.caller.ended == {1: dropped, 2: dropped, 3: (DONE_OK, b"C"), 4: dropped}
             assert pair.server.deferred_count == 0
             with pytest.raises(AnsweredTwiceError):
                 kept[0].reply(b"late")
@@ -293,7 +348,10 @@ def test_closing_refuses_what_is_still_at_work() -> None:
 
 def test_what_a_service_cannot_do_is_said_at_once() -> None:
     with pytest.raises(UserError, match="policy 2"):
-        Service().handler(2)(bytes.upper)
+        Service().handler(2)
+    for decorator in (Service().handler, Service().batch_handler, Service().deferred_handler):
+        with pytest.raises(UserError, match=r"got the function upper itself \(Write it with \(\)"):
+            decorator(bytes.upper)  # type: ignore[arg-type]
     with MemoryNetwork() as network, pytest.raises(UserError, match="no handlers"):
         Server(Service(), network.open(*SERVER))
 
@@ -435,6 +493,26 @@ def test_a_local_cluster_goes_on_without_its_leader() -> None:
 
 def test_addresses() -> None:
     assert format_ip(0x7F000001) == "127.0.0.1"
+    for text in ("[::1]:8000", "::1", "10.0.0.1:80:80"):
+        with pytest.raises(UserError, match="is no IPv4 address with a port"):
+            parse_address(text)
+    with pytest.raises(TypeError, match=r"an address is text, as in '127\.0\.0\.1:8000', not int"):
+        Client(8000)  # type: ignore[arg-type]
+
+
+def test_a_local_server_that_cannot_begin_leaves_nothing_open() -> None:
+    service = Service()
+
+    async def main() -> None:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(UserError, match="the service has no handlers"):
+            await LocalServer(service).__aenter__()
+        service.handler()(bytes.upper)
+        with pytest.raises(UserError, match="'localhost' is not an IPv4 address"):
+            await LocalServer(service, ip="localhost").__aenter__()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("backend", ["uv", "portable"])
@@ -490,6 +568,34 @@ def test_a_callback_that_raises_costs_the_others_nothing_and_one_may_close() -> 
                 break
             time.sleep(0.005)  # all answers come at once
         assert (got, raised) == ([b"X"] * 3, 1)
+        server.close()
+
+
+def test_a_late_answer_to_who_had_the_port_before_goes_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, kept = Service(), []
+
+    @service.deferred_handler()
+    def later(request: bytes, deferred: Deferred) -> None:
+        kept.append((deferred, request))
+
+    drawn = iter((40_000, 50_000))
+    monkeypatch.setattr("r2p2.client.secrets.randbits", lambda bits: next(drawn))
+    with open_port(PortSpec("uv", "127.0.0.1")) as port, open_port(PortSpec("uv", "127.0.0.1")) as clients_port:
+        server = Server(service, port.address, keep=port)
+        replies: list[bytes | CallError] = []
+        clients: list[PollClient] = []
+        for number in range(2):
+            client = PollClient(clients_port)
+            client.call(f"127.0.0.1:{port.local_port}", b"%d" % number, replies.append, timeout_s=10)
+            clients.append(client)
+            wait_for(lambda: len(kept) == len(clients), client, server)
+            if number == 0:
+                client.close()
+        for deferred, request in kept:
+            deferred.reply(request)
+        wait_for(lambda: bool(replies), client, server)
+        assert replies == [b"1"]
+        client.close()
         server.close()
 
 

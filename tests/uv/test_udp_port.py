@@ -10,6 +10,7 @@ import socket
 import pytest
 
 import uv_backend
+from r2p2 import PortSpec, UserError, open_port
 from uv_backend import PortablePort
 from uv_backend.port import UdpPort
 
@@ -175,3 +176,11 @@ def test_any_address_is_address_zero() -> None:
         assert port.local_address[0] == "0.0.0.0"
         other.sendto(b"x", ("127.0.0.1", port.local_address[1]))
         assert select.select([port.fileno()], [], [], 5)[0]
+
+
+@pytest.mark.parametrize("backend", ["uv", "portable"])
+def test_a_port_by_name_says_what_is_wrong_with_its_address(backend: str) -> None:
+    with pytest.raises(UserError, match="'localhost' is not an IPv4 address"):
+        open_port(PortSpec(backend, "localhost"))
+    with pytest.raises(UserError, match=r"UDP port is 70000, not in 0\.\.65535"):
+        open_port(PortSpec(backend, "127.0.0.1", 70_000))
