@@ -33,15 +33,6 @@ class Files:
         """Closes it, durable or not."""
         os.close(handle)
 
-    def cut(self, path: Path, length: int) -> None:
-        """Cuts a file that nobody has open, durably."""
-        handle = os.open(path, os.O_WRONLY)
-        try:
-            os.ftruncate(handle, length)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
     def replace(self, source: Path, target: Path) -> None:
         """Renames in one step; durable after :meth:`sync_directory`."""
         os.replace(source, target)

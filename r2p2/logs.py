@@ -6,6 +6,7 @@ Leaves to others: what is told, and where the lines go (standard output).
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import sys
@@ -51,6 +52,8 @@ def configure(form: str, fields: dict[str, object] | None = None, out: TextIO | 
         out: where events go; by default standard output.
     """
     stream = sys.stdout if out is None else out
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # a path may be no text
     if form == "text":
         logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
 

@@ -58,6 +58,6 @@ class ServiceManager:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
-                sock.sendto(message.encode(), self._address)
+                sock.sendto(message.encode(errors="backslashreplace"), self._address)
         except OSError as error:  # a manager that is away or slow is no reason to end or to wait
             log.warning("cannot tell the service manager %s: %s", message, error)

@@ -9,7 +9,9 @@ promised is the end of the log and is cut; a bad record that a later one calls d
 offset, and nothing is touched. (A bad record with nothing behind it is taken for torn.)
 
 An error of write or fsync is final: the kernel may have dropped the pages and will not say so twice, so every later
-call raises too, and the process has to end. Nothing is promised that was not synced.
+call raises too, and the process has to end. Nothing is promised that was not synced. The next process reads such pages
+as if they were on the disk, and a sync of them has nothing to do: so it writes the newest file anew, the only one whose
+records no later one calls durable.
 
 Left to others: when to sync, the entries' meaning, a thread to do it in.
 """
@@ -17,6 +19,7 @@ Left to others: when to sync, the entries' meaning, a thread to do it in.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,7 +33,13 @@ from raft import HardState, TermRuns
 
 SEGMENT_BYTES: Final = 64 << 20  # a file is closed once it is longer
 RECORD_BYTES_MAX: Final = 1 << 30
+ANEW: Final = (
+    "Empty the directory and start this member again: the others bring it up. A copy of an earlier time will not do: "
+    "it lacks what this member has acknowledged since."
+)
+SNAPSHOT_NAME: Final = "snapshot"
 _MAGIC: Final = 0x52324C52
+_MAGIC_BYTES: Final = _MAGIC.to_bytes(4, "big")
 _RECORD: Final = Struct(">IIIIQQ")  # magic, crc of all that follows, kind, body bytes, number, durable number
 _AFTER_CRC: Final = 8
 # Version of the format, term, vote (its upper 64 bits, its lower 16; ffff: none), last index, last term.
@@ -43,9 +52,11 @@ _APPEND: Final = Struct(">QQQ")  # first index, term, count; then the entries
 _TRUNCATE: Final = Struct(">QQ")  # from index, the term of the entry before
 _SNAPSHOT: Final = Struct(">IIQQQ")  # magic, crc of all that follows, index, term, bytes
 _HEAD_KIND, _HARD_STATE_KIND, _APPEND_KIND, _TRUNCATE_KIND = 1, 2, 3, 4
+_BODY_BYTES: Final = {_HEAD_KIND: _HEAD.size, _HARD_STATE_KIND: _HARD_STATE.size, _TRUNCATE_KIND: _TRUNCATE.size}
 _ENTRY_HEADER_BYTES: Final = 16
 _SUFFIX: Final = ".log"
-_SNAPSHOT_NAME: Final = "snapshot"
+_NEW: Final = ".new"  # behind the name of what is not in force yet
+_NAMES: Final = re.compile(r"[0-9a-f]{16}\.log")
 
 
 class StorageError(UserError):
@@ -163,10 +174,15 @@ class _Segment:
     last_index: int = 0  # the highest index any of its records speaks of
 
 
+def log_files(directory: Path) -> list[Path]:
+    """The log's files, the oldest first. Whatever else has come to lie there is somebody else's."""
+    return sorted(path for path in directory.iterdir() if _NAMES.fullmatch(path.name))
+
+
 def holds_log(directory: Path) -> bool:
     """Whether a file there is as long as the head of one, which is durable before anything is promised."""
     least = _RECORD.size + _HEAD.size
-    return any(path.stat().st_size >= least for path in directory.glob(f"*{_SUFFIX}"))
+    return any(path.stat().st_size >= least for path in log_files(directory))
 
 
 class Storage:
@@ -179,7 +195,6 @@ class Storage:
         self.directory = Path(directory)
         self._files = files or Files()
         self.segment_bytes = segment_bytes
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._failed: str = ""
         self._number = 0  # of the last record written
         self._durable_number = 0
@@ -188,7 +203,11 @@ class Storage:
         self._file = -1
         self._file_bytes = 0
         self._hard_state = HardState(0, None)
-        recovered = self._recover()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            recovered = self._recover()
+        except OSError as error:
+            raise self._fail("start", error) from error
         self._recovered: Recovered | None = recovered
         if recovered.hard_state is not None:
             self._hard_state = recovered.hard_state
@@ -288,23 +307,32 @@ class Storage:
         self._check()
         head = _SNAPSHOT.pack(_MAGIC, 0, snapshot.index, snapshot.term, len(snapshot.data))[_AFTER_CRC:]
         crc = zlib.crc32(snapshot.data, zlib.crc32(head))
-        temporary = self.directory / f"{_SNAPSHOT_NAME}.new"
         try:
-            self._files.remove(temporary)
-            handle = self._files.create(temporary)
-            try:
-                self._files.write(handle, _MAGIC.to_bytes(4, "big") + crc.to_bytes(4, "big") + head)
-                # As it is: a copy of something large would keep every other thread waiting.
-                self._files.write(handle, snapshot.data)
-                self._files.sync(handle)
-            finally:
-                self._files.close(handle)
+            # The data as it is: a copy of something large would keep every other thread waiting.
+            self._write_beside(
+                self.directory / SNAPSHOT_NAME,
+                _MAGIC_BYTES + crc.to_bytes(4, "big") + head,
+                snapshot.data,
+            )
         except OSError as error:
             raise self._fail("snapshot", error) from error
 
+    def _write_beside(self, path: Path, *pieces: bytes | bytearray) -> Path:
+        """What is to take the place of ``path``, durably; returns where it is until then."""
+        temporary = path.with_name(f"{path.name}{_NEW}")
+        self._files.remove(temporary)
+        handle = self._files.create(temporary)
+        try:
+            for piece in pieces:
+                self._files.write(handle, piece)
+            self._files.sync(handle)
+        finally:
+            self._files.close(handle)
+        return temporary
+
     def _adopt(self, snapshot: Snapshot) -> None:
         try:
-            self._files.replace(self.directory / f"{_SNAPSHOT_NAME}.new", self.directory / _SNAPSHOT_NAME)
+            self._files.replace(self.directory / f"{SNAPSHOT_NAME}{_NEW}", self.directory / SNAPSHOT_NAME)
             self._files.sync_directory(self.directory)
         except OSError as error:
             raise self._fail("snapshot", error) from error
@@ -351,7 +379,7 @@ class Storage:
         self._number += 1
         self._segments[-1].last_index = max(self._segments[-1].last_index, self._last_index)
         rest = _RECORD.pack(0, 0, kind, len(body), self._number, self._durable_number)[_AFTER_CRC:] + body
-        self._buffer.append(_MAGIC.to_bytes(4, "big") + zlib.crc32(rest).to_bytes(4, "big") + rest)
+        self._buffer.append(_MAGIC_BYTES + zlib.crc32(rest).to_bytes(4, "big") + rest)
 
     def _flush(self) -> None:
         data = b"".join(self._buffer)
@@ -391,7 +419,9 @@ class Storage:
 
     def _recover(self) -> Recovered:
         found = Recovered(snapshot=self._read_snapshot())
-        paths = sorted(self.directory.glob(f"*{_SUFFIX}"))
+        paths = log_files(self.directory)
+        torn: list[Path] = []
+        newest = b""
         for position, path in enumerate(paths):
             data = path.read_bytes()
             segment = _Segment(path)
@@ -400,19 +430,25 @@ class Storage:
                 self._replay(path, good, kind, body, found, segment)
                 good = end
             found.torn_bytes += len(data) - good
-            self._files.cut(path, good)  # synced: what was read may never have been, and is promised from now on
             if good:
                 self._segments.append(segment)
+                newest = data[:good]
             else:
-                self._files.remove(path)  # created, and torn before its head was durable
-        self._durable_number = self._number
+                torn.append(path)  # created, and torn before its head was durable
         if found.snapshot is not None and found.snapshot.index > found.base_index:
             # Behind the log's end, or of another term: it came from elsewhere, and the crash was before the log went.
             found.begin_at(found.snapshot.index, found.snapshot.term)
         elif found.base_index > (found.snapshot.index if found.snapshot else 0):
             raise StorageError(
-                f"{self.directory}: the log starts behind {found.base_index} and no snapshot reaches there"
+                f"{self.directory}: the log starts behind {found.base_index} and no snapshot reaches there", ANEW
             )
+        for path in torn:
+            self._files.remove(path)
+        if self._segments:
+            path = self._segments[-1].path
+            self._files.replace(self._write_beside(path, newest), path)
+            self._files.sync_directory(self.directory)
+        self._durable_number = self._number
         return found
 
     def _records(self, path: Path, data: bytes, later: list[Path]) -> Iterator[tuple[int, int, bytes]]:
@@ -433,16 +469,27 @@ class Storage:
         """StorageError when something behind a bad record says that this record was durable."""
         bad = self._number + 1
         promised = 0
-        for at in range(offset, len(data)):
-            if data.startswith(b"R2LR", at) and (record := _record_at(data, at)) is not None:
-                promised = max(promised, record[3])
+        at, number = offset, bad
+        while at < len(data) and promised < bad and (end := _extent(data, at, number)) > 0:
+            if (record := _record_at(data, at)) is not None:
+                promised = record[3]
+            at, number = end, number + 1
+        if at < len(data) and (record := _record_at(data, at)) is not None:
+            promised = max(promised, record[3])  # its number is another: those before it are gone
+        at = data.find(_MAGIC_BYTES, at + 1)
+        while 0 <= at <= len(data) - _RECORD.size and promised < bad:
+            *_, number, durable = _RECORD.unpack_from(data, at)
+            # What clients sent may look like a record. Ours are numbered, and at most so many stand in between.
+            if bad <= durable < number <= bad + (at - offset) // _RECORD.size and _record_at(data, at) is not None:
+                promised = durable
+            at = data.find(_MAGIC_BYTES, at + 1)
         for other in later:
             if (record := _record_at(other.read_bytes(), 0)) is not None:
                 promised = max(promised, record[3])
         if promised >= bad:
             raise StorageError(
-                f"{path}: record {bad} at offset {offset} is damaged, though it had been synced; "
-                "restore the file, or remove this member from the cluster and add it anew"
+                f"{path}: record {bad} at offset {offset} is damaged, though it had been synced",
+                ANEW,
             )
 
     def _replay(self, path: Path, offset: int, kind: int, body: bytes, found: Recovered, segment: _Segment) -> None:
@@ -480,18 +527,38 @@ class Storage:
             )
 
     def _read_snapshot(self) -> Snapshot | None:
-        path = self.directory / _SNAPSHOT_NAME
-        self._files.remove(self.directory / f"{_SNAPSHOT_NAME}.new")
+        path = self.directory / SNAPSHOT_NAME
+        self._files.remove(self.directory / f"{SNAPSHOT_NAME}{_NEW}")
         if not path.exists():
             return None
-        data = path.read_bytes()
-        if len(data) < _SNAPSHOT.size:
-            raise StorageError(f"{path}: {len(data)} bytes are no snapshot")
-        magic, crc, index, term, length = _SNAPSHOT.unpack_from(data)
-        body = data[_SNAPSHOT.size :]
-        if magic != _MAGIC or length != len(body) or crc != zlib.crc32(data[_AFTER_CRC:]):
-            raise StorageError(f"{path}: the snapshot is damaged")
+        with path.open("rb") as file:  # apart: a copy of something large would take its memory once more
+            head, body = file.read(_SNAPSHOT.size), file.read()
+        if len(head) < _SNAPSHOT.size:
+            raise StorageError(f"{path}: {len(head)} bytes are no snapshot", ANEW)
+        magic, crc, index, term, length = _SNAPSHOT.unpack(head)
+        if magic != _MAGIC or length != len(body) or crc != zlib.crc32(body, zlib.crc32(head[_AFTER_CRC:])):
+            raise StorageError(f"{path}: the snapshot is damaged", ANEW)
         return Snapshot(index, term, body)
+
+
+def _extent(data: bytes, offset: int, number: int) -> int:
+    """Where record ``number`` ends, which begins at ``offset`` and may be torn or damaged: by its header or by what is
+    in it, whichever is less, and at most the end of ``data``. 0: its header is not what was written.
+    """
+    body = offset + _RECORD.size
+    if body > len(data):
+        return len(data)
+    magic, _, kind, body_bytes, found, durable_number = _RECORD.unpack_from(data, offset)
+    if magic != _MAGIC or found != number or durable_number >= number:
+        return 0
+    at = body + _BODY_BYTES.get(kind, _APPEND.size)
+    if kind == _APPEND_KIND and at <= len(data):
+        *_, count = _APPEND.unpack_from(data, body)
+        for _ in range(min(count, len(data))):
+            at += (_ENTRY_HEADER_BYTES + int.from_bytes(data[at : at + 4], "big") + 7) & ~7
+            if at >= len(data):
+                break
+    return min(body + int(body_bytes), at, len(data))
 
 
 def _record_at(data: bytes, offset: int) -> tuple[int, int, int, int, bytes] | None:

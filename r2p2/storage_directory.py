@@ -11,12 +11,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from r2p2.errors import UserError
 from r2p2.files import Files
+from r2p2.storage import ANEW, SNAPSHOT_NAME, log_files
+from raft import member_id
 
 __all__ = ["MemberRecord", "StorageDirectory"]
 
@@ -60,12 +63,9 @@ class StorageDirectory:
         self._files = files
         self._lock = -1
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if not (path / _NAME).exists():
+                self._make(path)
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-            raise UserError(f"storage {path} cannot be used: {why}", "Name a directory to write in.") from error
-        try:
             self._take_lock()
             self.record = self._read(record)
             self.is_fresh = self.record is record
@@ -74,9 +74,27 @@ class StorageDirectory:
                 self.save(record)
             elif record.application and not self.record.application:
                 self.save(replace(self.record, application=record.application))
+        except OSError as error:
+            self.close()
+            why = "it is a file" if path.is_file() else error.strerror
+            where = f" ({error.filename})" if error.filename else ""
+            raise UserError(f"storage {path} cannot be used: {why}{where}", "Name a directory to write in.") from error
         except BaseException:
             self.close()
             raise
+
+    def _make(self, path: Path) -> None:
+        """The directory and those above it, as far as they are missing, with durable names."""
+        missing: list[Path] = []
+        while not path.exists():
+            missing.append(path)
+            path = path.parent
+        # A start that ended in here may have made it. Where its parent cannot be opened, somebody else has.
+        with suppress(PermissionError):
+            self._files.sync_directory(path.parent)
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True)
+            self._files.sync_directory(each.parent)
 
     def save(self, record: MemberRecord) -> None:
         """Replaces ``member.json``; durable on return. OSError when it cannot be."""
@@ -91,7 +109,6 @@ class StorageDirectory:
             self._files.close(handle)
         self._files.replace(temporary, self.path / _NAME)
         self._files.sync_directory(self.path)
-        self._files.sync_directory(self.path.parent)
         self.record = record
 
     def close(self) -> None:
@@ -115,7 +132,7 @@ class StorageDirectory:
     def _read(self, wanted: MemberRecord) -> MemberRecord:
         path = self.path / _NAME
         try:
-            text = path.read_text()
+            text = path.read_bytes()
         except FileNotFoundError:
             return wanted
         try:
@@ -128,8 +145,13 @@ class StorageDirectory:
                 )
             incarnation = int(read.pop("incarnation"), 16)
             found = MemberRecord(incarnation=incarnation, members=tuple(read.pop("members")), **read)
+            own = member_id(found.slot, incarnation)
+            if not all(isinstance(member, int) for member in found.members):
+                raise ValueError(f"members {found.members} are not numbers")
+            if found.members and (own in found.members) is not (not found.joining):
+                raise ValueError(f"joining is {found.joining}, members {found.members}, and this one is {own}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: {error}", "Restore the directory from a copy.") from error
+            raise UserError(f"{path} is damaged: {error}", ANEW) from error
         if (found.cluster_id, found.slot) != (wanted.cluster_id, wanted.slot):
             raise UserError(
                 f"storage {self.path} belongs to member {found.slot} of cluster {found.cluster_id}, and this is "
@@ -145,9 +167,9 @@ class StorageDirectory:
         return found
 
     def _check_empty(self) -> None:
-        log = sorted(path.name for path in self.path.iterdir() if path.suffix == ".log" or path.name == "snapshot")
+        log = [path for path in (*log_files(self.path), self.path / SNAPSHOT_NAME) if path.exists()]
         if log:
             raise UserError(
-                f"storage {self.path} holds a log ({log[0]}) and no {_NAME}, which says whose it is",
-                "Restore the directory from a copy, or name an empty one.",
+                f"storage {self.path} holds a log ({log[0].name}) and no {_NAME}, which says whose it is",
+                ANEW,
             )

@@ -22,4 +22,7 @@ int32_t r2p2_log_append_raw(r2p2_engine *engine, const uint8_t *entries, uint64_
     return status;
 }
 
-void r2p2_set_storage_full(r2p2_engine *engine, int32_t full) { engine->storage_full = full != 0; }
+void r2p2_set_storage(r2p2_engine *engine, uint64_t log_bytes) {
+    engine->has_storage = 1;
+    engine->storage_head = engine->log.tail - log_bytes;
+}

@@ -55,10 +55,10 @@ r2p2_engine *r2p2_engine_new(uintptr_t port_address, const r2p2_engine_config *c
     if (!status)
         status = r2p2_reassembly_init(&engine->raft_halves, config->reassembly_count_max, config->reassembly_bytes_max,
                                       config->reassembly_timeout_ns, R2P2_SOURCE_SHARE);
-    /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. */
-    if (!status)
-        status = r2p2_log_init(&engine->log, config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX,
-                               config->log_entries_max + config->log_entries_max / 4 + R2P2_LOG_PAGE_BYTES / 8);
+    /* A follower may hold what the leader has just forgotten: its log has a little more room than the bound on admission. So many
+     * bytes fit in entries of any size: what comes back from a disk was counted in bytes. */
+    uint64_t log_bytes = config->log_bytes_max + config->log_bytes_max / 4 + R2P2_MESSAGE_BYTES_MAX;
+    if (!status) status = r2p2_log_init(&engine->log, log_bytes, log_bytes / R2P2_ENTRY_HEADER_BYTES);
     if (!status) status = r2p2_sessions_init(&engine->sessions, config->sessions_count_max, config->sessions_bytes_max);
     if (status) {
         *error = status;

@@ -109,7 +109,8 @@ struct r2p2_engine {
     r2p2_buffer held; /* entries waiting to be forwarded, from held_offset on */
     uint64_t held_offset, held_count, held_since_ns;
     r2p2_reads reads;
-    int32_t storage_full; /* new requests for the log are refused */
+    int32_t has_storage;
+    uint64_t storage_head; /* where the log on disk begins: a position as the log's own, perhaps before its head, and modulo 2^64 */
 
     uint32_t cluster_id;
     int32_t has_cluster; /* else Raft messages of any are taken */

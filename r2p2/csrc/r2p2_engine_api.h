@@ -162,10 +162,11 @@ uint64_t r2p2_log_fit(r2p2_engine *engine, uint64_t first_index, uint64_t last_i
 uint64_t r2p2_log_range_bytes(r2p2_engine *engine, uint64_t first_index, uint64_t last_index);
 
 /* Durable mode. copy: the wire bytes of entries first..last; returns their number. append_raw: entries in their wire form from the
- * disk, checked as a peer's; they follow the last one. storage_full: the leader refuses new requests. */
+ * disk, checked as a peer's; they follow the last one. set_storage: the disk holds so many bytes of log now, through its end; from
+ * log_bytes_max on the leader refuses new requests. */
 int64_t r2p2_log_copy(r2p2_engine *engine, uint64_t first_index, uint64_t last_index, uint8_t *out, uint64_t room);
 int32_t r2p2_log_append_raw(r2p2_engine *engine, const uint8_t *entries, uint64_t length, uint64_t count);
-void r2p2_set_storage_full(r2p2_engine *engine, int32_t full);
+void r2p2_set_storage(r2p2_engine *engine, uint64_t log_bytes);
 
 /* Apply, in order. prepare lays out the requests of the next entries (at most entries_max, none beyond last_index); reply answers them
  * (send != 0: the leader) or only keeps what sessions want kept. Requests that a session has had executed are left out and answered

@@ -21,11 +21,16 @@ static int log_is_full(const r2p2_engine *engine) {
            log->last_index + 1 - log->first_index >= engine->config.log_entries_max;
 }
 
+/* Bytes of log on disk, with what this poll has added: one poll may bring more than there is room for. */
+static uint64_t stored_bytes(const r2p2_engine *engine) {
+    return engine->has_storage ? engine->log.tail - engine->storage_head : 0;
+}
+
 /* Why the leader takes no request: the counter of such refusals, or NULL. */
 static uint64_t *leader_refusal(r2p2_engine *engine) {
     if (engine->log.last_index - engine->applied_index >= engine->config.backlog_entries_max)
         return &engine->counters.drops_backlog;
-    if (engine->storage_full) return &engine->counters.drops_storage_full;
+    if (stored_bytes(engine) >= engine->config.log_bytes_max) return &engine->counters.drops_storage_full;
     return log_is_full(engine) ? &engine->counters.drops_log_full : NULL;
 }
 
@@ -163,9 +168,10 @@ static void take_held(r2p2_engine *engine) {
     const r2p2_log *log = &engine->log;
     const r2p2_engine_config *config = &engine->config;
     const uint8_t *entries = engine->held.data + engine->held_offset;
-    uint64_t used = log->tail - log->head, there = log->last_index + 1 - log->first_index;
+    uint64_t in_memory = log->tail - log->head, on_disk = stored_bytes(engine);
+    uint64_t used = in_memory > on_disk ? in_memory : on_disk, there = log->last_index + 1 - log->first_index;
     uint64_t backlog = log->last_index - engine->applied_index, length = 0, count = 0;
-    while (!engine->storage_full && count < engine->held_count && used + length < config->log_bytes_max &&
+    while (count < engine->held_count && used + length < config->log_bytes_max &&
            there + count < config->log_entries_max && backlog + count < config->backlog_entries_max) {
         r2p2_entry entry;
         r2p2_entry_decode(entries + length, &entry);

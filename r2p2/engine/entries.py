@@ -111,9 +111,11 @@ class Entries(Polling):
         check("r2p2_log_append_raw", status)
         return True
 
-    def set_storage_full(self, full: bool) -> None:
-        """Whether the leader refuses new requests for the log (counted: drops_storage_full)."""
-        lib.r2p2_set_storage_full(self._engine, 1 if full else 0)
+    def set_storage(self, log_bytes: int) -> None:
+        """The disk holds so many bytes of log, through the end of this one. From ``log_bytes_max`` on the leader
+        refuses new requests (counted: drops_storage_full).
+        """
+        lib.r2p2_set_storage(self._engine, log_bytes)
 
     # ---- the log's time ----
 

@@ -38,7 +38,7 @@ class DiskUpkeep:
 
     Args:
         disk: its storage.
-        engine: is told when the disk is full.
+        engine: is told how much log the disk holds. Its log is the disk's.
         app_has_snapshots: else nothing makes room.
         app_is_busy: whether the application may not be called now.
 
@@ -55,6 +55,8 @@ class DiskUpkeep:
         self._app_has_snapshots = app_has_snapshots
         self._app_is_busy = app_is_busy
         self._saving: tuple[PlannedSnapshot, Taking] | None = None
+        self._begins = disk.begins
+        engine.set_storage(disk.log_bytes)
 
     @property
     def is_saving(self) -> bool:
@@ -69,10 +71,11 @@ class DiskUpkeep:
         """Once a poll: goes on with a snapshot, and says whether there is room."""
         if self._app_has_snapshots:
             self._save(raft, snapshots)
-        full = self._disk.is_full(has_snapshots=self._app_has_snapshots)
-        if full != self.is_full:
-            self.is_full = full
-            self._engine.set_storage_full(full)
+        disk = self._disk
+        if disk.begins != self._begins:
+            self._begins = disk.begins
+            self._engine.set_storage(disk.log_bytes)
+        self.is_full = disk.is_full(has_snapshots=self._app_has_snapshots)
 
     def _save(self, raft: Raft, snapshots: Snapshots) -> None:
         """Begins one when the disk wants it, and goes on with it."""

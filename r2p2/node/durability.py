@@ -29,7 +29,7 @@ from r2p2 import limits
 from r2p2.engine import Engine
 from r2p2.errors import UserError
 from r2p2.files import Files
-from r2p2.storage import SEGMENT_BYTES, Recovered, Snapshot, Storage, StorageError, holds_log
+from r2p2.storage import ANEW, SEGMENT_BYTES, Recovered, Snapshot, Storage, StorageError, holds_log
 from r2p2.storage_directory import MemberRecord, StorageDirectory
 from raft import (
     AppendConfiguration,
@@ -77,6 +77,7 @@ class Durability:
 
     Attributes:
         record: what the directory says.
+        begins: changes whenever the log on disk begins elsewhere: a snapshot covers more of it, or has taken its place.
         replay_through: last index that was read back and is still as it was; nobody waits for answers to entries up to
             here.
         wake: called from another thread when :meth:`done` has something new to say.
@@ -102,10 +103,13 @@ class Durability:
             if self._directory.record.members and not holds_log(path):
                 raise StorageError(
                     f"{path}: the log is gone, though this member has been part of a cluster",
-                    "Restore the directory, or remove this member from the cluster and add it anew.",
+                    ANEW,
                 )
             segment_bytes = min(SEGMENT_BYTES, max(log_bytes_max // 8, 1 << 16))
             self._storage = Storage(path, segment_bytes=segment_bytes, files=files)
+        except OSError as error:
+            self._directory.close()
+            raise StorageError(f"{path}: {error}") from error
         except BaseException:
             self._directory.close()
             raise
@@ -126,7 +130,10 @@ class Durability:
         self._written_bytes = sum(len(piece.data) for piece in recovered.entries)
         self._covered_bytes = 0
         self._snapshot_covers: int | None = None  # the same, of the one being written
+        self._restores = False  # the Ready at hand has a snapshot from the leader
+        self._restores_number = 0  # of the last Ready that had one
         self._told_full = False
+        self.begins = 0
 
         self._work: list[_Work] = []  # of the Ready at hand
         self._number = 0  # of the last Ready that wrote something
@@ -169,6 +176,7 @@ class Durability:
         node_snapshot: bytes | None = None
         if recovered.snapshot is not None:
             configuration, node_snapshot = _split(bytes(recovered.snapshot.data))
+            recovered.snapshot.data = b""  # it may be large, and is here once more
             configurations.append((recovered.snapshot.index, configuration))
         for piece in recovered.entries:
             if piece.count == 1 and piece.data[_KIND_OFFSET] == _CONFIGURATION_KIND:  # it travels alone
@@ -227,7 +235,9 @@ class Durability:
         self.replay_through = min(self.replay_through, index)
         self._runs = type(self._runs)(base_index=index, base_term=term)
         self._written_bytes = self._covered_bytes = 0
+        self.begins += 1
         self._snapshot_covers = None
+        self._restores = True
         self._work.append(lambda: self._install(snapshot))
 
     def submit(self, number: int, hard_state: HardState | None) -> bool:
@@ -240,6 +250,8 @@ class Durability:
             return self._told == self._number
         work, self._work = self._work, []
         self._number = number
+        if self._restores:
+            self._restores, self._restores_number = False, number
         self._hand_over(number, work)
         return False
 
@@ -249,14 +261,15 @@ class Durability:
         Raises:
             StorageError: the disk has failed: nothing more will be durable, and the process has to end.
         """
+        durable = self._durable  # first: a snapshot adopted before it is seen below
         if self._error is not None:
             raise self._failure(self._error)
         if self._snapshot_adopted:
             self._snapshot_adopted = False
             if self._snapshot_covers is not None:
                 self._covered_bytes, self._snapshot_covers = self._snapshot_covers, None
+                self.begins += 1
             self.counters["storage_snapshots"] += 1
-        durable = self._durable
         if durable == self._told:
             return 0
         self._told = durable
@@ -276,8 +289,11 @@ class Durability:
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether the log is long enough that a snapshot is worth its time, and none is on its way."""
-        return self.log_bytes > self._snapshot_bytes and self._snapshot_covers is None
+        """Whether the log is long enough that a snapshot is worth its time, and none is on its way to the disk, where
+        all have one name before they are in force.
+        """
+        is_free = self._snapshot_covers is None and not self._restores and self._told >= self._restores_number
+        return is_free and self.log_bytes > self._snapshot_bytes
 
     def is_full(self, *, has_snapshots: bool) -> bool:
         """Whether new requests have to be refused; said once in the log where nothing will make room."""

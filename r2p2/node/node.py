@@ -96,18 +96,23 @@ class Node:
         if is_replicated:
             if config.storage is not None:
                 self._disk = open_disk(config, config.storage)
-            self._group = Group(
-                config,
-                engine,
-                app,
-                self._disk,
-                self._time,
-                self._reads,
-                self.counters,
-                app_is_busy=self._app_is_busy,
-                on_restore=self._restoring,
-                on_event=self._on_event,
-            )
+            try:
+                self._group = Group(
+                    config,
+                    engine,
+                    app,
+                    self._disk,
+                    self._time,
+                    self._reads,
+                    self.counters,
+                    app_is_busy=self._app_is_busy,
+                    on_restore=self._restoring,
+                    on_event=self._on_event,
+                )
+            except BaseException:
+                if self._disk is not None:
+                    self._disk.close()  # its lock would outlive this object
+                raise
             if config.check_determinism:
                 self._check = Determinism(
                     config.check_determinism, config.node_id, app, engine, self.counters, self._on_event

@@ -78,10 +78,10 @@ class Room:
 
     def takes_forward(self, message: Forward) -> bool:
         """Whether forwarded requests have room. The engine's log and Raft's agree."""
-        engine, raft, bounds = self._engine, self._raft, self._bounds
+        raft, bounds = self._raft, self._bounds
         return (
             raft.last_index - raft.applied_index < bounds.backlog_entries_max
-            and engine.log_bytes + message.bytes_count <= bounds.log_bytes_max
+            and self._log_bytes() + message.bytes_count <= bounds.log_bytes_max
         )
 
     def _log_bytes(self) -> int:

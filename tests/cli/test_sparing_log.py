@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
 from r2p2.app import handler_errors, state_machine
-from r2p2.logs import ERRORS_A_SECOND, Sparing
+from r2p2.logs import ERRORS_A_SECOND, Sparing, configure
 from r2p2.requests import Requests
 
 
@@ -41,3 +43,9 @@ def test_a_thousand_failing_requests_are_counted_and_logged_a_few_times(caplog: 
     # A second may have begun in between, or several on a busy machine, each with as many and a word about the rest.
     assert ERRORS_A_SECOND <= len(texts) < 200
     assert "KeyError: b'0'" in caplog.text
+
+
+def test_a_path_that_is_no_text_is_told(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w", encoding="utf-8") as out:
+        configure("text", out=out)(f"comes back from {os.fsdecode(bytes([0xFF]))}")
+    assert (tmp_path / "out").read_text() == "r2p2: comes back from \\udcff\n"

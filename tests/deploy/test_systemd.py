@@ -99,8 +99,12 @@ def test_abstract_sockets_long_lines_and_a_manager_that_is_away(
         assert "NOTIFY_SOCKET" not in os.environ
         tell("x" * 1000 + "\nmore")
         assert manager.recv(2000) == b"STATUS=" + b"x" * STATUS_CHARACTERS_MAX
+        no_text = os.fsdecode(b"in \xff")  # a path
+        tell(no_text)
+        assert manager.recv(2000) == rb"STATUS=in \udcff"
     tell("nobody listens")
-    assert told == ["x" * 1000 + "\nmore", "nobody listens"] and "cannot tell the service manager" in caplog.text
+    assert told == ["x" * 1000 + "\nmore", no_text, "nobody listens"]
+    assert "cannot tell the service manager" in caplog.text
     quiet = ServiceManager()
     assert quiet.telling(told.append) == told.append
     quiet.ready()

@@ -173,6 +173,23 @@ def test_without_snapshots_a_full_disk_share_refuses(tmp_path: Path, caplog: pyt
         assert world.ask(get("k"), 0, READ) == (DONE_OK, bulk("v" * 500))
 
 
+def test_one_poll_takes_no_more_than_the_disk_has_room_for(tmp_path: Path) -> None:
+    """Else followers, whose disks are as full, never take what is beyond, and it does not fit after a restart."""
+    with World(storage=tmp_path, make_app=lambda: state_machine(lambda _: b""), log_bytes_max=1 << 20) as world:
+        leader = world.elect()
+        while len(world.client.ended) < 64:
+            assert world.ask(bytes(16_000), leader) == (DONE_OK, b"")
+        tags = [world.call(bytes(1400), leader) for _ in range(1000)]
+        world.network.run([world.client], MS)  # all of them wait when the leader looks
+        world.run_until(lambda: all(tag in world.client.ended for tag in tags))
+        assert {world.client.ended[tag][0] for tag in tags} == {DONE_OK, DONE_DROPPED}
+        for node in world.nodes.values():
+            assert 1 << 20 <= node.status()["storage"]["log_bytes"] < (1 << 20) + 1500
+        kill_all(world)
+        launch_all(world)
+        assert world.ask(b"", world.elect(), READ) == (DONE_OK, b"")
+
+
 def test_a_member_far_behind_gets_a_snapshot_and_keeps_it(tmp_path: Path) -> None:
     with World(storage=tmp_path, log_bytes_max=64_000, truncation="snapshot") as world:
         leader = world.elect()
@@ -231,6 +248,18 @@ def test_a_directory_in_use(tmp_path: Path) -> None:
         world.elect()
         with pytest.raises(UserError, match=r"in use by another process \(pid \d+\)"):
             type(world.nodes[0])(world.nodes[0].config, world.network.open(0x0A0000F0, 8000), KeyValue())
+
+
+def test_a_node_that_could_not_be_made_lets_its_directory_go(tmp_path: Path) -> None:
+    with World(size=1, storage=tmp_path) as world:
+        world.elect()
+        world.kill(0)
+        world.truncation = "nonsense"
+        with pytest.raises(UserError, match="'nonsense' is not one of"):
+            world.launch(0)
+        world.truncation = None
+        world.launch(0)
+        world.elect()
 
 
 def test_a_directory_of_another_member(tmp_path: Path) -> None:

@@ -68,13 +68,6 @@ class CrashingFiles(Files):
         super().close(handle)
         self._paths.pop(handle)
 
-    def cut(self, path: Path, length: int) -> None:
-        crash = self._call()
-        if not crash or self._rng.random() < 0.5:
-            super().cut(path, length)
-        if crash:
-            raise PowerLost
-
     def replace(self, source: Path, target: Path) -> None:
         crash = self._call()
         old = target.read_bytes() if target.exists() else None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from r2p2.storage import Recovered, Snapshot, Storage, StorageError, entries_bytes
+from r2p2.files import Files
+from r2p2.storage import Recovered, Snapshot, Storage, StorageError, entries_bytes, holds_log, log_files
 from raft import HardState, TermRuns
 
 
@@ -154,8 +157,54 @@ def test_a_torn_tail_is_cut_and_counted(tmp_path: Path) -> None:
     assert reopened(tmp_path).torn_bytes == 0
 
 
+def lookalike(number: int, durable: int, body: bytes = b"") -> bytes:
+    """What a client may put into a request: a record that says that others are durable."""
+    rest = struct.pack(">IIQQ", 1, len(body), number, durable) + body
+    return b"R2LR" + zlib.crc32(rest).to_bytes(4, "big") + rest
+
+
+def test_a_torn_entry_that_holds_what_looks_like_records_is_torn(tmp_path: Path) -> None:
+    """Clients write what they like, and a member must come back after a crash whatever they wrote; wherever it tore."""
+    storage = Storage(tmp_path / "good")
+    storage.append(1, 1, 1, some(range(1)))
+    storage.sync()
+    start = max((tmp_path / "good").glob("*.log")).stat().st_size
+    body = b"".join(lookalike(number, number - 1) for number in range(1, 9)) + lookalike(1 << 63, 1 << 62)
+    for index in (2, 3):
+        storage.append(index, 1, 1, len(body).to_bytes(4, "big") + bytes(12) + body)
+    storage._flush()
+    storage.close()
+    path = max((tmp_path / "good").glob("*.log"))
+    data = path.read_bytes()
+    cut = [data[:at] for at in range(start, len(data), 5)]
+    headers = 32  # a record that has lost its own is told from others by its number alone
+    garbled = [data[:at] + b"?" + data[at + 1 : -1] for at in range(start + headers, (start + len(data)) // 2, 5)]
+    for left in cut + garbled:
+        path.write_bytes(left)
+        copy = tmp_path / "torn"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(tmp_path / "good", copy)
+        assert reopened(copy).last_index in (1, 2)
+
+
+def test_a_torn_tail_takes_no_longer_for_what_is_in_it(tmp_path: Path) -> None:
+    """Neither for its length nor for what looks like the beginnings of records."""
+    storage = Storage(tmp_path)
+    storage.append(1, 1, 1, some(range(1)))
+    storage.sync()
+    body = struct.pack(">4sIIIQQ", b"R2LR", 0, 1, 1 << 20, 1 << 40, 1 << 39) * (1 << 17)
+    storage.append(2, 1, 1, len(body).to_bytes(4, "big") + bytes(12) + body)
+    storage._flush()
+    storage.close()
+    path = max(tmp_path.glob("*.log"))
+    os.truncate(path, path.stat().st_size - 1)
+    with mock.patch.object(zlib, "crc32", wraps=zlib.crc32) as summed:
+        assert reopened(tmp_path).last_index == 1
+    assert summed.call_count < 20
+
+
 def test_damage_inside_is_an_error_that_says_where_and_changes_nothing(tmp_path: Path) -> None:
-    """Every byte of a record that was synced, flipped: never a shorter log in silence."""
+    """Every bit of a record that was synced, flipped: never a shorter log in silence."""
     storage = Storage(tmp_path / "good")
     storage.append(1, 1, 1, some(range(1)))
     storage.sync()
@@ -163,19 +212,20 @@ def test_damage_inside_is_an_error_that_says_where_and_changes_nothing(tmp_path:
     storage.append(2, 1, 1, some(range(1, 2)))
     storage.sync()
     end = max((tmp_path / "good").glob("*.log")).stat().st_size
-    storage.append(3, 1, 1, some(range(2, 3)))
+    storage.append(3, 1, 99, some(range(2, 101)))
     storage.sync()
     storage.close()
-    for offset in range(start, end):
+    for bit in range(8 * start, 8 * end):
         copy = tmp_path / "bad"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(tmp_path / "good", copy)
         path = max(copy.glob("*.log"))
         data = bytearray(path.read_bytes())
-        data[offset] ^= 0x10
+        data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        with pytest.raises(StorageError, match=f"record 3 at offset {start} is damaged"):
+        with pytest.raises(StorageError, match=f"record 3 at offset {start} is damaged") as told:
             Storage(copy)
+        assert "Empty the directory" in told.value.remedy and "earlier time will not do" in told.value.remedy
         assert path.read_bytes() == data
 
 
@@ -193,6 +243,22 @@ def test_a_missing_file_is_damage_too(tmp_path: Path) -> None:
         (copy / gone).unlink()
         with pytest.raises(StorageError, match=message):
             Storage(copy)
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """What a program prints may be kept beside its log, and editors leave copies."""
+    storage = Storage(tmp_path)
+    storage.append(1, 1, 1, some(range(1)))
+    storage.sync()
+    storage.close()
+    others = [tmp_path / name for name in ("serve.log", "0000000000000001 (copy).log", "0000000000000001.log.gz")]
+    for path in others:
+        path.write_bytes(b"what somebody else wrote")
+    assert values_of(reopened(tmp_path)) == [(1, 1, 0)]
+    assert [path.read_bytes() for path in others] == [b"what somebody else wrote"] * 3
+    for path in log_files(tmp_path):
+        path.unlink()
+    assert not holds_log(tmp_path)
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "write"])
@@ -214,6 +280,58 @@ def test_a_failing_disk_is_final(tmp_path: Path, call: str) -> None:
         with pytest.raises(StorageError, match="nothing more is written"):
             again()
     storage.close()
+
+
+class DroppingFiles(Files):
+    """What a sync could not write stays in memory, is read from there, and counts as written: as Linux has it."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self._paths: dict[int, Path] = {}
+        self._disk: dict[Path, bytearray] = {}
+
+    def create(self, path: Path) -> int:
+        handle = super().create(path)
+        self._paths[handle] = path
+        self._disk[path] = bytearray()
+        return handle
+
+    def sync(self, handle: int) -> None:
+        written = self._paths[handle].read_bytes()
+        disk = self._disk[self._paths[handle]]
+        disk += bytes(len(written) - len(disk)) if self.fails else written[len(disk) :]
+        if self.fails:
+            raise OSError(5, "Input/output error")
+
+    def replace(self, source: Path, target: Path) -> None:
+        super().replace(source, target)
+        self._disk[target] = self._disk.pop(source)
+
+    def lose_power(self) -> None:
+        for path, data in self._disk.items():
+            if path.exists():
+                path.write_bytes(data)
+
+
+def test_what_a_failed_sync_has_left_in_memory_is_written_anew(tmp_path: Path) -> None:
+    """The next process reads it back and syncs with success, and nothing of it is on the disk."""
+    files = DroppingFiles()
+    storage = Storage(tmp_path, files=files)
+    storage.append(1, 1, 1, some(range(1)))
+    storage.sync()
+    storage.append(2, 1, 1, some(range(1, 2)))
+    files.fails = True
+    with pytest.raises(StorageError, match="sync failed"):
+        storage.sync()
+    storage.close()
+    files.fails = False  # the disk has been mended
+    storage = Storage(tmp_path, files=files)
+    known = values_of(storage.take_recovered())
+    storage.append(storage.last_index + 1, 1, 1, some(range(2, 3)))
+    storage.sync()
+    storage.close()
+    files.lose_power()
+    assert values_of(reopened(tmp_path)) == [*known, (len(known) + 1, 1, 2)]
 
 
 def test_a_prefix_goes_only_under_a_snapshot(tmp_path: Path) -> None:
