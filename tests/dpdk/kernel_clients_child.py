@@ -128,7 +128,8 @@ def main(kind: str, folder: Path) -> None:
     result["files"] = sorted(path.name for path in folder.glob("server.pcap*"))
     result["sizes"] = [(folder / name).stat().st_size for name in result["files"]]
     with PcapReader(str(folder / "server.pcap")) as reader:
-        result["last_rid"] = max(packet[R2P2].rid % 1000 for packet in reader if R2P2 in packet)
+        rids = [packet[R2P2].rid % 1000 for packet in reader if R2P2 in packet]
+    result["last_rid"] = max(rid for rid in rids if rid <= CALLS)  # those of `r2p2 call` may be any
     print(json.dumps(result))
 
 
