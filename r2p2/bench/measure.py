@@ -235,6 +235,8 @@ class Bench:
         leader = next((name for name, node in self._before.items() if node.get("role") == "leader"), "")
         self.leader = leader
         """The process that led before the load; empty where nobody leads."""
+        self.measured_from_s = 0.0
+        """When the last measured time began, as time.monotonic() has it."""
         count = len(self._before)
         say(f"{count} server{'s' * (count > 1)} up{', ' + leader + ' leads' if leader else ''}")
         self.placement = place(config.pin, list(cluster.replicas), leader)
@@ -272,6 +274,7 @@ class Bench:
             )
             resident = {name: resident_bytes(pid) for name, pid in self.pids.items()}
         reset = stopped["reset"]
+        self.measured_from_s = (reset["stats"]["started_ns"] + reset["offset_ns"]) / 1e9
         self._generator_counters = stopped["counters"]
         self._loads += [LoadStats(**reset["discarded"]), LoadStats(**stopped["stats"])]
         return replace(
@@ -279,11 +282,6 @@ class Bench:
             placement=self.placement,
             rss_mib={name: round(bytes_ / 2**20, 1) for name, bytes_ in resident.items() if bytes_ is not None},
         )
-
-    @property
-    def answered_count(self) -> int:
-        """Calls answered in all loads so far, in what came before their measured times as well."""
-        return sum(load.answered for load in self._loads)
 
     def _status(self) -> dict[str, dict[str, Any]]:
         """Of every server, as it is asked after the load."""
