@@ -192,7 +192,7 @@ class _SessionCalls:
 
     def _info(self) -> SessionInfo:
         if self._engine.handle is None:
-            raise ValueError("this client is closed")
+            raise ValueError(_CLOSED)
         return self._engine.session_info(self._local_port, self._number)
 
     @property

@@ -5,7 +5,6 @@ Leaves to others: what is told, and where the lines go (standard output).
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
-__all__ = ["FORMATS", "JsonFormatter", "Sparing", "configure"]
+__all__ = ["FORMATS", "JsonFormatter", "Sparing", "configure", "line_writer"]
 
 FORMATS: Final = ("text", "json")
 ERRORS_A_SECOND: Final = 10
@@ -56,18 +55,31 @@ def configure(form: str, fields: dict[str, object] | None = None, out: TextIO | 
         stream.reconfigure(errors="backslashreplace")  # a path may be no text
     if form == "text":
         logging.basicConfig(format="r2p2: %(message)s", level=logging.INFO)
-
-        def tell(text: str) -> None:
-            # As logging does: a full disk, or a reader that has left, is no reason for a member to end.
-            with contextlib.suppress(OSError):
-                print(f"r2p2: {text}", file=stream, flush=True)
-
-        return tell
+        write = line_writer(stream)
+        return lambda text: write(f"r2p2: {text}")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(fields or {}))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     events = logging.getLogger("r2p2.event")
     return events.info
+
+
+def line_writer(stream: TextIO) -> Callable[[str], None]:
+    """Writes lines. One that cannot be written, on a full disk or when the reader has left, is no reason to end: the
+    first is said in the log, on standard error.
+    """
+    lost = False
+
+    def write(line: str) -> None:
+        nonlocal lost
+        try:
+            print(line, file=stream, flush=True)
+        except OSError as error:
+            if not lost:
+                logging.getLogger("r2p2.event").error("lines are lost, and the rest goes on: %s", error.strerror)
+            lost = True
+
+    return write
 
 
 class Sparing:

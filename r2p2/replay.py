@@ -213,7 +213,7 @@ def _play(port: ReplayPort, config: NodeConfig, app: str, found: Split, start_ns
                 _let_pass(node, poll, now_ns, next_ns)
             poll(next_ns, frames_count)
             now_ns = next_ns
-        return _Played(node.engine.counters() | node.counters, sent_times_ns)
+        return _Played(node.all_counters(), sent_times_ns)
     finally:
         node.close()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import json
+import sys
 
 from r2p2 import limits
 from r2p2.address import format_address, format_ip, parse_address, parse_own_address
@@ -13,6 +13,7 @@ from r2p2.arguments import in_range, nanoseconds
 from r2p2.busy_loop import IDLE_POLICIES
 from r2p2.errors import UserError
 from r2p2.link_options import add_link_arguments, parse_link
+from r2p2.logs import line_writer
 from r2p2.ports import BACKENDS, PortSpec, drive, open_port
 from r2p2.router import DEFAULT_POLICY, MODES, QUEUE_COUNT_MAX, Router, RouterConfig
 from r2p2.stopping import stop_on_signals
@@ -122,6 +123,7 @@ class ReportingRouter:
         self._router = router
         self._period_ns = period_ns
         self._next_ns = router.now_ns() + period_ns
+        self._write = line_writer(sys.stdout)
         self.now_ns = router.now_ns
 
     def poll_once(self) -> int:
@@ -130,9 +132,7 @@ class ReportingRouter:
         now_ns = self._router.now_ns()
         if now_ns >= self._next_ns:
             self._next_ns = now_ns + self._period_ns
-            # A full disk, or a reader that has left, is no reason to route no more.
-            with contextlib.suppress(OSError):
-                print(json.dumps(self._router.status()), flush=True)
+            self._write(json.dumps(self._router.status()))
         return count
 
     def next_deadline_ns(self) -> int | None:

@@ -6,7 +6,8 @@ Wraps ``r2p2._engine`` (see ``r2p2/csrc/r2p2_engine_api.h``). CData stays in thi
 
 :class:`Engine` is one object in four parts over ``polling`` (opened, polled, counted): ``serving`` (requests and
 replies), ``replicating`` (Raft's messages and the steady step), ``entries`` (the log, its time, sessions) and
-``calling`` (the client). ``records``: what goes in and comes out; ``checks``: the C codecs by themselves.
+``calling`` (the client). ``records``: what goes in and comes out; ``status``: what failed; ``checks``: the C codecs
+by themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from r2p2.engine.records import (
     DONE_EXPIRED,
     DONE_OK,
     DONE_TIMEOUT,
-    FULL,
     ROLE_FOLLOWER,
     ROLE_HOLD,
     ROLE_LEADER,
@@ -38,6 +38,7 @@ from r2p2.engine.records import (
 )
 from r2p2.engine.replicating import Replicating
 from r2p2.engine.serving import Serving
+from r2p2.engine.status import FULL
 
 __all__ = [
     "DONE_CANCELLED",

@@ -9,7 +9,8 @@ from typing import Final
 from r2p2 import limits
 from r2p2._engine import ffi, lib
 from r2p2.engine.polling import Polling
-from r2p2.engine.records import FULL, Completion, SessionInfo, check
+from r2p2.engine.records import Completion, SessionInfo
+from r2p2.engine.status import FULL, check
 from r2p2.errors import RequestTooLarge, SessionExpiredError, UserError
 
 # tag, latency_ns, offset, length, status, source_ip, source_port

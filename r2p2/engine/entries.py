@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r2p2._engine import ffi, lib
 from r2p2.engine.polling import Polling
-from r2p2.engine.records import FULL, check
+from r2p2.engine.status import FULL, check
 from r2p2.errors import EngineError
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
-from r2p2.engine.records import COUNTER_NAMES, STATUS_TEXT, CapturedDatagram, EngineConfig, check
+from r2p2.engine.records import COUNTER_NAMES, CapturedDatagram, EngineConfig
+from r2p2.engine.status import STATUS_TEXT, check
 from r2p2.errors import EngineError
 
 # Of r2p2_steady_state, in front of the peers' answers.

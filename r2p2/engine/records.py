@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 from r2p2 import limits
 from r2p2._engine import ffi, lib
-from r2p2.errors import EngineError, ReplyCountError
-from r2p2.requests import Replies
 
 ROLE_NONE: Final[int] = lib.R2P2_ROLE_NONE
 ROLE_LEADER: Final[int] = lib.R2P2_ROLE_LEADER
@@ -25,18 +23,6 @@ DONE_TIMEOUT: Final[int] = lib.R2P2_DONE_TIMEOUT
 DONE_DROPPED: Final[int] = lib.R2P2_DONE_DROPPED
 DONE_CANCELLED: Final[int] = lib.R2P2_DONE_CANCELLED
 DONE_EXPIRED: Final[int] = lib.R2P2_DONE_EXPIRED
-FULL: Final[int] = lib.R2P2_ERROR_FULL
-TOO_LARGE: Final[int] = lib.R2P2_ERROR_TOO_LARGE
-
-STATUS_TEXT: Final = {
-    lib.R2P2_ERROR_NO_MEMORY: "no memory",
-    lib.R2P2_ERROR_ARGUMENT: "bad argument",
-    lib.R2P2_ERROR_TOO_LARGE: "message over 254 packets",
-    lib.R2P2_ERROR_FULL: "a bound is reached",
-    lib.R2P2_ERROR_RANGE: "index outside the log",
-    lib.R2P2_ERROR_MALFORMED: "malformed entries",
-    lib.R2P2_ERROR_STATE: "not legal now",
-}
 COUNTER_NAMES: Final = [ffi.string(lib.r2p2_counter_name(i)).decode() for i in range(lib.r2p2_counters_count())]
 _COUNTER_HELPS: Final = [ffi.string(lib.r2p2_counter_help(i)).decode() for i in range(lib.r2p2_counters_count())]
 
@@ -118,22 +104,3 @@ class CapturedDatagram(NamedTuple):
     target_port: int
     payload: bytes
     length: int
-
-
-def check(call: str, status: int) -> int:
-    """``status`` when it is good; raises :class:`EngineError` naming the call when not."""
-    if status < 0:
-        raise EngineError(f"{call}: {STATUS_TEXT.get(status, 'unknown status')} ({status})")
-    return status
-
-
-def replies_refused(call: str, status: int, packed: Replies, requests_count: int) -> NoReturn:
-    count = len(packed.lengths)
-    if count != requests_count:
-        raise ReplyCountError.of(count, requests_count)
-    raise EngineError(f"{call}: {STATUS_TEXT.get(status, 'unknown status')} ({status})")
-
-
-def check_head(heads: bytes, count: int) -> None:
-    if len(heads) != count * STEADY_HEAD_BYTES:
-        raise ValueError(f"heads: {len(heads)} bytes for {count} of {STEADY_HEAD_BYTES}")

@@ -9,7 +9,8 @@ from typing import Any, Final
 from r2p2 import limits
 from r2p2._engine import ffi, lib
 from r2p2.engine.polling import Polling
-from r2p2.engine.records import RaftMessage, check, check_head
+from r2p2.engine.records import RaftMessage
+from r2p2.engine.status import check, check_head
 
 _RAFT_MESSAGE_BYTES: Final[int] = ffi.sizeof("r2p2_raft_message")
 _RAFT_PREFIX_OFFSET: Final[int] = ffi.offsetof("r2p2_raft_message", "prefix")

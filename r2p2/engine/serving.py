@@ -5,7 +5,7 @@ from __future__ import annotations
 from r2p2 import limits
 from r2p2._engine import ffi, lib
 from r2p2.engine.polling import Polling
-from r2p2.engine.records import TOO_LARGE, check, replies_refused
+from r2p2.engine.status import TOO_LARGE, check, refuse_replies
 from r2p2.requests import Replies, ReplySequence, Requests, laid_out
 
 
@@ -37,7 +37,7 @@ class Serving(Polling):
             status = self._reply(packed)
         self.replies_refused += packed.refused_count
         if status:
-            replies_refused("r2p2_requests_reply", status, packed, self._batch.requests_count)
+            refuse_replies("r2p2_requests_reply", status, packed, self._batch.requests_count)
 
     def _reply(self, packed: Replies) -> int:
         slab, lengths = packed.slab, packed.lengths
@@ -74,7 +74,7 @@ class Serving(Polling):
             status = self._reads_reply(requests, askers, packed)
         self.replies_refused += packed.refused_count
         if status:
-            replies_refused("r2p2_reads_reply", status, packed, len(requests))
+            refuse_replies("r2p2_reads_reply", status, packed, len(requests))
 
     def _reads_reply(self, requests: Requests, askers: bytes, packed: Replies) -> int:
         slab, lengths = packed.slab, packed.lengths
@@ -119,7 +119,7 @@ class Serving(Polling):
             status = self._apply_reply(packed, send)
         self.replies_refused += packed.refused_count
         if status:
-            replies_refused("r2p2_apply_reply", status, packed, self._batch.requests_count)
+            refuse_replies("r2p2_apply_reply", status, packed, self._batch.requests_count)
 
     def _apply_reply(self, packed: Replies, send: bool) -> int:
         slab, lengths = packed.slab, packed.lengths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2p2.app import handler_errors, state_machine
-from r2p2.logs import ERRORS_A_SECOND, Sparing, configure
+from r2p2.logs import ERRORS_A_SECOND, Sparing, configure, line_writer
 from r2p2.requests import Requests
 
 
@@ -49,3 +50,15 @@ def test_a_path_that_is_no_text_is_told(tmp_path: Path) -> None:
     with open(tmp_path / "out", "w", encoding="utf-8") as out:
         configure("text", out=out)(f"comes back from {os.fsdecode(bytes([0xFF]))}")
     assert (tmp_path / "out").read_text() == "r2p2: comes back from \\udcff\n"
+
+
+def test_lines_that_cannot_be_written_end_nobody_and_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    full = open("/dev/full", "w")  # noqa: SIM115 - what is left of it cannot be written at its end either
+    write = line_writer(full)
+    for i in range(3):
+        write(f"line {i}")
+    assert [record.getMessage() for record in caplog.records] == [
+        "lines are lost, and the rest goes on: No space left on device"
+    ]
+    with contextlib.suppress(OSError):
+        full.close()
